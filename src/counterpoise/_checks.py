@@ -1,0 +1,69 @@
+"""Checks of what users pass in: every message names the argument, the rule and what was found."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+def did_you_mean(kind: str, name: object, options: Iterable[str]) -> str:
+    """A message for an unknown name: the nearest one first, then the whole list."""
+    known = sorted(options)
+    folded = {option.casefold(): option for option in known}
+    near = difflib.get_close_matches(str(name).casefold(), folded, n=1, cutoff=0.5)
+    hint = f" Did you mean {folded[near[0]]!r}?" if near else ""
+    return f"Unknown {kind} {name!r}.{hint} Known: {', '.join(known) or 'none'}."
+
+
+def choice(argument: str, value: str, options: Iterable[str]) -> str:
+    """``value`` when it is one of ``options``; ValueError naming the nearest otherwise."""
+    options = tuple(options)
+    if value not in options:
+        raise ValueError(did_you_mean(argument, value, options))
+    return value
+
+
+def number(
+    argument: str,
+    value: float,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    above: float | None = None,
+    below: float | None = None,
+) -> float:
+    """``value`` when finite and in [low, high] (or strictly ``above`` / ``below``); ValueError otherwise."""
+    finite = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    inside = finite and low <= value <= high
+    inside = inside and (above is None or value > above) and (below is None or value < below)
+    if inside:
+        return value
+    rules = [
+        *([f"> {above}"] if above is not None else []),
+        *([f"< {below}"] if below is not None else []),
+        *([f">= {low}"] if low != -math.inf else []),
+        *([f"<= {high}"] if high != math.inf else []),
+    ]
+    raise ValueError(f"{argument} must be a finite number {' and '.join(rules)}".rstrip() + f"; got {value!r}.")
+
+
+def per_modality(argument: str, value: Mapping[str, Any], modalities: Iterable[str]) -> None:
+    """ValueError when ``value`` has a key that is no modality of the model."""
+    known = tuple(modalities)
+    for name in value:
+        if name not in known:
+            raise ValueError(f"{argument}: " + did_you_mean("modality", name, known))
+
+
+def settings(obj: object) -> dict[str, Any]:
+    """The constructor arguments of ``obj``, read back from the attributes of the same names.
+
+    Every class of this library keeps its constructor arguments under their own names (as in
+    scikit-learn), so a configuration can be read off an object.
+    """
+    parameters = inspect.signature(type(obj).__init__).parameters.values()
+    named = (p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
+    return {name: getattr(obj, name) for name in named if name != "self" and hasattr(obj, name)}

@@ -1,0 +1,87 @@
+"""The contract of a fusion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+Features = Mapping[str, Tensor]
+Present = Mapping[str, Tensor] | None
+
+
+class Fusion(nn.Module):
+    """Turns the features of any non-empty subset of the modalities into logits.
+
+    Subclasses implement ``fuse`` (the fused logits) and, where the structure gives them exactly,
+    ``split`` (the unimodal logits); otherwise a modality's logits are those of the fusion with
+    only that modality there.
+
+    Args:
+        dims: modality -> width of its feature.
+        num_classes: number of classes, at least 2.
+        heads: give each modality a linear head of its own beside the fused one, for methods that
+            train both; its logits are then the unimodal ones. Late fusions have their own anyway.
+
+    Attributes:
+        additive: with every modality there, the fused logits are the sum of the unimodal ones.
+    """
+
+    additive: ClassVar[bool] = False
+
+    def __init__(self, dims: Mapping[str, int], num_classes: int, *, heads: bool = False):
+        super().__init__()
+        if num_classes < 2:
+            raise ValueError(f"num_classes must be at least 2; got {num_classes}.")
+        self.dims, self.num_classes = dict(dims), num_classes
+        self.own_heads = nn.ModuleDict({m: nn.Linear(d, num_classes) for m, d in dims.items()} if heads else {})
+
+    @property
+    def has_own_heads(self) -> bool:
+        """Whether every modality has a head of its own that reads only its feature."""
+        return len(self.own_heads) > 0
+
+    def fuse(self, features: Features, present: Present) -> Tensor:
+        """Fused logits (batch, classes)."""
+        raise NotImplementedError(f"{type(self).__name__} must define fuse().")
+
+    def split(self, features: Features, present: Present) -> dict[str, Tensor]:
+        """Unimodal logits: by default the fused ones with every other modality left out."""
+        return {m: self.fuse({m: z}, present) for m, z in features.items()}
+
+    def forward(self, features: Features, present: Present = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Fused logits (batch, classes) and modality -> unimodal logits (batch, classes)."""
+        if not features:
+            raise ValueError("features: a fusion needs at least one modality; got none.")
+        logits = self.fuse(features, present)
+        if self.own_heads:
+            return logits, {m: self.own_heads[m](z) for m, z in features.items()}
+        return logits, self.split(features, present)
+
+    def head_of(self, modality: str) -> nn.Module:
+        """The module from this modality's feature to its logits."""
+        if modality in self.own_heads:
+            return self.own_heads[modality]
+        raise ValueError(
+            f"{type(self).__name__} has no head per modality. Use fusion Late or Concat, or pass heads=True."
+        )
+
+    def modules_of(self, modality: str) -> list[nn.Module]:
+        """The parts of the fusion that only this modality uses."""
+        return [part[modality] for part in self.children() if isinstance(part, nn.ModuleDict) and modality in part]
+
+    def calibrate(self, unimodal: Mapping[str, Tensor], target: Tensor, present: Present = None) -> None:
+        """Fit what the fusion fits on validation data, if anything.
+
+        The engine calls it once, with the selected weights and the validation outputs.
+        """
+
+
+def mask_of(modality: str, features: Features, present: Present) -> Tensor:
+    """(batch, 1) of ones and zeros: which samples have this modality."""
+    z = features[modality]
+    if present is None or modality not in present:
+        return torch.ones(len(z), 1, device=z.device, dtype=z.dtype)
+    return present[modality].to(z.dtype).unsqueeze(1)

@@ -1,0 +1,130 @@
+"""The contract: what a training method may decide, and nothing about how it is run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from torch import Tensor, nn
+
+from counterpoise.types import Output, Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from counterpoise.engine import Step, Trainer
+    from counterpoise.model import MultimodalModel
+
+
+@dataclass(frozen=True)
+class Info:
+    """What the method table says of a method (``counterpoise methods``, ``docs/methods``).
+
+    Attributes:
+        family: baseline, alternating, gradient, objective, feed-forward, data or learning-rate.
+        summary: one sentence: what it changes.
+        paper: authors, title, venue and year.
+        url: where to read the paper.
+        forward: forward passes per batch, in units of one pass through all branches.
+        backward: backward passes per batch, in the same unit.
+        fusions: names of the fusions it supports, or "any".
+        modalities: the number of modalities it accepts.
+        state: what it keeps between batches, "none" if nothing.
+    """
+
+    family: str
+    summary: str
+    paper: str
+    url: str
+    forward: str = "1"
+    backward: str = "1"
+    fusions: str = "any"
+    modalities: str = "M ≥ 2"
+    state: str = "none"
+
+
+class Method(nn.Module):
+    """A way of training a multimodal model; override the least you can.
+
+    The engine runs, and a method fills in the names marked with an arrow::
+
+        setup                                              <- allocate buffers; every start
+        on_start                                           <- compute; once, not on resume
+        for index in count():
+            phase(index) -> Phase | None                   <- what trains, for how long
+            for epoch in range(phase.epochs):
+                on_epoch_start                             <-
+                for batch in train:
+                    step:                                  <- or any other update of your own
+                        with step.ascent(objective):            # SAM, when it is switched on
+                            output = forward(step)         <- what the model computes
+                            step.backward(loss(output, step))   <- what to minimise
+                                                           # .grad is now that of the global batch
+                        modulate(output, step)             <- how to change the gradient
+                        step.update()
+                on_epoch_end(validation scores)            <-
+        predict                                            <- used by every evaluation
+
+    State that must survive a restart lives in buffers, as in any ``nn.Module``; ``setup``
+    allocates it. Constructor arguments are kept as attributes of the same names. A method must
+    not keep a reference to the model or to one of its modules: as an ``nn.Module`` it would
+    register them as its own.
+
+    Attributes:
+        info: the row of the method table.
+        own_heads: the method trains one head per modality beside the fused one; a model built
+            for it gets them (``Concat(..., heads=True)``).
+        default_fusion: the fusion used when the user names none.
+        edits_by_scale: the method acts by scaling gradients, which Adam-type optimizers cancel;
+            the engine warns.
+    """
+
+    info: ClassVar[Info]
+    own_heads: ClassVar[bool] = False
+    default_fusion: ClassVar[str] = "Concat"
+    edits_by_scale: ClassVar[bool] = False
+
+    def forward(self, step: Step) -> Output:
+        """The forward pass; override it to mask, drop or reweight features."""
+        return step.forward()
+
+    def loss(self, output: Output, step: Step) -> Tensor:
+        """The scalar to minimise, averaged over the batch."""
+        return step.criterion(output.logits, step.batch.target)
+
+    def modulate(self, output: Output, step: Step) -> None:
+        """Edit ``.grad`` in place; it already holds the gradient of the global batch."""
+
+    def objective(self, step: Step) -> Tensor:
+        """The loss of one forward pass: what SAM climbs."""
+        return self.loss(self(step), step)
+
+    def step(self, step: Step) -> Tensor:
+        """One batch. Returns the loss to report."""
+        with step.ascent(self.objective):
+            output = self(step)
+            loss = self.loss(output, step)
+            step.backward(loss)
+        self.modulate(output, step)
+        step.update()
+        return loss.detach()
+
+    def phase(self, index: int, trainer: Trainer) -> Phase | None:
+        """Phase number ``index``, or None when training is over. Called once per boundary."""
+        return Phase(trainer.epochs) if index == 0 else None
+
+    def predict(self, output: Output, model: MultimodalModel) -> Tensor:
+        """How the parts become one prediction: (batch, classes) logits."""
+        return output.logits
+
+    def setup(self, trainer: Trainer) -> None:
+        """Check what the method needs and allocate buffers. Runs on every start, resumed or not."""
+
+    def on_start(self, trainer: Trainer) -> None:
+        """Compute what the run needs, such as teachers. Runs once, and not on resume."""
+
+    def on_epoch_start(self, trainer: Trainer) -> None:
+        """Before the first batch of an epoch."""
+
+    def on_epoch_end(self, trainer: Trainer, scores: Mapping[str, float]) -> None:
+        """After validation; ``scores`` has ``fused/accuracy``, ``audio/accuracy``, ``fused/loss``, ..."""

@@ -1,0 +1,119 @@
+"""A model of any number of modalities: who encodes, who fuses, who owns which parameter.
+
+Shapes, in words, used throughout: ``batch`` samples, ``classes`` classes, ``dim`` the width of one
+modality's feature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from counterpoise._checks import did_you_mean
+from counterpoise.fusions import Fusion
+from counterpoise.types import Output
+
+
+class MultimodalModel(nn.Module):
+    """One encoder per modality and a fusion that gives fused and unimodal logits.
+
+    Args:
+        encoders: modality -> module mapping (batch, ...) to (batch, dim). The key order is the order
+            of the modalities everywhere.
+        fusion: a fusion built for the widths of these encoders. ``counterpoise.build_model`` finds
+            the widths and builds it by name.
+
+    Raises:
+        ValueError: when the fusion was built for other modalities.
+    """
+
+    def __init__(self, encoders: Mapping[str, nn.Module], fusion: Fusion):
+        super().__init__()
+        if not encoders:
+            raise ValueError("encoders: a model needs at least one modality; got none.")
+        if tuple(fusion.dims) != tuple(encoders):
+            raise ValueError(
+                f"fusion was built for modalities {tuple(fusion.dims)}, the encoders are {tuple(encoders)}. "
+                "Build it from the same mapping, or use counterpoise.build_model(encoders, 'Concat', ...)."
+            )
+        self.encoders = nn.ModuleDict(encoders)
+        self.fusion = fusion
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of the modalities, in order."""
+        return tuple(self.encoders)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return self.fusion.num_classes
+
+    def select(self, only: Collection[str] | None) -> tuple[str, ...]:
+        """The modalities named in ``only``, in model order; all of them for None."""
+        if only is None:
+            return self.modalities
+        for name in only:
+            if name not in self.encoders:
+                raise ValueError(did_you_mean("modality", name, self.modalities))
+        return tuple(m for m in self.modalities if m in only)
+
+    def encode(
+        self,
+        inputs: Mapping[str, Tensor],
+        only: Collection[str] | None = None,
+        present: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Features (batch, dim) of each modality; absent samples are not run and give zero rows."""
+        features = {}
+        for m in self.select(only):
+            x, mask = inputs[m], None if present is None else present.get(m)
+            if mask is None:
+                features[m] = self.encoders[m](x)
+                continue
+            rows = mask.nonzero().flatten()
+            if len(rows) == len(x):
+                features[m] = self.encoders[m](x)
+            elif len(rows) == 0:
+                features[m] = torch.zeros(len(x), self.fusion.dims[m], device=x.device)
+            else:
+                z = self.encoders[m](x[rows])
+                features[m] = z.new_zeros(len(x), z.shape[1]).index_copy(0, rows, z)
+        return features
+
+    def fuse(self, features: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Output:
+        """Fused and unimodal logits of any non-empty subset of the modalities."""
+        logits, unimodal = self.fusion(features, present)
+        return Output(logits, unimodal, dict(features))
+
+    def forward(
+        self,
+        inputs: Mapping[str, Tensor],
+        only: Collection[str] | None = None,
+        present: Mapping[str, Tensor] | None = None,
+    ) -> Output:
+        """``fuse(encode(inputs))``."""
+        return self.fuse(self.encode(inputs, only, present), present)
+
+    def head_of(self, modality: str) -> nn.Module:
+        """The module that turns this modality's feature into its logits: its own, or the shared one.
+
+        Raises:
+            ValueError: when the fusion reads no per-modality head off (gated, FiLM, attention).
+        """
+        return self.fusion.head_of(modality)
+
+    def modules_of(self, modality: str) -> list[nn.Module]:
+        """What only this modality uses: its encoder and its own part of the fusion."""
+        return [self.encoders[modality], *self.fusion.modules_of(modality)]
+
+    def parameters_of(self, modality: str) -> list[nn.Parameter]:
+        """Parameters that only this modality uses, encoder first."""
+        return [p for module in self.modules_of(modality) for p in module.parameters()]
+
+    def shared_parameters(self) -> list[nn.Parameter]:
+        """Parameters that no single modality owns."""
+        own = {id(p) for m in self.modalities for p in self.parameters_of(m)}
+        return [p for p in self.parameters() if id(p) not in own]

@@ -1,0 +1,59 @@
+"""The values that travel through one training step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """Samples as the loader gives them.
+
+    Attributes:
+        inputs: modality -> (batch, ...) tensor. Only the modalities that were asked for are there.
+        target: (batch,) class numbers, int64.
+        index: (batch,) positions in the split, int64.
+        present: modality -> (batch,) bool, False where the sample lacks that modality.
+            None when every sample has every modality (the common case, which costs nothing).
+    """
+
+    inputs: dict[str, Tensor]
+    target: Tensor
+    index: Tensor
+    present: dict[str, Tensor] | None = None
+
+
+class Output(NamedTuple):
+    """What the model says about a batch; float32 whatever the precision, attached to the graph.
+
+    Attributes:
+        logits: (batch, classes), fused.
+        unimodal: modality -> (batch, classes), what that modality says alone.
+        features: modality -> (batch, dim), rows of absent samples are zero.
+    """
+
+    logits: Tensor
+    unimodal: dict[str, Tensor]
+    features: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of epochs during which the same parameters train.
+
+    Attributes:
+        epochs: how many; at least 1.
+        train: modalities that train, None for all. Training reads and decodes only these
+            unless ``read`` says otherwise; the branches of the others are in evaluation mode.
+        read: modalities the loader delivers, when more than those that train are needed.
+        fresh_optimizer: forget momentum and moments, and restart the learning-rate schedule.
+        name: shown in the progress bar and in ``metrics.jsonl``.
+    """
+
+    epochs: int
+    train: tuple[str, ...] | None = None
+    read: tuple[str, ...] | None = None
+    fresh_optimizer: bool = False
+    name: str = "fit"
