@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,23 +49,24 @@ class Split(ABC):
         """A short hash of what is read and how; a run refuses to resume on another one."""
 
     def subset(self, indices: Sequence[int] | Tensor) -> Split:
-        """These samples only, in this order."""
-        return _Subset(self, torch.as_tensor(indices, dtype=torch.int64))
+        """These samples only, in this order. Positions may repeat; IndexError when one is out of range."""
+        return _Subset(self, positions(indices, len(self)))
 
 
 class _Subset(Split):
     def __init__(self, whole: Split, indices: Tensor):
         self.whole, self.indices = whole, indices
         self.modalities, self.classes = whole.modalities, whole.classes
-        self.ids = [whole.ids[i] for i in indices.tolist()]
+        names: Sequence[str] = [whole.ids[i] for i in indices.tolist()]
+        self.ids = names
         self.target = whole.target[indices]
-        self.present = None if whole.present is None else {m: p[indices] for m, p in whole.present.items()}
+        self.present = lacking(whole.present, indices)
 
     def batch(self, indices: Sequence[int], modality: str, seed: int | None) -> Tensor:
-        return self.whole.batch(self.indices[torch.as_tensor(indices)].tolist(), modality, seed)
+        return self.whole.batch(self.indices[torch.as_tensor(indices, dtype=torch.int64)].tolist(), modality, seed)
 
     def fingerprint(self) -> str:
-        return f"{self.whole.fingerprint()}[{hash(tuple(self.indices.tolist())) & 0xFFFFFFFF:08x}]"
+        return digest(self.whole.fingerprint(), self.indices)
 
 
 @dataclass(frozen=True)
@@ -84,3 +86,34 @@ class Splits:
     def classes(self) -> tuple[str, ...]:
         """Class names, in the order of the class numbers."""
         return self.train.classes
+
+
+def positions(indices: Sequence[int] | Tensor, size: int) -> Tensor:
+    """``indices`` as an int64 tensor, each in [0, size); IndexError naming the first that is not."""
+    chosen = torch.as_tensor(indices)
+    if chosen.numel() and (chosen.dtype.is_floating_point or chosen.dtype == torch.bool):
+        raise TypeError(f"indices must be integers; got {chosen.dtype}. For a mask pass mask.nonzero().flatten().")
+    chosen = chosen.to("cpu", torch.int64).flatten()
+    wrong = (chosen < 0) | (chosen >= size)
+    if wrong.any():
+        raise IndexError(f"indices must be in 0..{size - 1}; got {int(chosen[wrong][0])}.")
+    return chosen
+
+
+def lacking(present: Mapping[str, Tensor] | None, rows: Tensor | slice = slice(None)) -> dict[str, Tensor] | None:
+    """The masks of those modalities that some sample of ``rows`` lacks; None when there is no such modality."""
+    masks = {m: mask[rows] for m, mask in (present or {}).items()}
+    return {m: mask for m, mask in masks.items() if not mask.all()} or None
+
+
+def digest(*parts: str | Tensor) -> str:
+    """A short hash of texts and tensors; the same on every machine and in every process."""
+    state = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        if isinstance(part, Tensor):
+            part = part.detach().cpu().contiguous()
+            state.update(f"{part.dtype} {tuple(part.shape)}\0".encode())
+            state.update(part.flatten().view(torch.uint8).numpy().data)
+        else:
+            state.update(f"{len(part)} {part}\0".encode())
+    return state.hexdigest()

@@ -1,0 +1,194 @@
+"""Features that are in memory already."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from counterpoise._checks import number, per_modality
+from .labels import at_least_two, encode, parts
+from .split import Split, Splits, digest, lacking
+from .splitting import holdout
+
+
+class ArraySplit(Split):
+    """Samples in memory; a batch is one ``index_select``.
+
+    Args:
+        inputs: modality -> (n, ...) tensor. Rows of absent samples should be zero.
+        target: (n,) class numbers, int64.
+        classes: class names.
+        ids: one name per sample; their positions when None.
+        present: modality -> (n,) bool, where some sample lacks that modality.
+    """
+
+    def __init__(
+        self,
+        inputs: Mapping[str, Tensor],
+        target: Tensor,
+        classes: Sequence[str],
+        *,
+        ids: Sequence[str] | None = None,
+        present: Mapping[str, Tensor] | None = None,
+    ):
+        self.inputs = dict(inputs)
+        self.modalities = tuple(inputs)
+        self.classes = tuple(classes)
+        self.target = target
+        self.ids = [str(i) for i in range(len(target))] if ids is None else list(ids)
+        self.present = lacking(present)
+
+    def batch(self, indices: Sequence[int], modality: str, seed: int | None) -> Tensor:
+        return self.inputs[modality].index_select(0, torch.as_tensor(indices, dtype=torch.int64))
+
+    @cached_property
+    def _content(self) -> str:
+        masks = [part for m, mask in (self.present or {}).items() for part in (m, mask)]
+        return digest(*self.classes, self.target, *masks, *(p for m, x in self.inputs.items() for p in (m, x)))
+
+    def fingerprint(self) -> str:
+        return self._content
+
+
+def from_arrays(
+    inputs: Mapping[str, Any],
+    y: Any,
+    *,
+    split: Any | None = None,
+    val: float = 0.15,
+    test: float = 0.2,
+    group: Any | None = None,
+    present: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    classes: Sequence[str] | None = None,
+) -> Splits:
+    """A data set from features in memory.
+
+    >>> import numpy as np
+    >>> from counterpoise.data import from_arrays
+    >>> data = from_arrays({"audio": np.zeros((60, 8)), "video": np.ones((60, 4))}, y=np.arange(60) % 3)
+    >>> len(data.train), len(data.val), len(data.classes)
+    (39, 9, 3)
+
+    Floats become float32; integers (token numbers) stay. Read-only and memory-mapped arrays are not copied
+    when their type fits.
+
+    Args:
+        inputs: modality -> NumPy array or tensor, samples on the first axis.
+        y: (n,) labels, integers or strings.
+        split: (n,) names out of "train", "val", "test". Without it, or without "val" in it, a share
+            is split off by ``seed``, every class in proportion.
+        val: share of all samples for validation (of the training samples when ``split`` names no "val").
+        test: share of all samples for the test; 0 for none. Unused with ``split``.
+        group: (n,) names (speakers, say); no group is on two sides of a share split off by seed.
+        present: modality -> (n,) bool, False where the sample lacks that modality. What such a row
+            holds does not matter. A row of NaN is an error, never a silent absence.
+        seed: which random split.
+        classes: class names in order; the sorted distinct labels when None.
+
+    Raises:
+        ValueError: lengths differ, NaN or infinity, fewer than two classes, labels or split names
+            that make no sense; the message names the modality and the sample.
+    """
+    if not inputs:
+        raise ValueError("inputs must hold at least one modality; got none.")
+    target, names = encode(y, classes)
+    at_least_two(names)
+    masks = {m: _mask(m, mask, len(target)) for m, mask in (present or {}).items()}
+    per_modality("present", masks, inputs)
+    tensors = {m: _features(m, x, len(target), masks.get(m)) for m, x in inputs.items()}
+    whole = ArraySplit(tensors, torch.from_numpy(target), names, present=masks)
+    group = None if group is None else np.asarray(group)
+    if group is not None and group.shape != target.shape:
+        raise ValueError(f"group must have one entry per sample: {len(target)} samples, shape {group.shape}.")
+    rows = shares(target, val, test, seed, group) if split is None else parts(split, len(target))
+    return assemble(whole, complete(rows, target, val, seed, group))
+
+
+def shares(target: np.ndarray, val: float, test: float, seed: int, group: np.ndarray | None) -> dict[str, np.ndarray]:
+    """Train, val and test positions; ``val`` and ``test`` are shares of all samples."""
+    number("val", val, above=0, below=1)
+    number("test", test, low=0, below=1)
+    if val + test >= 1:
+        raise ValueError(f"val + test must leave something to train on; got {val} + {test}.")
+    rest, held = np.arange(len(target)), {}
+    if test > 0:
+        rest, held["test"] = holdout(target, test, seed, group)
+    train, chosen = holdout(target[rest], val / (1 - test), seed + 1, None if group is None else group[rest])
+    return {"train": rest[train], "val": rest[chosen], **held}
+
+
+def complete(
+    rows: dict[str, np.ndarray], target: np.ndarray, val: float, seed: int, group: np.ndarray | None
+) -> dict[str, np.ndarray]:
+    """The same parts, with a validation part split off train when there is none; ValueError without train."""
+    if "train" not in rows:
+        raise ValueError(f"split: no sample is in 'train'; found only {', '.join(map(repr, rows)) or 'nothing'}.")
+    if "val" in rows:
+        return rows
+    train = rows["train"]
+    kept, held = holdout(target[train], val, seed, None if group is None else group[train])
+    return {**rows, "train": train[kept], "val": train[held]}
+
+
+def assemble(whole: Split, rows: Mapping[str, np.ndarray]) -> Splits:
+    """The parts of ``whole`` at these positions."""
+    made = {name: whole.subset(torch.from_numpy(where)) for name, where in rows.items()}
+    return Splits(made["train"], made["val"], made.get("test"))
+
+
+def _features(modality: str, values: Any, size: int, mask: Tensor | None) -> Tensor:
+    x = _tensor(modality, values)
+    if x.ndim < 1 or len(x) != size:
+        raise ValueError(f"inputs[{modality!r}] must have {size} rows, one per label; got shape {tuple(x.shape)}.")
+    if x.ndim == 1:
+        raise ValueError(f"inputs[{modality!r}] must be (n, ...); got one number per sample. Pass x[:, None].")
+    if x.is_floating_point():
+        x = x.to(torch.float32)
+    absent = torch.zeros(size, dtype=torch.bool) if mask is None else ~mask
+    if absent.any():
+        x = x.clone()
+        x[absent] = 0
+    if x.is_floating_point():
+        for start in range(0, size, 4096):  # in pieces: a memory-mapped array may be larger than the memory
+            good = x[start : start + 4096].flatten(1).isfinite().all(1)
+            if not good.all():
+                row = start + int((~good).nonzero()[0])
+                raise ValueError(
+                    f"inputs[{modality!r}] has NaN or infinity in sample {row}. Clean it, or say that the sample "
+                    f"lacks this modality: present={{{modality!r}: mask}} with mask[{row}] False."
+                )
+    return x
+
+
+def _tensor(modality: str, values: Any) -> Tensor:
+    if isinstance(values, Tensor):
+        return values.detach().cpu()
+    array = np.asanyarray(values)
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"inputs[{modality!r}] must be numbers; got dtype {array.dtype}.")
+    if array.dtype.kind == "u" and array.dtype.itemsize > 1:
+        array = array.astype(np.int64)
+    kind = array.dtype
+    if kind.kind == "f" and (kind.itemsize > 4 or not kind.isnative):
+        array = array.astype(np.float32)
+    elif not kind.isnative:
+        array = array.astype(kind.newbyteorder("="))
+    with warnings.catch_warnings():  # nothing here writes to the array
+        warnings.filterwarnings("ignore", message=".*not writable.*")
+        return torch.from_numpy(np.ascontiguousarray(array) if min(array.strides, default=0) < 0 else array)
+
+
+def _mask(modality: str, mask: Any, size: int) -> Tensor:
+    found = torch.as_tensor(mask.detach().cpu() if isinstance(mask, Tensor) else np.array(mask))
+    if found.dtype != torch.bool or found.shape != (size,):
+        raise ValueError(
+            f"present[{modality!r}] must be ({size},) booleans; got {found.dtype} of shape {tuple(found.shape)}."
+        )
+    return found

@@ -1,0 +1,118 @@
+"""Labels and split names as users write them, turned into numbers and positions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from counterpoise._checks import did_you_mean
+
+PARTS = ("train", "val", "test")
+
+
+def natural(name: str) -> tuple[tuple[int, int, str], ...]:
+    """A sort key that puts "2" before "10" and "class2" before "class10"."""
+    pieces = re.findall(r"\d+|\D+", name)
+    return tuple((0, int(p), "") if p.isdecimal() else (1, 0, p) for p in pieces)
+
+
+def is_whole(name: str) -> bool:
+    """Whether a class name is an integer."""
+    return re.fullmatch(r"[+-]?\d+", name) is not None
+
+
+def encode(labels: Any, classes: Sequence[str] | None = None, *, name: str = "y") -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels to class numbers.
+
+    Without ``classes`` the classes are the distinct labels: integers in numeric order, strings in
+    natural order. With it, a label is looked up by name; integers among class names that are not
+    all integers themselves are class numbers.
+
+    Args:
+        labels: (n,) integers, booleans or strings.
+        classes: class names in order, when they are known (a trained model's).
+        name: what to call the labels in messages.
+
+    Returns:
+        (n,) int64 class numbers, and the class names.
+
+    Raises:
+        ValueError: not one-dimensional, floats, missing labels, a label that is no class, repeated class names.
+    """
+    values = np.asarray(labels.detach().cpu() if hasattr(labels, "detach") else labels)
+    if values.ndim != 1:
+        raise ValueError(
+            f"{name} must be one-dimensional, one label per sample; got shape {values.shape}. "
+            "For one-hot rows pass y.argmax(1)."
+        )
+    if values.dtype == object:
+        values = _plain(values, name)
+    if values.dtype.kind == "b":
+        values = values.astype(np.int64)
+    if values.dtype.kind not in "iuU":
+        raise ValueError(
+            f"{name} must be integers or strings; got {values.dtype}. For class numbers pass y.astype(int); "
+            "regression is not supported."
+        )
+    distinct, number = np.unique(values, return_inverse=True)
+    number = number.reshape(-1)
+    texts = [str(v) for v in distinct.tolist()]
+    if classes is None:
+        key = (lambda i: int(distinct[i])) if values.dtype.kind in "iu" else (lambda i: natural(texts[i]))
+        order = np.array(sorted(range(len(texts)), key=key), np.int64)
+        place = np.empty_like(order)
+        place[order] = np.arange(len(order))
+        return place[number], tuple(texts[i] for i in order)
+    known = tuple(str(c) for c in classes)
+    if len(set(known)) != len(known):
+        raise ValueError(f"classes must be distinct; got {list(known)}.")
+    if values.dtype.kind in "iu" and not all(map(is_whole, known)):
+        outside = [v for v in distinct.tolist() if not 0 <= v < len(known)]
+        if outside:
+            raise ValueError(
+                f"{name}: label {outside[0]} (sample {int(np.flatnonzero(values == outside[0])[0])}) is out of range "
+                f"for {len(known)} classes; class numbers are 0..{len(known) - 1}."
+            )
+        return values.astype(np.int64), known
+    where = {c: i for i, c in enumerate(known)}
+    for text, value in zip(texts, distinct, strict=True):
+        if text not in where:
+            row = int(np.flatnonzero(values == value)[0])
+            raise ValueError(f"{name}: sample {row}: " + did_you_mean("class", text, known))
+    return np.array([where[t] for t in texts], np.int64)[number], known
+
+
+def _plain(values: np.ndarray, name: str) -> np.ndarray:
+    kinds = {type(v) for v in values}
+    if kinds <= {str, np.str_}:
+        return values.astype(str)
+    if all(issubclass(k, (int, np.integer)) for k in kinds):
+        return values.astype(np.int64)
+    missing = [i for i, v in enumerate(values) if v is None or v != v]
+    if missing:
+        raise ValueError(f"{name}: sample {missing[0]} has no label ({len(missing)} missing in all).")
+    raise ValueError(f"{name} must be all integers or all strings; got {', '.join(sorted(k.__name__ for k in kinds))}.")
+
+
+def at_least_two(classes: Sequence[str], name: str = "y") -> None:
+    """ValueError when there is nothing to tell apart."""
+    if len(classes) < 2:
+        raise ValueError(
+            f"{name} has one class only ({', '.join(classes) or 'none'}); classification needs at least 2."
+        )
+
+
+def parts(split: Any, size: int, *, name: str = "split") -> dict[str, np.ndarray]:
+    """Part name -> ascending positions, from one name per sample; parts without samples are left out."""
+    names = np.asarray(split)
+    if names.shape != (size,):
+        raise ValueError(f"{name} must have one entry per sample: {size} samples, shape {names.shape}.")
+    found, number = np.unique(names.astype(str), return_inverse=True)
+    for value in found.tolist():
+        if value not in PARTS:
+            row = int(np.flatnonzero(names.astype(str) == value)[0])
+            raise ValueError(f"{name}: sample {row}: " + did_you_mean("split", value, PARTS))
+    return {str(value): np.flatnonzero(number.reshape(-1) == i) for i, value in enumerate(found)}

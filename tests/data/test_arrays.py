@@ -1,0 +1,197 @@
+"""Features in memory become splits, and every bad input is named."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from counterpoise.data import Split, from_arrays
+from counterpoise.data.split import digest
+
+N = 90
+
+
+def _inputs(n: int = N) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {"a": rng.normal(size=(n, 5)), "b": rng.normal(size=(n, 2, 3)), "c": rng.integers(0, 9, (n, 4))}
+
+
+def _y(n: int = N) -> np.ndarray:
+    return np.arange(n) % 3
+
+
+def _rows(split: Split) -> set[int]:
+    return {int(i) for i in split.ids}
+
+
+def test_parts_are_disjoint_complete_and_stratified():
+    data = from_arrays(_inputs(), _y(), val=0.2, test=0.2)
+    assert data.test is not None
+    parts = [data.train, data.val, data.test]
+    assert [len(p) for p in parts] == [54, 18, 18]
+    assert set.union(*map(_rows, parts)) == set(range(N))
+    for part in parts:
+        assert torch.bincount(part.target).tolist() == [len(part) // 3] * 3
+        assert part.present is None
+    assert data.modalities == ("a", "b", "c")
+    assert data.classes == ("0", "1", "2")
+
+
+def test_batch_gives_the_rows_of_the_samples():
+    inputs = _inputs()
+    data = from_arrays(inputs, _y())
+    ids = [int(data.val.ids[i]) for i in (3, 0, 3)]
+    for m, x in inputs.items():
+        got = data.val.batch([3, 0, 3], m, seed=None)
+        assert got.dtype == (torch.int64 if m == "c" else torch.float32)
+        torch.testing.assert_close(got, torch.from_numpy(x[ids]).to(got.dtype))
+    assert torch.equal(data.val.batch([1], "a", None), data.val.batch([1], "a", 5))
+
+
+def test_no_test_part_when_the_share_is_zero():
+    data = from_arrays(_inputs(), _y(), test=0)
+    assert data.test is None
+    assert len(data.train) + len(data.val) == N
+
+
+def test_stated_split_is_used_and_val_is_split_off_train_only_when_missing():
+    names = np.array(["train"] * 60 + ["val"] * 10 + ["test"] * 20)
+    data = from_arrays(_inputs(), _y(), split=names)
+    assert _rows(data.val) == set(range(60, 70))
+    names[60:70] = "train"
+    data = from_arrays(_inputs(), _y(), split=names, val=0.1)
+    assert len(data.val) == 7
+    assert _rows(data.val) <= set(range(70))
+    assert data.test is not None
+    assert _rows(data.test) == set(range(70, 90))
+
+
+def test_groups_stay_whole():
+    group = np.repeat([f"speaker{i}" for i in range(15)], 6)
+    data = from_arrays(_inputs(), _y(), group=group)
+    assert data.test is not None
+    sides = [{group[i] for i in _rows(p)} for p in (data.train, data.val, data.test)]
+    assert sum(map(len, sides)) == len(set.union(*sides)) == 15
+
+
+def test_seed_decides_the_split_and_the_fingerprint_follows():
+    one, two, other = (from_arrays(_inputs(), _y(), seed=s) for s in (0, 0, 1))
+    assert one.train.ids == two.train.ids != other.train.ids
+    assert one.train.fingerprint() == two.train.fingerprint() != other.train.fingerprint()
+    assert one.train.fingerprint() != one.val.fingerprint()
+    changed = _inputs()
+    changed["a"][0, 0] += 1
+    assert from_arrays(changed, _y()).train.fingerprint() != one.train.fingerprint()
+
+
+def test_fingerprint_is_the_same_in_another_process():
+    code = "import torch; from counterpoise.data.split import digest; print(digest('x', torch.arange(5)))"
+    for hash_seed in ("1", "2"):
+        out = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": hash_seed}
+        )
+        assert out.stdout.strip() == digest("x", torch.arange(5))
+
+
+def test_absent_samples_are_zero_and_masked():
+    inputs, mask = _inputs(), np.arange(N) % 4 != 0
+    inputs["a"][~mask] = np.nan
+    data = from_arrays(inputs, _y(), present={"a": mask, "b": np.ones(N, bool)})
+    train = data.train
+    assert train.present is not None
+    assert set(train.present) == {"a"}
+    assert torch.equal(train.present["a"], torch.from_numpy(mask[[int(i) for i in train.ids]]))
+    got = train.batch(range(len(train)), "a", None)
+    assert torch.equal((got == 0).all(1), ~train.present["a"])
+    assert np.isnan(inputs["a"][0]).all(), "the caller's array is left alone"
+
+
+def test_subset_keeps_order_and_normalises_the_mask():
+    mask = np.arange(N) % 4 != 0
+    train = from_arrays(_inputs(), _y(), present={"a": mask}).train
+    has = torch.from_numpy(mask[[int(i) for i in train.ids]]).nonzero().flatten()
+    part = train.subset(has.flip(0))
+    assert part.present is None
+    assert part.ids[0] == train.ids[int(has[-1])]
+    again = part.subset([2, 2])
+    assert again.ids == [part.ids[2]] * 2
+    assert torch.equal(again.batch([0, 1], "b", None), part.batch([2, 2], "b", None))
+    assert part.fingerprint() != train.subset(has).fingerprint()
+    with pytest.raises(IndexError, match=r"0\.\.\d+; got 900"):
+        train.subset([900])
+    with pytest.raises(TypeError, match="nonzero"):
+        train.subset(torch.ones(len(train), dtype=torch.bool))
+
+
+def test_string_labels_are_in_natural_order_and_stated_classes_win():
+    y = np.array(["take10", "take2", "take1"])[_y()]
+    assert from_arrays(_inputs(), y).classes == ("take1", "take2", "take10")
+    stated = from_arrays(_inputs(), y, classes=["take10", "none", "take1", "take2"])
+    assert stated.classes[1] == "none"
+    assert set(stated.train.target.tolist()) == {0, 2, 3}
+    numbered = from_arrays(_inputs(), _y(), classes=["cat", "dog", "owl"])
+    assert [numbered.classes[t] for t in numbered.train.target[:2]] == [
+        ["cat", "dog", "owl"][int(i) % 3] for i in numbered.train.ids[:2]
+    ]
+    assert from_arrays(_inputs(), _y() * 10 - 10).classes == ("-10", "0", "10")
+
+
+def test_torch_tensors_and_memory_maps(tmp_path):
+    np.save(tmp_path / "x.npy", _inputs()["a"].astype(np.float32))
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    data = from_arrays(
+        {"m": mapped, "t": torch.ones(N, 2, dtype=torch.float64, requires_grad=True)}, torch.arange(N) % 3
+    )
+    row = int(data.train.ids[0])
+    assert np.array_equal(data.train.batch([0], "m", None)[0].numpy(), mapped[row])
+    got = data.train.batch([0], "t", None)
+    assert got.dtype == torch.float32
+    assert not got.requires_grad
+
+
+def _with(**changes):
+    inputs = _inputs()
+    inputs.update(changes)
+    return inputs
+
+
+def _nan():
+    x = _inputs()["a"]
+    x[17, 2] = np.inf
+    return x
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"inputs": {}}, "at least one modality"),
+        ({"inputs": _with(a=_nan())}, r"inputs\['a'\] has NaN or infinity in sample 17"),
+        ({"inputs": _with(b=np.zeros((89, 2)))}, r"inputs\['b'\] must have 90 rows.*\(89, 2\)"),
+        ({"inputs": _with(b=np.zeros(90))}, r"x\[:, None\]"),
+        ({"inputs": _with(b=np.full((90, 1), "word"))}, r"inputs\['b'\] must be numbers"),
+        ({"y": np.zeros(N, int)}, "one class only"),
+        ({"y": np.linspace(0, 1, N)}, "integers or strings; got float64"),
+        ({"y": np.eye(3)[_y()]}, "one-dimensional"),
+        ({"y": np.array([None, *_y()[1:]], dtype=object)}, "sample 0 has no label"),
+        ({"y": np.array([1.5, *["x"] * 89], dtype=object)}, "all integers or all strings"),
+        ({"classes": ["cat", "dog"]}, "label 2 .sample 2. is out of range for 2 classes"),
+        ({"classes": ["0", "1"]}, "sample 2: Unknown class '2'"),
+        ({"classes": ["x", "x"]}, "distinct"),
+        ({"split": ["train"] * 89}, "one entry per sample"),
+        ({"split": ["train"] * 89 + ["tset"]}, "sample 89: Unknown split 'tset'. Did you mean 'test'"),
+        ({"split": ["test"] * 90}, "no sample is in 'train'"),
+        ({"val": 0.0}, "val must be"),
+        ({"val": 0.5, "test": 0.5}, "something to train on"),
+        ({"group": ["x"] * 90}, "group has 1 distinct"),
+        ({"group": ["x"] * 9}, "group must have one entry per sample"),
+        ({"present": {"d": np.ones(N, bool)}}, "present: Unknown modality 'd'"),
+        ({"present": {"a": np.ones(N)}}, r"present\['a'\] must be \(90,\) booleans"),
+    ],
+)
+def test_bad_input_is_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        from_arrays(**{"inputs": _inputs(), "y": _y(), **arguments})
