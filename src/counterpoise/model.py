@@ -71,17 +71,26 @@ class MultimodalModel(nn.Module):
         for m in self.select(only):
             x, mask = inputs[m], None if present is None else present.get(m)
             if mask is None:
-                features[m] = self.encoders[m](x)
+                features[m] = self._encode(m, x)
                 continue
             rows = mask.nonzero().flatten()
             if len(rows) == len(x):
-                features[m] = self.encoders[m](x)
+                features[m] = self._encode(m, x)
             elif len(rows) == 0:
                 features[m] = torch.zeros(len(x), self.fusion.dims[m], device=x.device)
             else:
-                z = self.encoders[m](x[rows])
+                z = self._encode(m, x[rows])
                 features[m] = z.new_zeros(len(x), z.shape[1]).index_copy(0, rows, z)
         return features
+
+    def _encode(self, modality: str, x: Tensor) -> Tensor:
+        z, dim = self.encoders[modality](x), self.fusion.dims[modality]
+        if not isinstance(z, Tensor) or z.shape != (len(x), dim):
+            found = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
+            raise ValueError(
+                f"encoders[{modality!r}] must give features of shape (batch, dim) = {(len(x), dim)}; got {found}."
+            )
+        return z
 
     def fuse(self, features: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Output:
         """Fused and unimodal logits of any non-empty subset of the modalities."""

@@ -1,5 +1,15 @@
-"""Ways to turn the features of several modalities into one prediction."""
+"""Ways to turn the features of several modalities into one prediction.
 
+``__all__`` is the registry: every name but ``Fusion`` can be given to ``build_model``.
+"""
+
+from counterpoise.fusions.attention import Attention
 from counterpoise.fusions.base import Fusion
+from counterpoise.fusions.concat import Concat
+from counterpoise.fusions.film import FiLM
+from counterpoise.fusions.gated import Gated
+from counterpoise.fusions.late import Late
+from counterpoise.fusions.shared import Shared
+from counterpoise.fusions.sum import Sum
 
-__all__ = ["Fusion"]
+__all__ = ["Attention", "Concat", "FiLM", "Fusion", "Gated", "Late", "Shared", "Sum"]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+
+from counterpoise._checks import did_you_mean
 
 Features = Mapping[str, Tensor]
 Present = Mapping[str, Tensor] | None
@@ -17,7 +18,7 @@ class Fusion(nn.Module):
 
     Subclasses implement ``fuse`` (the fused logits) and, where the structure gives them exactly,
     ``split`` (the unimodal logits); otherwise a modality's logits are those of the fusion with
-    only that modality there.
+    only that modality there. Both are given features whose rows are zero for absent samples.
 
     Args:
         dims: modality -> width of its feature.
@@ -27,15 +28,18 @@ class Fusion(nn.Module):
 
     Attributes:
         additive: with every modality there, the fused logits are the sum of the unimodal ones.
+        own_heads: modality -> head of its own; empty where there is none.
     """
 
-    additive: ClassVar[bool] = False
+    additive: bool = False
 
     def __init__(self, dims: Mapping[str, int], num_classes: int, *, heads: bool = False):
         super().__init__()
+        if not dims:
+            raise ValueError("dims: a fusion needs at least one modality; got none.")
         if num_classes < 2:
             raise ValueError(f"num_classes must be at least 2; got {num_classes}.")
-        self.dims, self.num_classes = dict(dims), num_classes
+        self.dims, self.num_classes, self.heads = dict(dims), num_classes, heads
         self.own_heads = nn.ModuleDict({m: nn.Linear(d, num_classes) for m, d in dims.items()} if heads else {})
 
     @property
@@ -51,19 +55,38 @@ class Fusion(nn.Module):
         """Unimodal logits: by default the fused ones with every other modality left out."""
         return {m: self.fuse({m: z}, present) for m, z in features.items()}
 
-    def forward(self, features: Features, present: Present = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """Fused logits (batch, classes) and modality -> unimodal logits (batch, classes)."""
-        if not features:
-            raise ValueError("features: a fusion needs at least one modality; got none.")
+    def both(self, features: Features, present: Present) -> tuple[Tensor, dict[str, Tensor]]:
+        """``fuse`` and the unimodal logits; overridden where one gives the other for nothing."""
         logits = self.fuse(features, present)
-        if self.own_heads:
+        if self.has_own_heads:
             return logits, {m: self.own_heads[m](z) for m, z in features.items()}
         return logits, self.split(features, present)
+
+    def forward(self, features: Features, present: Present = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Fused logits (batch, classes) and modality -> unimodal logits (batch, classes).
+
+        Args:
+            features: modality -> (batch, dim), any non-empty subset of the modalities.
+            present: modality -> (batch,) bool; what the rows of absent samples hold is ignored.
+        """
+        if not features:
+            raise ValueError("features: a fusion needs at least one modality; got none.")
+        for m in features:
+            if m not in self.dims:
+                raise ValueError(did_you_mean("modality", m, self.dims))
+        if present is not None:
+            # Blanked, not multiplied: a NaN in an absent row must reach neither logits nor gradients.
+            features = {
+                m: z.masked_fill(~present[m].unsqueeze(1), 0) if m in present else z for m, z in features.items()
+            }
+        return self.both(features, present)
 
     def head_of(self, modality: str) -> nn.Module:
         """The module from this modality's feature to its logits."""
         if modality in self.own_heads:
             return self.own_heads[modality]
+        if modality not in self.dims:
+            raise ValueError(did_you_mean("modality", modality, self.dims))
         raise ValueError(
             f"{type(self).__name__} has no head per modality. Use fusion Late or Concat, or pass heads=True."
         )

@@ -1,0 +1,109 @@
+"""A model from encoders and the name of a fusion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from counterpoise import fusions
+from counterpoise._checks import did_you_mean
+from counterpoise.fusions import Fusion
+from counterpoise.model import MultimodalModel
+
+if TYPE_CHECKING:
+    from counterpoise.data.split import Split
+
+
+def build_model(
+    encoders: Mapping[str, nn.Module],
+    fusion: str | Fusion | Callable[..., Fusion] = "Concat",
+    *,
+    num_classes: int,
+    heads: bool = False,
+    example: Split | None = None,
+) -> MultimodalModel:
+    """A model from one encoder per modality.
+
+    Args:
+        encoders: modality -> module mapping (batch, ...) to (batch, dim), in the order of the modalities.
+        fusion: name of a class of ``counterpoise.fusions``; or what builds one, called as
+            ``fusion(dims, num_classes, heads=heads)`` (a class, or ``functools.partial(Late, rule="sum")``);
+            or a fusion that is built already.
+        num_classes: number of classes.
+        heads: give each modality a linear head of its own as well.
+        example: where to read a sample or two to find the width of encoders that do not say it
+            in an attribute ``dim``.
+
+    Raises:
+        ValueError: for an unknown fusion, a width that cannot be found, or encoders and fusion
+            that do not fit.
+    """
+    if not encoders:
+        raise ValueError("encoders: a model needs at least one modality; got none.")
+    dims = {m: _width(m, encoder, example) for m, encoder in encoders.items()}
+    if not isinstance(fusion, Fusion):
+        if isinstance(fusion, str):
+            names = [name for name in fusions.__all__ if name != "Fusion"]
+            if fusion not in names:
+                raise ValueError(did_you_mean("fusion", fusion, names))
+            fusion = getattr(fusions, fusion)
+        assert callable(fusion)
+        return MultimodalModel(encoders, fusion(dims, num_classes, heads=heads))
+    if fusion.dims != dims or fusion.num_classes != num_classes:
+        raise ValueError(
+            f"fusion was built for widths {fusion.dims} and {fusion.num_classes} classes, the encoders give "
+            f"{dims} and num_classes is {num_classes}. Pass its class or name to have it built to fit."
+        )
+    if heads and not fusion.has_own_heads:
+        raise ValueError("heads=True comes too late for a fusion that is built; build it with heads=True.")
+    return MultimodalModel(encoders, fusion)
+
+
+def _width(modality: str, encoder: nn.Module, example: Split | None) -> int:
+    """Width of the encoder's feature: what it says, else what it gives."""
+    dim = getattr(encoder, "dim", None)
+    if isinstance(dim, int) and not isinstance(dim, bool) and dim > 0:
+        return dim
+    if example is None:
+        raise ValueError(
+            f"encoders[{modality!r}] ({type(encoder).__name__}) does not say how wide its feature is. Set "
+            "encoder.dim to that number, or pass example=<a split> to have a sample run through it."
+        )
+    if modality not in example.modalities:
+        raise ValueError("example: " + did_you_mean("modality", modality, example.modalities))
+    with torch.no_grad():
+        z = _run(modality, encoder, _samples(modality, example))
+    if not isinstance(z, Tensor) or z.ndim != 2:
+        found = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
+        raise ValueError(
+            f"encoders[{modality!r}] must give features of shape (batch, dim); got {found}. Pool or flatten its output."
+        )
+    return z.shape[1]
+
+
+def _samples(modality: str, example: Split) -> Tensor:
+    """The first two samples that have the modality."""
+    present = None if example.present is None else example.present.get(modality)
+    rows = range(len(example)) if present is None else present.nonzero().flatten().tolist()
+    if not rows:
+        raise ValueError(f"example: no sample has modality {modality!r}. Pass a split that has one.")
+    return example.batch(list(rows[:2]), modality, None)
+
+
+def _run(modality: str, encoder: nn.Module, x: Tensor) -> object:
+    """The encoder's output in evaluation mode; its modes are put back."""
+    modes = {module: module.training for module in encoder.modules()}
+    where = next(encoder.parameters(), torch.empty(0)).device
+    encoder.eval()
+    try:
+        return encoder(x.to(where))
+    except Exception as error:
+        raise ValueError(
+            f"encoders[{modality!r}] ({type(encoder).__name__}) fails on samples of shape {tuple(x.shape[1:])}: {error}"
+        ) from error
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

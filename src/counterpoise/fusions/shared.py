@@ -1,0 +1,58 @@
+"""One head that every modality goes through."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from counterpoise._checks import did_you_mean
+from counterpoise.fusions.base import Features, Present
+from counterpoise.fusions.late import Vote, head
+
+
+class Shared(Vote):
+    """One head for all modalities, as MLA needs; a rule combines what it says of each.
+
+    Args:
+        dims: modality -> width of its feature; all equal.
+        num_classes: number of classes.
+        rule: as in ``Late``.
+        hidden: widths of the head's hidden layers; () is one linear layer.
+        heads: also give each modality a linear head of its own (see ``Fusion``).
+
+    Raises:
+        ValueError: when the widths differ.
+    """
+
+    def __init__(
+        self,
+        dims: Mapping[str, int],
+        num_classes: int,
+        *,
+        rule: str = "mean",
+        hidden: Sequence[int] = (),
+        heads: bool = False,
+    ):
+        if len(set(dims.values())) > 1:
+            found = ", ".join(f"{m}: {d}" for m, d in dims.items())
+            raise ValueError(
+                f"Shared needs features of one width; got {found}. End the encoders with a projection to a "
+                f"common width, for example torch.nn.Linear({max(dims.values())}, {min(dims.values())})."
+            )
+        super().__init__(dims, num_classes, rule=rule, hidden=hidden, heads=heads)
+        self.head = head(next(iter(dims.values())), self.hidden, num_classes)
+
+    def votes(self, features: Features) -> dict[str, Tensor]:
+        return {m: self.head(z) for m, z in features.items()}
+
+    def both(self, features: Features, present: Present) -> tuple[Tensor, dict[str, Tensor]]:
+        votes = self.votes(features)
+        unimodal = {m: self.own_heads[m](z) for m, z in features.items()} if self.has_own_heads else votes
+        return self.combine(votes, present), unimodal
+
+    def head_of(self, modality: str) -> nn.Module:
+        """The shared head, or the modality's own when there are heads."""
+        if modality not in self.dims:
+            raise ValueError(did_you_mean("modality", modality, self.dims))
+        return super().head_of(modality) if self.has_own_heads else self.head
