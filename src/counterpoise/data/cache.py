@@ -1,0 +1,199 @@
+"""Decoded inputs on disk, so that a second epoch decodes nothing."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import math
+import mmap
+import os
+import struct
+import time
+import uuid
+import zlib
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from counterpoise.data.readers.base import Reader, ReadError
+
+_log = logging.getLogger(__name__)
+
+_MAGIC = b"cpcache1"
+_HEADER = 128  # bytes; magic, checksum, dtype and shape, then zeros
+_FIXED = struct.Struct("<8sIBB")  # magic, CRC-32 of all that follows it, dtype, dimensions
+_DTYPES = (torch.uint8, torch.int64, torch.float32, torch.float64, torch.int32, torch.int16, torch.float16, torch.bool)
+_SETTLED = 2.0  # seconds after which a change of a file surely shows in its modification time
+
+
+class CacheError(OSError):
+    """The cache directory cannot be written."""
+
+
+class DecodeCache:
+    """`Reader.decode` with a memory: same results, from memory-mapped files where they exist.
+
+    An entry belongs to the *content* of the file (BLAKE2b) and to the settings that decoding
+    depends on, so renamed and copied files share it, an edited file gets a new one, and two readers
+    never mix. Which content a path has is remembered by its size and modification time; a
+    second look costs one ``stat``.
+
+    Any number of processes may share a directory: an entry is written under a name of its own and
+    then renamed, so it is there completely or not at all. Each process verifies the checksum of an
+    entry when it first meets it; a damaged one is decoded again.
+
+    Args:
+        directory: where entries are kept; made when missing. Safe to delete at any time.
+        reader: what decodes.
+    """
+
+    def __init__(self, directory: str | Path, reader: Reader):
+        self.directory, self.reader = Path(directory), reader
+        self._entries = self.directory / f"{type(reader).__name__.lower()}-{reader.decode_fingerprint()}"
+        self._log_path = self.directory / "contents.log"
+        self._contents: dict[str, str] = {}  # hash of (path, size, time) -> hash of the content
+        self._log_read = 0  # bytes of the log that are known
+        self._verified: set[str] = set()
+
+    def decode(self, cell: str) -> Tensor:
+        """As `Reader.decode`. The tensor may be mapped from disk: `Reader.transform` copies it.
+
+        Raises:
+            ReadError: as `Reader.decode`; failures are not remembered.
+            CacheError: the cache cannot be written, for example because the disk is full.
+        """
+        try:
+            content = self._content(cell)
+        except (ReadError, CacheError):
+            raise
+        except OSError:
+            return self.reader.decode(cell)  # which says what is wrong with the file
+        path = self._entries / content[:2] / content
+        known = self._load(path, content)
+        if known is not None:
+            return known
+        decoded = self.reader.decode(cell)
+        self._store(path, decoded)
+        return decoded
+
+    def read(self, cell: str, generator: torch.Generator | None = None) -> Tensor:
+        """As `Reader.read`, decoding at most once."""
+        return self.reader.transform(self.decode(cell), generator)
+
+    def _content(self, cell: str) -> str:
+        if not self.reader.reads_files:
+            return _digest(cell.encode("utf-8", "surrogatepass"))
+        files = self.reader.files(cell)
+        stats = [os.stat(file) for file in files]
+        seen = "\n".join(
+            f"{os.path.abspath(f)}\0{s.st_size}\0{s.st_mtime_ns}" for f, s in zip(files, stats, strict=True)
+        )
+        name = _digest(seen.encode("utf-8", "surrogateescape"))
+        content = self._contents.get(name) or self._remembered(name)
+        if content is None:
+            hashes = [_digest_of(file) for file in files]
+            content = hashes[0] if len(hashes) == 1 else _digest("\n".join(hashes).encode())
+            # A file changed twice within one tick of its clock would look the same, so the newest are hashed again.
+            if abs(time.time() - max(s.st_mtime for s in stats)) > _SETTLED:
+                self._remember(name, content)
+        return content
+
+    def _remembered(self, name: str) -> str | None:
+        """Look ``name`` up in what other processes and earlier runs have written since the last look."""
+        try:
+            with open(self._log_path, "rb") as file:
+                file.seek(self._log_read)
+                new = file.read()
+        except FileNotFoundError:
+            return None
+        complete = new.rfind(b"\n") + 1
+        self._log_read += complete
+        for line in new[:complete].decode("ascii", "replace").splitlines():
+            known, _, content = line.partition(" ")
+            if len(known) == len(content) == 32:  # a line cut short by a crash is not
+                self._contents[known] = content
+        return self._contents.get(name)
+
+    def _remember(self, name: str, content: str) -> None:
+        self._contents[name] = content
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            log = os.open(self._log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            try:
+                os.write(log, f"{name} {content}\n".encode())  # one short append, never torn by another
+            finally:
+                os.close(log)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _load(self, path: Path, content: str) -> Tensor | None:
+        try:
+            with open(path, "rb") as file:
+                # A private mapping: reads come from the page cache, a write would stay in this process.
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        except FileNotFoundError:
+            return None
+        except ValueError:  # an empty file
+            return self._damaged(path)
+        if len(mapped) < _HEADER:
+            return self._damaged(path)
+        magic, checksum, kind, dimensions = _FIXED.unpack_from(mapped)
+        if magic != _MAGIC or kind >= len(_DTYPES) or dimensions > 8:
+            return self._damaged(path)
+        dtype = _DTYPES[kind]
+        shape = struct.unpack_from(f"<{dimensions}Q", mapped, _FIXED.size)
+        count = math.prod(shape)
+        if len(mapped) != _HEADER + count * dtype.itemsize:
+            return self._damaged(path)
+        if content not in self._verified:
+            with memoryview(mapped) as view:
+                if zlib.crc32(view[_FIXED.size - 2 :]) != checksum:
+                    return self._damaged(path)
+            self._verified.add(content)
+        return torch.frombuffer(mapped, dtype=dtype, offset=_HEADER, count=count).reshape(shape)
+
+    def _damaged(self, path: Path) -> None:
+        _log.warning("The cache entry %s is damaged and is decoded again.", path)
+
+    def _store(self, path: Path, decoded: Tensor) -> None:
+        if not decoded.numel():
+            raise ValueError(
+                f"{type(self.reader).__name__} decoded to an empty tensor of shape {tuple(decoded.shape)}."
+            )
+        values = decoded.detach().contiguous().cpu().numpy()
+        rest = struct.pack("<BB", _DTYPES.index(decoded.dtype), decoded.ndim)
+        rest += struct.pack(f"<{decoded.ndim}Q", *decoded.shape)
+        rest = rest.ljust(_HEADER - _FIXED.size + 2, b"\0")
+        payload = values.reshape(-1).view("uint8").data
+        checksum = zlib.crc32(payload, zlib.crc32(rest))
+        temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(temporary, "wb") as file:
+                file.write(struct.pack("<8sI", _MAGIC, checksum) + rest)
+                file.write(payload)
+            os.replace(temporary, path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> CacheError:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        reason = "the disk is full" if full else error.strerror or str(error)
+        return CacheError(
+            error.errno,
+            f"The cache of decoded inputs cannot be written, {reason}. Free some space, give another cache "
+            "directory, or go on without a cache. Finished entries stay valid",
+            str(self.directory),
+        )
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def _digest_of(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

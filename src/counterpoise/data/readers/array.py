@@ -1,0 +1,95 @@
+"""Arrays stored by NumPy."""
+
+from __future__ import annotations
+
+import io
+
+import torch
+from torch import Tensor
+
+from counterpoise.data.readers.base import Reader, ReadError, read_bytes, whole
+
+
+class Array(Reader):
+    """Features in a ``.npy`` file, or under a key of an ``.npz``, as float32.
+
+    Every file must have the shape of the first one (`bind`), for sequences apart from the number of
+    steps. NaN and infinity are errors, and nothing is ever unpickled.
+
+    Args:
+        key: name of the array in an ``.npz``; not needed when it holds only one.
+        length: steps of a sequence (T, ...): longer ones are cut at the end, shorter ones get zeros
+            there. None keeps the shape as it is.
+    """
+
+    extensions = (".npy", ".npz")
+    decoded_by = ("key",)
+
+    def __init__(self, key: str | None = None, length: int | None = None):
+        if key is not None and not isinstance(key, str):
+            raise ValueError(f"key must be the name of an array in an .npz; got {key!r}.")
+        self.key = key
+        self.length = None if length is None else whole("length", length, low=1)
+        self.kind = "array" if length is None else "sequence"
+        self._bound: tuple[int, ...] | None = None
+        self._example = ""
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        return self._bound
+
+    def bind(self, cell: str) -> None:
+        self._bound, self._example = None, cell
+        self._bound = tuple(self.transform(self.decode(cell), None).shape)
+        self.kind = "sequence" if self.length is not None or len(self._bound) == 2 else "array"
+
+    def load(self, cell: str) -> Tensor:
+        import numpy as np
+
+        try:
+            stored = np.load(io.BytesIO(read_bytes(cell)), allow_pickle=False)
+        except ValueError as error:
+            reason = "holds Python objects, which are never unpickled" if "bject" in str(error) else "is no NumPy file"
+            if "reshape" in str(error):
+                reason = "is truncated"
+            raise ReadError(cell, reason + self._hint(cell)) from error
+        if isinstance(stored, np.lib.npyio.NpzFile):
+            with stored:
+                array = stored[self._name(cell, stored.files)]
+        else:
+            array = stored
+        if array.dtype.kind not in "fiub":
+            raise ReadError(cell, f"holds {array.dtype}, not real numbers")
+        if array.ndim == 0 or array.size == 0:
+            raise ReadError(cell, f"is empty or a single number: its shape is {array.shape}")
+        with np.errstate(over="ignore"):
+            array = np.ascontiguousarray(array, dtype=np.float32)
+        if not np.isfinite(array).all():
+            first = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+            raise ReadError(cell, f"holds NaN or infinity, first at {list(first)}")
+        self._match(tuple(array.shape), cell)
+        return torch.from_numpy(array)
+
+    def transform(self, decoded: Tensor, generator: torch.Generator | None) -> Tensor:
+        self._match(tuple(decoded.shape), "array")  # a cached array has not met this table's shape
+        if self.length is None:
+            return decoded.clone()
+        sample = decoded.new_zeros(self.length, *decoded.shape[1:])
+        sample[: len(decoded)] = decoded[: self.length]
+        return sample
+
+    def _match(self, shape: tuple[int, ...], cell: str) -> None:
+        if self._bound is None:
+            return
+        same = shape == self._bound if self.length is None else shape[1:] == self._bound[1:]
+        if not same:
+            advice = "" if self.length else "; length=N brings sequences to N steps"
+            raise ReadError(cell, f"has shape {shape}, {self._example} gives {self._bound}{advice}")
+
+    def _name(self, cell: str, names: list[str]) -> str:
+        if self.key is None and len(names) == 1:
+            return names[0]
+        if self.key in names:
+            return str(self.key)
+        wanted = "key must name one of them" if self.key is None else f"not key={self.key!r}"
+        raise ReadError(cell, f"holds the arrays {', '.join(names) or 'none'}; {wanted}")

@@ -1,0 +1,172 @@
+"""What every reader is: one cell of a table in, one tensor out, and every bad file an error."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from counterpoise import _checks
+
+_REASONS = {
+    errno.ENOENT: "no such file",
+    errno.ENOTDIR: "no such file (a part of the path is a file, not a folder)",
+    errno.EISDIR: "is a folder, not a file",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.ELOOP: "a loop of symbolic links",
+    errno.ENAMETOOLONG: "the path is too long for this file system",
+}
+
+
+class ReadError(ValueError):
+    """A cell that cannot be read; the message is one line: the cell, then the reason.
+
+    Attributes:
+        cell: the path or the text.
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, cell: str, reason: str = ""):
+        self.cell, self.reason = cell, " ".join(str(reason).split())
+        super().__init__(self.cell, self.reason)  # both, so that it survives the way out of a worker process
+
+    def __str__(self) -> str:
+        return f"{self.cell}: {self.reason}" if self.reason else self.cell
+
+
+class Reader(ABC):
+    """Turns one cell of a table (a path or a text) into a tensor.
+
+    The work is in two steps: `decode` is expensive, deterministic and may be cached on disk
+    (`counterpoise.data.cache`), `transform` is cheap and holds everything random. A subclass writes
+    `load` and `transform`, and keeps its constructor arguments under their own names.
+
+    Attributes:
+        kind: layout of a sample: ``spectrogram`` (1, F, T), ``image`` (C, H, W), ``frames``
+            (C, T, H, W), ``array`` (any fixed shape), ``sequence`` (T, D) or ``text`` (length,) int64.
+        reads_files: True when a cell is a path, False when it is the value itself.
+        extensions: file endings, lower case with the dot, by which `guess` knows a column.
+        decoded_by: names of the settings that `decode` depends on; the others may change without
+            making cached values stale.
+    """
+
+    kind: str
+    reads_files: ClassVar[bool] = True
+    extensions: ClassVar[tuple[str, ...]] = ()
+    decoded_by: tuple[str, ...] = ()
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...] | None:
+        """Shape of one transformed sample; None while it is not known (see `bind`)."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of a transformed sample."""
+        return torch.float32
+
+    @abstractmethod
+    def load(self, cell: str) -> Tensor:
+        """What `decode` returns; may raise anything."""
+
+    @abstractmethod
+    def transform(self, decoded: Tensor, generator: torch.Generator | None) -> Tensor:
+        """The sample as the encoder gets it, in memory of its own.
+
+        Args:
+            decoded: from `decode`; not written to (it may be mapped from a cache).
+            generator: None reads for evaluation. Otherwise training augmentation is drawn from it
+                and from nothing else.
+        """
+
+    def decode(self, cell: str) -> Tensor:
+        """The content of a cell, without anything random.
+
+        Raises:
+            ReadError: the file is missing, damaged, truncated or of another type.
+        """
+        with self._reading(cell):
+            return self.load(cell)
+
+    def read(self, cell: str, generator: torch.Generator | None = None) -> Tensor:
+        """One sample: `transform` of `decode`."""
+        return self.transform(self.decode(cell), generator)
+
+    def bind(self, cell: str) -> None:  # noqa: B027
+        """Learn from an example what the options leave open; most readers have nothing to learn."""
+
+    def files(self, cell: str) -> list[Path]:
+        """The files a cell is made of, in order."""
+        return [Path(cell)] if self.reads_files else []
+
+    def problems(self, cell: str) -> str | None:
+        """What is wrong with a cell, in one line, or None; reads the whole cell."""
+        try:
+            sample = self.transform(self.decode(cell), None)
+        except ReadError as error:
+            return error.reason if error.cell == cell else str(error)
+        if sample.is_floating_point() and not bool(sample.isfinite().all()):
+            return "holds NaN or infinity"
+        return None
+
+    def fingerprint(self) -> str:
+        """A short hash of the class and all its settings."""
+        return self._hash(_checks.settings(self))
+
+    def decode_fingerprint(self) -> str:
+        """A short hash of the class and the settings that `decode` depends on."""
+        return self._hash({name: getattr(self, name) for name in self.decoded_by})
+
+    @contextmanager
+    def _reading(self, cell: str) -> Iterator[None]:
+        """Whatever goes wrong inside becomes a ReadError about ``cell``."""
+        try:
+            yield
+        except (ReadError, ImportError, MemoryError):
+            raise
+        except OSError as error:
+            reason = _REASONS.get(error.errno or 0) or error.strerror or str(error)
+            raise ReadError(cell, reason + self._hint(cell)) from error
+        except Exception as error:
+            raise ReadError(cell, f"{type(error).__name__}: {error}" + self._hint(cell)) from error
+
+    def _hash(self, values: dict[str, object]) -> str:
+        text = json.dumps([type(self).__module__, type(self).__qualname__, values], sort_keys=True, default=str)
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+    def _hint(self, cell: str) -> str:
+        ending = Path(cell).suffix.lower() if self.reads_files else ""
+        if not ending or not self.extensions or ending in self.extensions:
+            return ""
+        return f" ({type(self).__name__.lower()} expects {' '.join(self.extensions)}, this is {ending})"
+
+
+def read_bytes(cell: str) -> bytes:
+    """A whole file; ReadError when it is empty."""
+    content = Path(cell).read_bytes()
+    if not content:
+        raise ReadError(cell, "is empty (0 bytes)")
+    return content
+
+
+def whole(argument: str, value: int, *, low: int) -> int:
+    """``value`` when it is a whole number of at least ``low``; ValueError otherwise."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"{argument} must be a whole number >= {low}; got {value!r}.")
+    return int(_checks.number(argument, value, low=low))
+
+
+def flag(argument: str, value: bool) -> bool:
+    """``value`` when it is True or False; ValueError otherwise."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{argument} must be True or False; got {value!r}.")
+    return value

@@ -1,0 +1,120 @@
+"""Texts to numbers."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import string
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from counterpoise.data.readers.base import Reader, ReadError, flag, whole
+
+_STRIPPED = string.punctuation + "“”‘’„«»…–—"
+
+
+class Text(Reader):
+    """A text as (length,) int64 token numbers, padded at the end with `padding`.
+
+    ``words`` needs no vocabulary file: words are separated by space, freed of punctuation around
+    them, lower-cased, and numbered 1 to ``vocabulary`` - 1 by a hash that is the same on every
+    machine (two words may share a number). Any other name is a tokeniser of Hugging Face, by its
+    name on the hub or a local folder; it cuts and pads with its own rules and special tokens.
+
+    A text in which no word is left is an error: a sample without text has an empty cell, which
+    makes the modality absent.
+
+    Args:
+        tokenizer: ``words``, or the name or path of a Hugging Face tokeniser.
+        length: token numbers per sample; longer texts are cut.
+        vocabulary: how many numbers ``words`` uses, padding included; the size of the embedding.
+        alphabetic: keep only words made of letters, before anything else.
+        words: keep only so many words, before the tokeniser splits them further.
+    """
+
+    kind = "text"
+    reads_files = False
+    decoded_by = ("tokenizer", "length", "vocabulary", "alphabetic", "words")
+
+    def __init__(
+        self,
+        tokenizer: str = "words",
+        length: int = 64,
+        vocabulary: int = 20000,
+        alphabetic: bool = False,
+        words: int | None = None,
+    ):
+        if not isinstance(tokenizer, str) or not tokenizer:
+            raise ValueError(f"tokenizer must be 'words' or the name of a Hugging Face tokeniser; got {tokenizer!r}.")
+        self.tokenizer = tokenizer
+        self.length = whole("length", length, low=1)
+        self.vocabulary = whole("vocabulary", vocabulary, low=2)
+        self.alphabetic = flag("alphabetic", alphabetic)
+        self.words = None if words is None else whole("words", words, low=1)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.length,)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.int64
+
+    @property
+    def padding(self) -> int:
+        """The number that fills short texts: 0 for ``words`` and BERT, else what the tokeniser says."""
+        return 0 if self.tokenizer == "words" else _pretrained(self.tokenizer).pad_token_id
+
+    def load(self, cell: str) -> Tensor:
+        words = self._cleaned(cell)
+        if self.tokenizer == "words":
+            numbers = [_number(word, self.vocabulary) for word in words[: self.length]]
+            numbers += [0] * (self.length - len(numbers))
+        else:
+            numbers = _pretrained(self.tokenizer)(
+                " ".join(words), truncation=True, max_length=self.length, padding="max_length"
+            )["input_ids"]
+        return torch.tensor(numbers, dtype=torch.int64)
+
+    def transform(self, decoded: Tensor, generator: torch.Generator | None) -> Tensor:
+        return decoded.clone()
+
+    def _cleaned(self, text: str) -> list[str]:
+        words = text.split()
+        if self.tokenizer == "words":
+            words = [word for word in (word.strip(_STRIPPED).lower() for word in words) if word]
+        if self.alphabetic:
+            words = [word for word in words if word.isalpha()]
+        if not words:
+            rule = "of letters only (alphabetic=True)" if self.alphabetic else "at all"
+            raise ReadError(repr(text), f"empty text: every text needs at least one word, this one has none {rule}")
+        return words[: self.words]
+
+
+def _number(word: str, vocabulary: int) -> int:
+    digest = hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return 1 + int.from_bytes(digest, "little") % (vocabulary - 1)
+
+
+@functools.lru_cache(maxsize=8)
+def _pretrained(name: str) -> Any:
+    """A tokeniser of Hugging Face, loaded once per process."""
+    try:
+        from transformers import AutoTokenizer
+    except ImportError as error:
+        raise ImportError(
+            f"tokenizer={name!r} needs the package transformers: pip install 'counterpoise[text]'; "
+            "tokenizer='words' needs nothing."
+        ) from error
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except Exception as error:
+        raise OSError(
+            f"tokenizer={name!r} is neither a folder with a tokeniser nor one that could be fetched from the hub. "
+            "Without a network, give the path of a folder saved with `save_pretrained`, or tokenizer='words'."
+        ) from error
+    if tokenizer.pad_token_id is None:
+        raise ValueError(f"tokenizer={name!r} has no padding token; choose one that has (as BERT, RoBERTa and CLIP).")
+    return tokenizer

@@ -1,0 +1,187 @@
+"""Video files, decoded with PyAV."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, BinaryIO, Literal
+
+import torch
+from torch import Tensor
+
+from counterpoise import _checks
+from counterpoise.data.readers.base import ReadError, whole
+from counterpoise.data.readers.visual import Visual, uniform
+
+
+class Video(Visual):
+    """Frames of a video file as (channels, count, size, size).
+
+    The whole stream is decoded, and every error of the decoder, every packet or frame marked as
+    damaged, and a file that ends before its container says so raises. Damage that still decodes to
+    valid pictures cannot be seen by anyone. Rotation for display is not applied.
+
+    Args:
+        count: frames per sample; a video with fewer is an error.
+        pick: ``uniform`` takes the middles of ``count`` equal stretches; ``window`` takes ``count``
+            consecutive frames, at a random place in training and in the middle in evaluation (then
+            all frames are cached).
+        size: edge of the square the encoder sees, in pixels.
+        channels: 3 (RGB) or 1 (grey).
+        augment: False trains on what evaluation sees.
+        scale: share of the area that a training crop has, smallest and largest.
+        flip: probability of the mirror image in training.
+        interpolation: ``bilinear`` or ``bicubic``.
+        normalize: mean and deviation of ``imagenet``, of ``clip``, or ``none`` (values in [0, 1]).
+        bound: shorter side, in pixels, at which larger frames are decoded and cached; None keeps them.
+    """
+
+    kind = "frames"
+    decoded_by = ("channels", "bound", "count", "pick")
+    extensions = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".flv", ".mpg", ".mpeg", ".m4v", ".wmv")
+
+    def __init__(
+        self,
+        count: int = 3,
+        pick: Literal["uniform", "window"] = "uniform",
+        size: int = 224,
+        channels: int = 3,
+        augment: bool = True,
+        scale: Sequence[float] = (0.08, 1.0),
+        flip: float = 0.5,
+        interpolation: Literal["bilinear", "bicubic"] = "bilinear",
+        normalize: Literal["imagenet", "clip", "none"] = "imagenet",
+        bound: int | None = 256,
+    ):
+        super().__init__(size, channels, augment, scale, flip, interpolation, normalize, bound)
+        self.count = whole("count", count, low=1)
+        self.pick = _checks.choice("pick", pick, ("uniform", "window"))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.channels, self.count, self.size, self.size)
+
+    def load(self, cell: str) -> Tensor:
+        from av.error import FFmpegError
+
+        _check_length(cell)
+        try:
+            expected = _packets(cell)
+            frames, total = self._decode(cell, self._positions(cell, expected))
+            if total != expected:  # packets without a picture, or with two
+                frames, total = self._decode(cell, self._positions(cell, total))
+        except FFmpegError as error:
+            raise ReadError(cell, f"no readable video: {error.strerror}" + self._hint(cell)) from error
+        return torch.stack(frames)
+
+    def transform(self, decoded: Tensor, generator: torch.Generator | None) -> Tensor:
+        if self.pick == "window":
+            spare = len(decoded) - self.count
+            start = spare // 2 if generator is None else int(torch.randint(spare + 1, (), generator=generator))
+            decoded = decoded[start : start + self.count]
+        return self.pixels(decoded, generator).movedim(0, 1).contiguous()
+
+    def _positions(self, cell: str, total: int) -> Collection[int]:
+        if total < self.count:
+            raise ReadError(cell, f"holds {total} frames, count={self.count} are asked for")
+        return range(total) if self.pick == "window" else set(uniform(self.count, total))
+
+    def _decode(self, cell: str, positions: Collection[int]) -> tuple[list[Tensor], int]:
+        """The frames at ``positions`` (C, H, W), and how many there are in all."""
+        import av
+
+        frames: list[Tensor] = []
+        total = 0
+        with av.open(cell) as container:
+            stream = container.streams.video[0]
+            stream.codec_context.options = {"err_detect": "explode"}
+            to_tensor = self._converter(stream.codec_context.width, stream.codec_context.height)
+            for packet in container.demux(stream):
+                if packet.is_corrupt:
+                    raise ReadError(cell, f"truncated or damaged after frame {total}")
+                for frame in packet.decode():
+                    if getattr(frame, "is_corrupt", False):
+                        raise ReadError(cell, f"frame {total} is damaged")
+                    if total in positions:
+                        frames.append(to_tensor(frame))
+                    total += 1
+        return frames, total
+
+    def _converter(self, width: int, height: int) -> Callable[[Any], Tensor]:
+        """How a decoded frame becomes (C, H, W) uint8, at most ``bound`` on its shorter side."""
+        if self.bound is not None and (least := min(width, height)) > self.bound:
+            width, height = (max(1, round(side * self.bound / least)) for side in (width, height))
+        pixels = "gray" if self.channels == 1 else "rgb24"
+
+        def to_tensor(frame: Any) -> Tensor:
+            array = frame.to_ndarray(format=pixels, width=width, height=height, interpolation="AREA")
+            return torch.from_numpy(array).reshape(height, width, self.channels).movedim(-1, 0).contiguous()
+
+        return to_tensor
+
+
+def _packets(cell: str) -> int:
+    """How many packets the first video stream has; ReadError when there is none."""
+    import av
+
+    with av.open(cell) as container:
+        if not container.streams.video:
+            raise ReadError(cell, "holds no video stream")
+        stream = container.streams.video[0]
+        found = sum(packet.size > 0 for packet in container.demux(stream))
+        if found == 0:
+            raise ReadError(cell, "is a video of length zero (no frame)")
+    return found
+
+
+def _check_length(cell: str) -> None:
+    """ReadError when the file is shorter than its container says, which most demuxers take for a regular end."""
+    with open(cell, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        start = file.read(64)
+        if not size:
+            raise ReadError(cell, "is empty (0 bytes)")
+        if start[:4] == b"\x1aE\xdf\xa3":
+            announced = _matroska_length(start)
+        elif start[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+            announced = _mp4_length(file, size)
+        elif start[:4] == b"RIFF" and start[8:12] == b"AVI ":
+            announced = int.from_bytes(start[4:8], "little") - 8  # some writers count the header too
+        else:
+            return
+    if announced > size:
+        raise ReadError(cell, f"truncated: the header announces {announced} bytes, the file holds {size}")
+
+
+def _mp4_length(file: BinaryIO, size: int) -> int:
+    """Where the last box that starts within the file ends."""
+    at = 0
+    while at + 8 <= size:
+        file.seek(at)
+        box = file.read(16)
+        length = int.from_bytes(box[:4], "big")
+        if length == 1:
+            length = int.from_bytes(box[8:16], "big")
+        if length < 8:  # 0: to the end of the file; the rest is no box
+            return size
+        at += length
+    return at
+
+
+def _matroska_length(start: bytes) -> int:
+    """Where the segment ends; 0 when the header leaves it open, as a live recording does."""
+    header, at = _number(start, 4)
+    at += header
+    if start[at : at + 4] != b"\x18S\x80g":
+        return 0
+    segment, end = _number(start, at + 4)
+    open_ended = segment == (1 << 7 * (end - at - 4)) - 1
+    return 0 if open_ended else end + segment
+
+
+def _number(start: bytes, at: int) -> tuple[int, int]:
+    """A variable-length number of EBML, and where it ends."""
+    if at >= len(start) or not start[at]:
+        return 0, at
+    length = 9 - start[at].bit_length()
+    return int.from_bytes(start[at : at + length], "big") & ((1 << 7 * length) - 1), at + length

@@ -1,0 +1,278 @@
+"""Images and folders of frames."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from counterpoise import _checks
+from counterpoise.data.readers.base import Reader, ReadError, flag, read_bytes, whole
+
+IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+
+_NORMS = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+}
+
+
+class Visual(Reader):
+    """What images, frames and videos share: decoded pixels (T, C, H, W) uint8 to what the encoder gets.
+
+    Training cuts a random part (area ``scale`` of the picture, aspect ratio 3/4 to 4/3), resizes it to
+    ``size`` x ``size`` and mirrors it with probability ``flip``; evaluation resizes the whole picture.
+    Both through torchvision with antialiasing, on 8-bit pixels; then values in [0, 1] are normalised.
+    """
+
+    decoded_by = ("channels", "bound")
+
+    def __init__(
+        self,
+        size: int,
+        channels: int,
+        augment: bool,
+        scale: Sequence[float],
+        flip: float,
+        interpolation: str,
+        normalize: str,
+        bound: int | None,
+    ):
+        self.size = whole("size", size, low=1)
+        if channels not in (1, 3):
+            raise ValueError(f"channels must be 1 (grey) or 3 (RGB); got {channels!r}.")
+        self.channels = channels
+        self.augment = flag("augment", augment)
+        if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
+            raise ValueError(f"scale must be two shares of the area, 0 < low <= high <= 1; got {scale!r}.")
+        self.scale = (float(scale[0]), float(scale[1]))
+        self.flip = float(_checks.number("flip", flip, low=0, high=1))
+        self.interpolation = _checks.choice("interpolation", interpolation, ("bilinear", "bicubic"))
+        self.normalize = _checks.choice("normalize", normalize, _NORMS)
+        self.bound = None if bound is None else whole("bound", bound, low=1)
+
+    def pixels(self, frames: Tensor, generator: torch.Generator | None, alone: bool = False) -> Tensor:
+        """(T, C, H, W) uint8 to (T, C, size, size) float32.
+
+        Args:
+            frames: one clip.
+            generator: None for evaluation.
+            alone: draw the crop and the mirror for each frame, not once for the clip.
+        """
+        train = generator is not None and self.augment
+        groups = frames.split(1) if alone and train else (frames,)
+        out = torch.cat([self._resized(group, generator if train else None) for group in groups])
+        mean, deviation = (torch.tensor(values) for values in _NORMS[self.normalize])
+        if self.channels == 1:
+            mean, deviation = mean.mean()[None], deviation.mean()[None]
+        return (out.float() / 255 - mean[:, None, None]) / deviation[:, None, None]
+
+    def _resized(self, frames: Tensor, generator: torch.Generator | None) -> Tensor:
+        from torchvision.transforms import InterpolationMode
+        from torchvision.transforms.v2 import functional as V
+
+        mode, square = InterpolationMode(self.interpolation), [self.size, self.size]
+        if generator is None:
+            return V.resize(frames, square, mode, antialias=True)
+        top, left, height, width = _random_part(frames.shape[-2], frames.shape[-1], self.scale, generator)
+        part = V.resized_crop(frames, top, left, height, width, square, mode, antialias=True)
+        return V.horizontal_flip(part) if float(torch.rand((), generator=generator)) < self.flip else part
+
+    def _open(self, path: str) -> Tensor:
+        """One image file as (C, H, W) uint8."""
+        with self._reading(path):
+            return self._decoded(read_bytes(path), path)
+
+    def _decoded(self, content: bytes, path: str) -> Tensor:
+        import numpy as np
+        from PIL import Image as Pillow
+        from PIL import ImageOps, UnidentifiedImageError
+
+        mode = "L" if self.channels == 1 else "RGB"
+        try:
+            image = Pillow.open(io.BytesIO(content))
+        except UnidentifiedImageError as error:
+            raise ReadError(path, "is no image that can be read" + self._hint(path)) from error
+        with image:
+            if self.bound is not None:
+                image.draft(mode, (self.bound, self.bound))  # lets JPEG decode at 1/2, 1/4 or 1/8 of its size
+            picture = ImageOps.exif_transpose(image)
+        if picture.mode.startswith("I;16"):
+            picture = Pillow.fromarray((np.asarray(picture) >> 8).astype("uint8"))
+        elif picture.mode in ("I", "F"):
+            raise ReadError(path, "has 32 bits per pixel; store it as .npy and read it with `array`")
+        picture = picture.convert(mode)
+        if self.bound is not None and (least := min(picture.size)) > self.bound:
+            width, height = (max(1, round(side * self.bound / least)) for side in picture.size)
+            picture = picture.resize((width, height), Pillow.Resampling.BILINEAR)
+        array = np.array(picture).reshape(picture.height, picture.width, self.channels)
+        return torch.from_numpy(array).movedim(-1, 0).contiguous()
+
+
+class Image(Visual):
+    """A picture file as (channels, size, size).
+
+    Args:
+        size: edge of the square the encoder sees, in pixels.
+        channels: 3 (RGB) or 1 (grey).
+        augment: False trains on what evaluation sees.
+        scale: share of the area that a training crop has, smallest and largest.
+        flip: probability of the mirror image in training; 0 for writing, digits and gestures.
+        interpolation: ``bilinear`` or ``bicubic``.
+        normalize: mean and deviation of ``imagenet``, of ``clip``, or ``none`` (values in [0, 1]).
+        bound: shorter side, in pixels, at which larger pictures are decoded and cached; None keeps them.
+    """
+
+    kind = "image"
+    extensions = IMAGES
+
+    def __init__(
+        self,
+        size: int = 224,
+        channels: int = 3,
+        augment: bool = True,
+        scale: Sequence[float] = (0.08, 1.0),
+        flip: float = 0.5,
+        interpolation: Literal["bilinear", "bicubic"] = "bilinear",
+        normalize: Literal["imagenet", "clip", "none"] = "imagenet",
+        bound: int | None = None,
+    ):
+        super().__init__(size, channels, augment, scale, flip, interpolation, normalize, bound)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.channels, self.size, self.size)
+
+    def load(self, cell: str) -> Tensor:
+        return self._open(cell)
+
+    def transform(self, decoded: Tensor, generator: torch.Generator | None) -> Tensor:
+        return self.pixels(decoded[None], generator)[0]
+
+
+class Frames(Visual):
+    """A folder of pictures, in the order of their names, as (channels, count, size, size).
+
+    Numbers in names count as numbers (``frame2`` comes before ``frame10``), so the order depends
+    neither on the file system nor on leading zeros. A folder with fewer than ``count`` pictures is
+    an error.
+
+    Args:
+        count: pictures per sample.
+        pick: ``uniform`` takes the middles of ``count`` equal stretches, ``first`` the first ones,
+            ``random`` in training any, in their order (evaluation: as ``uniform``).
+        size: edge of the square the encoder sees, in pixels.
+        channels: 3 (RGB) or 1 (grey).
+        augment: False trains on what evaluation sees.
+        scale: share of the area that a training crop has, smallest and largest.
+        flip: probability of the mirror image in training.
+        interpolation: ``bilinear`` or ``bicubic``.
+        normalize: mean and deviation of ``imagenet``, of ``clip``, or ``none`` (values in [0, 1]).
+        bound: shorter side, in pixels, at which larger pictures are decoded and cached; None keeps them.
+        crops: draw the training crop once per ``clip``, or for every ``frame`` as the released code
+            of IGM does.
+    """
+
+    kind = "frames"
+    decoded_by = ("channels", "bound", "count", "pick")
+
+    def __init__(
+        self,
+        count: int = 3,
+        pick: Literal["uniform", "random", "first"] = "uniform",
+        size: int = 224,
+        channels: int = 3,
+        augment: bool = True,
+        scale: Sequence[float] = (0.08, 1.0),
+        flip: float = 0.5,
+        interpolation: Literal["bilinear", "bicubic"] = "bilinear",
+        normalize: Literal["imagenet", "clip", "none"] = "imagenet",
+        bound: int | None = None,
+        crops: Literal["clip", "frame"] = "clip",
+    ):
+        super().__init__(size, channels, augment, scale, flip, interpolation, normalize, bound)
+        self.count = whole("count", count, low=1)
+        self.pick = _checks.choice("pick", pick, ("uniform", "random", "first"))
+        self.crops = _checks.choice("crops", crops, ("clip", "frame"))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.channels, self.count, self.size, self.size)
+
+    def files(self, cell: str) -> list[Path]:
+        folder = Path(cell)
+        if not folder.is_dir():
+            reason = "is a file, not a folder of frames" if folder.is_file() else "no such folder of frames"
+            raise ReadError(cell, reason)
+        names = [p for p in folder.iterdir() if p.suffix.lower() in IMAGES and not p.name.startswith(".")]
+        if len(names) < self.count:
+            raise ReadError(cell, f"holds {len(names)} frames, count={self.count} are asked for")
+        return sorted(names, key=_by_number)
+
+    def load(self, cell: str) -> Tensor:
+        files = self.files(cell)
+        if self.pick == "random":
+            return self._stack(cell, files)  # any of them may be drawn
+        return self._stack(cell, [files[i] for i in self._choose(len(files), None)])
+
+    def transform(self, decoded: Tensor, generator: torch.Generator | None) -> Tensor:
+        if self.pick == "random":
+            decoded = decoded[self._choose(len(decoded), generator)]
+        return self._clip(decoded, generator)
+
+    def read(self, cell: str, generator: torch.Generator | None = None) -> Tensor:
+        """As `Reader.read`, but opens only the frames that are picked."""
+        if self.pick != "random":
+            return super().read(cell, generator)
+        files = self.files(cell)
+        picked = [files[i] for i in self._choose(len(files), generator)]
+        return self._clip(self._stack(cell, picked), generator)
+
+    def _clip(self, frames: Tensor, generator: torch.Generator | None) -> Tensor:
+        return self.pixels(frames, generator, alone=self.crops == "frame").movedim(0, 1).contiguous()
+
+    def _choose(self, available: int, generator: torch.Generator | None) -> list[int]:
+        if self.pick == "first":
+            return list(range(self.count))
+        if self.pick == "random" and generator is not None:
+            return sorted(torch.randperm(available, generator=generator)[: self.count].tolist())
+        return uniform(self.count, available)
+
+    def _stack(self, cell: str, files: Sequence[Path]) -> Tensor:
+        frames = [self._open(str(path)) for path in files]
+        if odd := [path for path, frame in zip(files, frames, strict=True) if frame.shape != frames[0].shape]:
+            raise ReadError(cell, f"frames differ in size: {files[0].name} and {odd[0].name}")
+        return torch.stack(frames)
+
+
+def uniform(count: int, available: int) -> list[int]:
+    """The middles of ``count`` equal stretches of ``available`` positions."""
+    return [int((i + 0.5) * available / count) for i in range(count)]
+
+
+def _by_number(path: Path) -> tuple[list[tuple[int, str]], str]:
+    parts = re.findall(r"\d+|\D+", path.name)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], path.name
+
+
+def _random_part(
+    height: int, width: int, scale: tuple[float, float], generator: torch.Generator
+) -> tuple[int, int, int, int]:
+    """(top, left, height, width): area uniform in ``scale``, log aspect uniform in log(3/4) to log(4/3)."""
+    for _ in range(10):
+        u, v, y, x = torch.rand(4, generator=generator, dtype=torch.float64).tolist()
+        area = height * width * (scale[0] + u * (scale[1] - scale[0]))
+        aspect = (4 / 3) ** (2 * v - 1)
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            return int(y * (height - h + 1)), int(x * (width - w + 1)), h, w
+    # No such part fits (a very long picture): the largest one in the middle.
+    h, w = min(height, round(width * 4 / 3)), min(width, round(height * 4 / 3))
+    return (height - h) // 2, (width - w) // 2, max(h, 1), max(w, 1)
