@@ -1,0 +1,352 @@
+"""From result records to mean, spread and paired differences; and those as text, Markdown or a dict."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from counterpoise.metrics import gap, lower_is_better
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Record = Mapping[str, Any]
+"""The content of a ``result.json``, plus an optional ``"label"`` that tells settings of one method apart."""
+
+SHARES = {"accuracy", "map", "macro_f1", "ece", "gap"}
+"""Metrics between 0 and 1, shown in percent."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean of the seed-by-seed differences to the baseline, with the t interval (None for one seed)."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One score of one method over its seeds.
+
+    Attributes:
+        values: seed -> score.
+        mean: over the seeds.
+        sd: sample standard deviation (n - 1); None for one seed.
+        asked: number of seeds that should be there.
+        difference: to the baseline, on the seeds both have; None for the baseline itself.
+        rank: 1 for the best of the column, 2 for the second; None otherwise, and for incomplete cells.
+        below: the mean is worse than that of the best modality trained alone (fused scores only).
+    """
+
+    values: Mapping[int, float]
+    mean: float
+    sd: float | None
+    asked: int
+    difference: Difference | None = None
+    rank: int | None = None
+    below: bool = False
+
+    @property
+    def n(self) -> int:
+        """Number of seeds that are there."""
+        return len(self.values)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every seed that was asked for is there."""
+        return self.n >= self.asked
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A comparison table.
+
+    Attributes:
+        rows: method label -> column -> cell. A column is a score such as ``"fused/accuracy"``,
+            ``"gap"`` (best minus worst modality) or ``"seconds"``.
+        columns: in the order in which they are shown.
+        split: ``"test"`` or ``"val"``.
+        baseline: label the differences refer to; None when there is no such row.
+        asked: seeds per cell.
+        confidence: of the intervals.
+        references: fused column -> (modality, mean) of the best single modality, trained alone.
+    """
+
+    rows: Mapping[str, Mapping[str, Cell]]
+    columns: Sequence[str]
+    split: str
+    baseline: str | None
+    asked: int
+    confidence: float
+    references: Mapping[str, tuple[str, float]] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        rows = {
+            label: {column: {**asdict(cell), "n": cell.n} for column, cell in cells.items()}
+            for label, cells in self.rows.items()
+        }
+        shared = ("columns", "split", "baseline", "asked", "confidence")
+        return {**{key: getattr(self, key) for key in shared}, "references": dict(self.references), "rows": rows}
+
+    def to_markdown(self) -> str:
+        """A Markdown table: best bold, second underlined, notes below it."""
+        header = ["method", *(column_title(column, self.split) for column in self.columns)]
+        lines = ["| " + " | ".join(_md(h) for h in header) + " |", "|---" + "|---:" * len(self.columns) + "|"]
+        for label, cells in self.rows.items():
+            texts = [_md(label)]
+            for column in self.columns:
+                text = cell_text(column, cells.get(column))
+                cell = cells.get(column)
+                marks = {1: ("**", "**"), 2: ("<u>", "</u>")}.get((cell.rank if cell else None) or 0, ("", ""))
+                difference = difference_text(column, cell)
+                texts.append(marks[0] + text + marks[1] + (f"<br>{difference}" if difference else ""))
+            lines.append("| " + " | ".join(texts) + " |")
+        return "\n".join([*lines, "", *self.notes()]) + "\n"
+
+    def to_rich(self) -> Table:
+        """A table for the terminal: best bold, second underlined, notes as the caption."""
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=box.SIMPLE_HEAD, caption="\n".join(self.notes()), caption_justify="left")
+        table.add_column("method", no_wrap=True)
+        for column in self.columns:
+            table.add_column(column_title(column, self.split), justify="right")
+        for label, cells in self.rows.items():
+            texts = []
+            for column in self.columns:
+                cell = cells.get(column)
+                style = {1: "bold", 2: "underline"}.get((cell.rank if cell else None) or 0, "")
+                text = Text(cell_text(column, cell), style=style)
+                difference = difference_text(column, cell)
+                texts.append(Text.assemble(text, "\n", (difference, "dim")) if difference else text)
+            table.add_row(Text(label), *texts)
+        return table
+
+    def notes(self) -> list[str]:
+        """What a reader must know to read the table, one sentence each."""
+        notes = [
+            f"Mean ± standard deviation over {self.asked} seed{'s' * (self.asked != 1)}, {SPLITS[self.split]} split; "
+            "accuracy, map, macro_f1, ece and gap in percent. Bold: best; underlined: second."
+        ]
+        if self.baseline is not None:
+            notes.append(
+                f"Δ: difference to {self.baseline} on equal seeds, "
+                f"with its {100 * self.confidence:g} % t interval over the seeds."
+            )
+        cells = [cell for row in self.rows.values() for cell in row.values()]
+        if any(cell.below for cell in cells):
+            best = [f"{m}, {number_text(c, value)} in {_metric(c)}" for c, (m, value) in self.references.items()]
+            notes.append(f"†: below the best modality trained alone ({'; '.join(best)}).")
+        if any(not cell.complete for cell in cells):
+            notes.append("n=a/b: only a of b seeds are there, so the cell is not ranked.")
+        return notes
+
+
+SPLITS = {"test": "test", "val": "validation"}
+
+
+def summarize(
+    records: Iterable[Record],
+    *,
+    columns: Sequence[str] | None = None,
+    baseline: str | None = "Joint",
+    seeds: int | None = None,
+    split: str = "test",
+    confidence: float = 0.95,
+    unimodal: str = "Unimodal",
+) -> Summary:
+    """Aggregate the runs of one data set over their seeds.
+
+    Args:
+        records: contents of ``result.json`` files; rows are told apart by ``"label"``, or else ``"method"``.
+        columns: scores to show; by default every fused score, the accuracy (or whatever was
+            monitored) of each modality, the gap between modalities, and the seconds.
+        baseline: row the differences refer to; without such a row there are no differences.
+        seeds: how many were asked for; by default as many as occur anywhere in the records.
+        split: ``"test"`` or ``"val"``; records without it are skipped.
+        confidence: of the t interval of the paired differences.
+        unimodal: the method whose scores say how good each modality is alone.
+
+    Raises:
+        ValueError: when the records are of several data sets, or one row has a seed twice.
+    """
+    records = [record for record in records if record.get(split)]
+    data = sorted({str(record.get("data")) for record in records})
+    if len(data) > 1:
+        raise ValueError(f"A summary compares runs on one data set; found {', '.join(data)}. Call it for each of them.")
+    scores = _by_label(records, split)
+    asked = seeds or len({seed for row in scores.values() for seed in row})
+    columns = list(columns or _columns(records, split))
+    base = scores.get(baseline, {}) if baseline else {}
+    rows = {}
+    for label, by_seed in scores.items():
+        cells = {}
+        for column in columns:
+            values = {seed: s[column] for seed, s in sorted(by_seed.items()) if _known(s.get(column))}
+            if not values:
+                continue
+            others = {seed: s[column] for seed, s in base.items() if _known(s.get(column))}
+            difference = paired_difference(values, others, confidence) if label != baseline else None
+            cells[column] = Cell(values, *mean_sd(values.values()), asked, difference)
+        rows[label] = cells
+    references = {
+        column: found for column in columns if (found := _reference(records, column, unimodal, split)) is not None
+    }
+    return Summary(
+        _marked(rows, columns, references),
+        columns,
+        split,
+        baseline if base else None,
+        asked,
+        confidence,
+        references,
+    )
+
+
+def mean_sd(values: Iterable[float]) -> tuple[float, float | None]:
+    """Mean and sample standard deviation (None for a single value)."""
+    values = list(values)
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def paired_difference(
+    values: Mapping[int, float], baseline: Mapping[int, float], confidence: float = 0.95
+) -> Difference | None:
+    r"""Mean difference on the seeds that both have, :math:`\bar d \pm t_{n-1} \, s_d / \sqrt{n}`; None without any."""
+    differences = [values[seed] - baseline[seed] for seed in values if seed in baseline]
+    if not differences:
+        return None
+    mean, sd = mean_sd(differences)
+    if sd is None:
+        return Difference(mean, None, None, 1)
+    from scipy.stats import t
+
+    half = float(t.ppf((1 + confidence) / 2, len(differences) - 1)) * sd / math.sqrt(len(differences))
+    return Difference(mean, mean - half, mean + half, len(differences))
+
+
+def column_title(column: str, split: str) -> str:
+    """``"fused/accuracy"`` -> ``"fused accuracy (%)"``; the split is said once, in the notes."""
+    unit = "%" if _metric(column) in SHARES else "s" if column == "seconds" else ""
+    name = {"gap": f"{split} gap", "seconds": "training time"}.get(column, column.replace("/", " "))
+    return f"{name} ({unit})" if unit else name
+
+
+def cell_text(column: str, cell: Cell | None) -> str:
+    """``"71.2 ± 0.8 † n=3/5"``; a dash when there is nothing."""
+    if cell is None:
+        return "–"
+    spread = f" ± {number_text(column, cell.sd)}" if cell.sd is not None else ""
+    missing = "" if cell.complete else f" n={cell.n}/{cell.asked}"
+    return f"{number_text(column, cell.mean)}{spread}{' †' if cell.below else ''}{missing}"
+
+
+def difference_text(column: str, cell: Cell | None) -> str:
+    """``"Δ +1.2 [-0.3, +2.7]"``; empty when there is none. Fused scores only, to keep the table narrow."""
+    if cell is None or cell.difference is None or not column.startswith("fused/"):
+        return ""
+    d = cell.difference
+    text = f"Δ {number_text(column, d.mean, signed=True)}"
+    if d.low is not None and d.high is not None:
+        text += f" [{number_text(column, d.low, signed=True)}, {number_text(column, d.high, signed=True)}]"
+    return text + ("" if d.n == cell.asked else f" n={d.n}")
+
+
+def number_text(column: str, value: float, *, signed: bool = False) -> str:
+    """A score in its usual unit: shares in percent with one digit, times with one, the rest with three."""
+    share = _metric(column) in SHARES
+    digits = 1 if share or column == "seconds" else 3
+    text = f"{100 * value if share else value:{'+' if signed else ''}.{digits}f}"
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def _metric(column: str) -> str:
+    return column.rsplit("/", 1)[-1]
+
+
+def _known(value: object) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _label(record: Record) -> str:
+    return str(record.get("label") or record["method"])
+
+
+def _by_label(records: Sequence[Record], split: str) -> dict[str, dict[int, dict[str, float]]]:
+    scores: dict[str, dict[int, dict[str, float]]] = {}
+    for record in records:
+        row = scores.setdefault(_label(record), {})
+        seed = int(record["seed"])
+        if seed in row:
+            raise ValueError(
+                f"Two records of {_label(record)!r} have seed {seed}; give them different labels or drop one of them."
+            )
+        values = {**record[split], "seconds": record.get("seconds")}
+        between = gap(record[split], record.get("modalities", ()), record.get("monitor", "accuracy"))
+        row[seed] = values | ({} if between is None else {"gap": between})
+    return scores
+
+
+def _columns(records: Sequence[Record], split: str) -> list[str]:
+    keys = list(dict.fromkeys(key for record in records for key in record[split]))
+    monitored = list(dict.fromkeys(str(record.get("monitor", "accuracy")) for record in records)) or ["accuracy"]
+    fused = [key for key in keys if key.startswith("fused/")]
+    fused.sort(key=lambda key: _metric(key) not in monitored)
+    modalities = dict.fromkeys(m for record in records for m in record.get("modalities", ()))
+    alone = [f"{m}/{metric}" for m in modalities for metric in monitored if f"{m}/{metric}" in keys]
+    return [*fused, *alone, *(["gap"] if len(alone) > 1 else []), "seconds"]
+
+
+def _reference(records: Sequence[Record], column: str, unimodal: str, split: str) -> tuple[str, float] | None:
+    """The best single modality in this score and its mean, over the records of the method ``unimodal``."""
+    if not column.startswith("fused/"):
+        return None
+    metric = _metric(column)
+    found: dict[str, list[float]] = {}
+    for record in records:
+        for m in record.get("modalities", ()) if record["method"] == unimodal else ():
+            value = record[split].get(f"{m}/{metric}")
+            if _known(value):
+                found.setdefault(m, []).append(value)
+    means = {m: statistics.fmean(values) for m, values in found.items()}
+    best = (min if lower_is_better(metric) else max)(means, key=means.__getitem__, default=None)
+    return None if best is None else (best, means[best])
+
+
+def _marked(
+    rows: Mapping[str, Mapping[str, Cell]],
+    columns: Sequence[str],
+    references: Mapping[str, tuple[str, float]],
+) -> dict[str, dict[str, Cell]]:
+    """The rows with rank and dagger filled in."""
+    marked = {label: dict(cells) for label, cells in rows.items()}
+    for column in columns:
+        sign = -1 if lower_is_better(column) else 1
+        complete = {label: sign * cells[column].mean for label, cells in rows.items() if _ranks(cells.get(column))}
+        # Neither the gap nor the time is a goal by itself: two modalities that learned nothing have no gap.
+        contest = len(complete) > 1 and column not in ("gap", "seconds")
+        order = sorted(set(complete.values()), reverse=True)[:2] if contest else []
+        for label, cells in rows.items():
+            if column not in cells:
+                continue
+            rank = order.index(complete[label]) + 1 if complete.get(label) in order else None
+            below = column in references and sign * cells[column].mean < sign * references[column][1]
+            marked[label][column] = replace(cells[column], rank=rank, below=below)
+    return marked
+
+
+def _ranks(cell: Cell | None) -> bool:
+    return cell is not None and cell.complete
+
+
+def _md(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")

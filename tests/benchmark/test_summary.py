@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import io
+import json
+import math
+
+import numpy as np
+import pytest
+from rich.console import Console
+from scipy import stats
+
+from counterpoise.benchmark.summary import mean_sd, paired_difference, summarize
+
+
+def record(method: str, seed: int, fused: float, a: float = 0.5, b: float = 0.3, **more: object) -> dict:
+    test = {"fused/accuracy": fused, "a/accuracy": a, "b/accuracy": b, "fused/loss": 1 - fused}
+    return {
+        "method": method,
+        "seed": seed,
+        "data": "toy",
+        "modalities": ["a", "b"],
+        "seconds": 10.0 + seed,
+        "monitor": "accuracy",
+        "val": {"fused/accuracy": fused / 2},
+        "test": test,
+        **more,
+    }
+
+
+JOINT = [0.60, 0.62, 0.58, 0.61, 0.60]
+IGM = [0.66, 0.65, 0.64, 0.69, 0.66]
+
+
+def records() -> list[dict]:
+    return [record("Joint", s, v) for s, v in enumerate(JOINT)] + [record("IGM", s, v) for s, v in enumerate(IGM)]
+
+
+def test_mean_and_spread_are_those_of_numpy() -> None:
+    cell = summarize(records()).rows["IGM"]["fused/accuracy"]
+    assert cell.mean == pytest.approx(np.mean(IGM))
+    assert cell.sd == pytest.approx(np.std(IGM, ddof=1))
+    assert cell.n == cell.asked == 5
+    assert mean_sd([2.0]) == (2.0, None)
+
+
+def test_paired_interval_is_that_of_scipy() -> None:
+    difference = summarize(records()).rows["IGM"]["fused/accuracy"].difference
+    assert difference is not None
+    expected = stats.ttest_rel(IGM, JOINT).confidence_interval(0.95)
+    assert difference.mean == pytest.approx(np.mean(IGM) - np.mean(JOINT))
+    assert (difference.low, difference.high) == pytest.approx((expected.low, expected.high))
+    assert summarize(records()).rows["Joint"]["fused/accuracy"].difference is None
+
+
+def test_pairs_use_equal_seeds_only() -> None:
+    difference = paired_difference({0: 0.5, 1: 0.7, 7: 0.9}, {1: 0.4, 0: 0.3, 3: 0.0})
+    assert difference is not None
+    assert difference.n == 2
+    assert difference.mean == pytest.approx(0.25)
+    one = paired_difference({0: 0.5}, {0: 0.4})
+    assert one is not None
+    assert (one.low, one.high, one.n) == (None, None, 1)
+    assert paired_difference({0: 0.5}, {1: 0.4}) is None
+
+
+def test_gap_and_seconds() -> None:
+    row = summarize(records()).rows["IGM"]
+    assert row["gap"].mean == pytest.approx(0.2)
+    assert row["seconds"].mean == pytest.approx(12.0)
+
+
+def test_ranks_follow_the_direction_of_the_metric() -> None:
+    summary = summarize([*records(), *(record("MLA", s, 0.5) for s in range(5))])
+    ranks = {label: {c: cell.rank for c, cell in row.items()} for label, row in summary.rows.items()}
+    assert [ranks[m]["fused/accuracy"] for m in ("IGM", "Joint", "MLA")] == [1, 2, None]
+    assert [ranks[m]["fused/loss"] for m in ("IGM", "Joint", "MLA")] == [1, 2, None]
+    assert [ranks[m]["a/accuracy"] for m in ("IGM", "Joint", "MLA")] == [1, 1, 1]
+    assert {row[column] for row in ranks.values() for column in ("gap", "seconds")} == {None}
+
+
+def test_fewer_seeds_than_asked_is_said_and_not_ranked() -> None:
+    summary = summarize([*records()[:5], *(record("IGM", s, 0.99) for s in range(3))])
+    cell = summary.rows["IGM"]["fused/accuracy"]
+    assert not cell.complete
+    assert cell.rank is None
+    assert "99.0 ± 0.0 n=3/5" in summary.to_markdown()
+    assert "only a of b seeds" in summary.to_markdown()
+    asked = summarize(records(), seeds=7)
+    assert "n=5/7" in asked.to_markdown()
+    assert "n=" not in summarize(records()).to_markdown()
+
+
+def test_dagger_below_the_best_modality_trained_alone() -> None:
+    alone = [record("Unimodal", s, 0.1, a=0.63, b=0.2) for s in range(5)]
+    summary = summarize([*records(), *alone])
+    assert summary.rows["Joint"]["fused/accuracy"].below
+    assert not summary.rows["IGM"]["fused/accuracy"].below
+    assert not summary.rows["Joint"]["a/accuracy"].below
+    assert summary.references["fused/accuracy"] == ("a", pytest.approx(0.63))
+    assert "60.2 ± 1.5 †" in summary.to_markdown()
+    assert "†" not in summarize(records()).to_markdown()
+
+
+def test_markdown_marks_best_and_second() -> None:
+    text = summarize(records()).to_markdown()
+    lines = text.splitlines()
+    igm = next(line for line in lines if line.startswith("| IGM"))
+    joint = next(line for line in lines if line.startswith("| Joint"))
+    assert f"**{100 * np.mean(IGM):.1f} ± {100 * np.std(IGM, ddof=1):.1f}**<br>Δ +5.8 [" in igm
+    assert "<u>60.2 ± 1.5</u> |" in joint
+    assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
+
+
+def test_rich_table_and_dict_hold_the_same_numbers() -> None:
+    summary = summarize(records())
+    out = io.StringIO()
+    Console(file=out, width=200).print(summary.to_rich())
+    assert f"{100 * np.mean(IGM):.1f} ± {100 * np.std(IGM, ddof=1):.1f}" in out.getvalue()
+    plain = json.loads(json.dumps(summary.to_dict()))
+    assert plain["rows"]["IGM"]["fused/accuracy"]["mean"] == pytest.approx(np.mean(IGM))
+    assert plain["rows"]["IGM"]["fused/accuracy"]["n"] == 5
+    assert plain["baseline"] == "Joint"
+
+
+def test_validation_scores_and_labels() -> None:
+    some = [record("OGM", 0, 0.6, label="OGM (alpha=0.1)"), record("OGM", 0, 0.8, label="OGM (alpha=0.5)")]
+    summary = summarize(some, split="val")
+    assert set(summary.rows) == {"OGM (alpha=0.1)", "OGM (alpha=0.5)"}
+    assert summary.rows["OGM (alpha=0.5)"]["fused/accuracy"].mean == pytest.approx(0.4)
+    assert summary.baseline is None
+
+
+def test_a_run_that_diverged_counts_as_missing() -> None:
+    broken = record("IGM", 4, math.nan)
+    summary = summarize([*records()[:-1], broken])
+    assert summary.rows["IGM"]["fused/accuracy"].n == 4
+    assert "n=4/5" in summary.to_markdown()
+
+
+def test_records_without_the_split_are_left_out() -> None:
+    assert summarize([record("Joint", 0, 0.5), record("Joint", 1, 0.5, test=None)]).asked == 1
+    assert summarize([]).rows == {}
+
+
+def test_refuses_mixed_data_and_repeated_seeds() -> None:
+    with pytest.raises(ValueError, match="found other, toy"):
+        summarize([record("Joint", 0, 0.5), record("Joint", 0, 0.5, data="other")])
+    with pytest.raises(ValueError, match="'Joint' have seed 0"):
+        summarize([record("Joint", 0, 0.5), record("Joint", 0, 0.5)])
+
+
+def test_a_method_name_cannot_break_the_table() -> None:
+    text = summarize([record("a|b<i>", 0, 0.5)]).to_markdown()
+    assert "a\\|b&lt;i>" in text
