@@ -77,9 +77,11 @@ class Method(nn.Module):
         default_fusion: the fusion used when the user names none.
         edits_by_scale: the method acts by scaling gradients, which Adam-type optimizers cancel;
             the engine warns.
+        min_modalities: the fewest modalities that make sense; the engine refuses a model with fewer.
     """
 
     info: ClassVar[Info]
+    min_modalities: ClassVar[int] = 2
     own_heads: ClassVar[bool] = False
     default_fusion: ClassVar[str] = "Concat"
     edits_by_scale: ClassVar[bool] = False
@@ -116,6 +118,10 @@ class Method(nn.Module):
     def predict(self, output: Output, model: MultimodalModel) -> Tensor:
         """How the parts become one prediction: (batch, classes) logits."""
         return output.logits
+
+    def reads(self, modalities: tuple[str, ...]) -> tuple[str, ...]:
+        """The modalities that evaluation reads; all of them unless the method ignores some for good."""
+        return modalities
 
     def setup(self, trainer: Trainer) -> None:
         """Check what the method needs and allocate buffers. Runs on every start, resumed or not."""

@@ -1,0 +1,33 @@
+"""The loop, its devices and its files. The only package that imports Lightning Fabric."""
+
+from counterpoise.engine.checkpoint import CheckpointError
+from counterpoise.engine.evaluation import Predictions
+from counterpoise.engine.interrupt import Interrupted
+from counterpoise.engine.observer import ConsoleProgress, Observer
+from counterpoise.engine.optim import SGD, Adam, AdamW, Constant, Cosine, Optimizer, Plateau, Schedule, StepDecay
+from counterpoise.engine.record import RunDirectory, RunDirectoryError
+from counterpoise.engine.replicas import make_fabric
+from counterpoise.engine.step import Step
+from counterpoise.engine.trainer import Trainer
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "CheckpointError",
+    "ConsoleProgress",
+    "Constant",
+    "Cosine",
+    "Interrupted",
+    "Observer",
+    "Optimizer",
+    "Plateau",
+    "Predictions",
+    "RunDirectory",
+    "RunDirectoryError",
+    "Schedule",
+    "Step",
+    "StepDecay",
+    "Trainer",
+    "make_fabric",
+]

@@ -1,0 +1,101 @@
+"""Files that a run can be continued from: written whole or not at all, read without pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from counterpoise._checks import settings
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be written, read or used here."""
+
+
+def save(path: Path, state: Mapping[str, Any]) -> None:
+    """Write ``state`` so that ``path`` is either the old file or the new one, whole.
+
+    Raises:
+        CheckpointError: when the disk is full or not writable; the old file is intact.
+    """
+    temporary = path.with_name(path.name + ".part")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(dict(state), file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # torch reports a short write as RuntimeError
+        temporary.unlink(missing_ok=True)
+        kept = "the previous one is intact" if path.exists() else "there is no earlier one"
+        raise CheckpointError(
+            f"Could not write checkpoint {path}: {error} ({kept}). Free some space and resume."
+        ) from error
+
+
+def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Read a checkpoint; only tensors and plain values are accepted.
+
+    Raises:
+        CheckpointError: when the file is missing, truncated or holds anything else.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"No checkpoint at {path}.")
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # torch raises half a dozen types for a damaged file
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"{path} is no readable checkpoint ({reason}). If the disk was full or the copy was cut short, "
+            "restore the file or start the run again in a new directory."
+        ) from error
+
+
+def fingerprint(model: nn.Module, **parts: object) -> dict[str, Any]:
+    """What a checkpoint must agree with: the model's tensors, and the settings of each part."""
+    shapes = {name: "x".join(map(str, t.shape)) or "scalar" for name, t in model.state_dict().items()}
+    return {
+        "model": shapes,
+        **{name: part if isinstance(part, str) else describe(part) for name, part in parts.items()},
+    }
+
+
+def describe(part: object) -> dict[str, str]:
+    """The class of an object and its constructor arguments, as text."""
+    return {"class": type(part).__name__, **{name: repr(value) for name, value in settings(part).items()}}
+
+
+def differences(saved: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """One line for each thing that a checkpoint and this run do not agree on."""
+    lines = []
+    for name in dict.fromkeys([*saved, *here]):
+        a, b, label = saved.get(name), here.get(name), f"{prefix}{name}"
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            lines += differences(a, b, f"{label}.")
+        elif a != b:
+            lines.append(
+                f"{label}: {'nothing' if a is None else a} in the checkpoint, {'nothing' if b is None else b} here"
+            )
+    return lines
+
+
+def refuse_other(saved: Mapping[str, Any], here: Mapping[str, Any], path: Path) -> None:
+    """CheckpointError naming the differences, when there are any."""
+    lines = differences(saved, here)
+    if lines:
+        more = f"\n  ... and {len(lines) - 8} more" if len(lines) > 8 else ""
+        raise CheckpointError(
+            f"{path} belongs to another run:\n  " + "\n  ".join(lines[:8]) + more + "\nUse the settings of that run "
+            "(its config.yaml), or start a new run directory."
+        )
+
+
+def short_hash(*parts: object) -> str:
+    """Sixteen hexadecimal digits of the text of ``parts``."""
+    return hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=8).hexdigest()

@@ -1,0 +1,138 @@
+"""Evaluation: features once per set of weights, logits of any subset of the modalities from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from counterpoise.data.split import Split
+from counterpoise.engine.replicas import gather_rows
+
+if TYPE_CHECKING:
+    from counterpoise.engine.trainer import Trainer
+
+
+class Predictions(NamedTuple):
+    """Logits of every sample of a split, in order, on the CPU.
+
+    Attributes:
+        fused: (n, classes).
+        unimodal: modality -> (n, classes).
+        target: (n,).
+        present: modality -> (n,) bool, or None.
+    """
+
+    fused: Tensor
+    unimodal: dict[str, Tensor]
+    target: Tensor
+    present: dict[str, Tensor] | None
+
+    def named(self) -> dict[str, Tensor]:
+        """``{"fused": ..., modality: ...}``."""
+        return {"fused": self.fused, **self.unimodal}
+
+
+class Evaluator:
+    """Runs the model over splits without gradient and remembers the features of unchanged encoders.
+
+    A modality's features of the validation split are computed again only when one of its encoder's
+    tensors was written to since: PyTorch counts the in-place writes of every tensor.
+    """
+
+    def __init__(self, trainer: Trainer):
+        self._trainer = trainer
+        self._features: dict[tuple[int, str], tuple[object, Tensor]] = {}
+
+    def forget(self) -> None:
+        """Drop the remembered features."""
+        self._features = {}
+
+    def _version(self, modality: str) -> tuple[tuple[int, int], ...]:
+        encoder = self._trainer.model.encoders[modality]
+        return tuple((id(t), t._version) for t in [*encoder.parameters(), *encoder.buffers()])
+
+    def features(self, split: Split, only: Sequence[str], *, keep: bool) -> tuple[dict[str, Tensor], Tensor]:
+        """Features (n_r, dim) of this replica's samples and their positions (n_r,)."""
+        trainer = self._trainer
+        known = {m: self._features.get((id(split), m)) for m in only}
+        versions = {m: self._version(m) for m in only}
+        fresh = {m: kept[1] for m, kept in known.items() if kept is not None and kept[0] == versions[m]}
+        stale = [m for m in only if m not in fresh]
+        positions = torch.arange(len(split))
+        mine = torch.cat(
+            [c[trainer.fabric.global_rank :: trainer.fabric.world_size] for c in positions.split(trainer.batch_size)]
+        )
+        if stale:
+            parts: dict[str, list[Tensor]] = {m: [] for m in stale}
+            for batch in trainer.loader(split).batches(stale):
+                batch = trainer.fabric.to_device(batch)
+                with trainer.fabric.autocast():
+                    encoded = trainer.model.encode(batch.inputs, stale, batch.present)
+                for m, z in encoded.items():
+                    parts[m].append(z.float())
+            for m in stale:
+                fresh[m] = torch.cat(parts[m]) if parts[m] else torch.zeros(0, trainer.model.fusion.dims[m])
+                if keep:
+                    self._features[id(split), m] = versions[m], fresh[m]
+        return {m: fresh[m] for m in only}, mine
+
+    @torch.no_grad()
+    def predict(self, split: Split, only: Sequence[str] | None = None, *, keep: bool = False) -> Predictions:
+        """Logits of every sample, from these modalities only.
+
+        Args:
+            split: what to read.
+            only: the modalities to use; None for all the method reads.
+            keep: remember the features (the validation split, which is evaluated every epoch).
+        """
+        trainer, model = self._trainer, self._trainer.model
+        names = model.select(trainer.method.reads(model.modalities) if only is None else only)
+        with evaluating(trainer):
+            features, mine = self.features(split, names, keep=keep)
+            fused, unimodal = [], {m: [] for m in names}
+            for rows in self._chunks(len(mine)):
+                present = (
+                    None
+                    if split.present is None
+                    else {m: p[mine[rows]].to(trainer.device) for m, p in split.present.items()}
+                )
+                with trainer.fabric.autocast():
+                    output = model.fuse({m: z[rows] for m, z in features.items()}, present)
+                output = output._replace(
+                    logits=output.logits.float(), unimodal={m: u.float() for m, u in output.unimodal.items()}
+                )
+                fused.append(trainer.method.predict(output, model))
+                for m, u in output.unimodal.items():
+                    unimodal[m].append(u)
+        order = gather_rows(mine, trainer.fabric).argsort()
+        empty = torch.zeros(0, model.num_classes)
+
+        def whole(parts: list[Tensor]) -> Tensor:
+            return gather_rows(torch.cat(parts).cpu() if parts else empty, trainer.fabric)[order]
+
+        return Predictions(
+            whole(fused), {m: whole(parts) for m, parts in unimodal.items()}, split.target, split.present
+        )
+
+    def _chunks(self, count: int) -> Iterator[slice]:
+        size = self._trainer.batch_size
+        return (slice(start, start + size) for start in range(0, count, size))
+
+
+class evaluating:  # noqa: N801 - a context manager, named like torch.no_grad
+    """Evaluation mode inside, and exactly the modes from before outside."""
+
+    def __init__(self, trainer: Trainer):
+        self._modules = list(trainer.model.modules()) + list(trainer.method.modules())
+
+    def __enter__(self) -> None:
+        self._modes = [module.training for module in self._modules]
+        for module in self._modules:
+            module.training = False
+
+    def __exit__(self, *_: object) -> None:
+        for module, mode in zip(self._modules, self._modes, strict=True):
+            module.training = mode

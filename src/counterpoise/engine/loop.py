@@ -1,0 +1,138 @@
+"""The loop: phases, epochs, batches, and what happens between them."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING
+
+import torch
+
+from counterpoise._checks import number
+from counterpoise.engine.interrupt import Interrupt, Interrupted, shared
+from counterpoise.engine.state import mix, seed_everything
+from counterpoise.engine.step import Step
+
+if TYPE_CHECKING:
+    from counterpoise.engine.trainer import Trainer
+
+
+def run_phases(trainer: Trainer, resume: bool) -> None:
+    """The whole of ``fit`` once the data are checked."""
+    seed_everything(mix(trainer.seed, "setup"))
+    trainer.method.setup(trainer)
+    trainer.fabric.to_device(trainer.method)
+    trainer.make_optimizer()
+    trainer.keeper.open(resume)
+    with shared as interrupt:
+        for observer in trainer.observers:
+            observer.on_fit_start(trainer)
+        try:
+            if trainer.state.phase is None:
+                trainer.method.on_start(trainer)
+                _enter(trainer, 0)
+            trainer.select()
+            while trainer.state.phase is not None:
+                while trainer.state.epoch_in_phase < trainer.state.phase.epochs:
+                    _epoch(trainer, interrupt)
+                _enter(trainer, trainer.state.phase_index + 1)
+        finally:
+            for observer in trainer.observers:
+                observer.on_fit_end(trainer)
+            trainer.keeper.close()
+    trainer.keeper.select_best()
+
+
+def _enter(trainer: Trainer, index: int) -> None:
+    state, phase = trainer.state, trainer.method.phase(index, trainer)
+    state.phase, state.phase_index, state.epoch_in_phase = phase, index, 0
+    if phase is None:
+        return
+    number("phase epochs", phase.epochs, low=1)
+    trainer.model.select(phase.train)
+    if phase.fresh_optimizer or index == 0:
+        trainer.make_optimizer()
+        trainer.schedule.reset()
+        state.schedule_epoch, state.schedule_span = 0, phase.epochs if phase.fresh_optimizer else trainer.epochs
+    trainer.select()
+
+
+def _epoch(trainer: Trainer, interrupt: Interrupt) -> None:
+    state, started = trainer.state, time.monotonic()
+    if state.batch_in_epoch == 0:
+        seed_everything(mix(trainer.seed, state.epoch, trainer.fabric.global_rank))
+        trainer.method.on_epoch_start(trainer)
+    trainer.select()
+    phase, total = trainer.phase, trainer.num_batches
+    names = trainer.model.select(phase.read or phase.train)
+    batches = trainer.loader(trainer.train_split).batches(
+        names,
+        order_seed=mix(trainer.seed, state.epoch, "order"),
+        augment_seed=mix(trainer.seed, state.epoch, "augment"),
+        drop_last=True,
+        skip=state.batch_in_epoch,
+        rows=trainer.rows,
+        visible=trainer.visible,
+    )
+    for index, batch in enumerate(batches, start=state.batch_in_epoch):
+        trainer.set_lr(index)
+        loss = trainer.method.step(Step(trainer, trainer.fabric.to_device(batch), index, total))
+        trainer.log({"loss": loss})
+        state.batch_in_epoch = index + 1
+        for observer in trainer.observers:
+            observer.on_batch_end(trainer)
+        if interrupt.requested and trainer.fabric.world_size == 1:
+            state.seconds += time.monotonic() - started
+            _interrupted(trainer)
+    _end_epoch(trainer, started)
+    if interrupt.requested:
+        _interrupted(trainer)
+
+
+def _end_epoch(trainer: Trainer, started: float) -> None:
+    state = trainer.state
+    if trainer.fabric.world_size > 1:  # running statistics saw different samples: take those of rank 0
+        for buffer in trainer.model.buffers():
+            torch.distributed.broadcast(buffer, src=0)
+    train = {f"train/{name}": float(trainer.mean(total / count)) for name, (total, count) in trainer.totals.items()}
+    trainer.totals = {}
+    if not math.isfinite(train["train/loss"]):
+        raise FloatingPointError(
+            f"The training loss of epoch {state.epoch + 1} is {train['train/loss']}: training diverged. "
+            f"Lower the learning rate (lr={trainer.settings.lr:g}) or set clip_norm."
+        )
+    scores = trainer.scores("val")
+    better = trainer.keeper.consider(scores)
+    trainer.schedule.observe(trainer.keeper.sign * scores[f"fused/{trainer.monitor}"])
+    lr = trainer.lr_now
+    trainer.method.on_epoch_end(trainer, scores)
+    state.epoch += 1
+    state.epoch_in_phase += 1
+    state.schedule_epoch += 1
+    state.batch_in_epoch = 0
+    if trainer.stopping:
+        state.epoch_in_phase, trainer.stopping = trainer.phase.epochs, False
+    state.seconds += time.monotonic() - started
+    record = {
+        "epoch": state.epoch,
+        "phase": trainer.phase.name,
+        "seconds": round(state.seconds, 3),
+        "lr": lr,
+        **train,
+        **{f"val/{name}": value for name, value in scores.items()},
+    }
+    trainer.history.append(record)
+    trainer.keeper.end_epoch(record, better)
+    for observer in trainer.observers:
+        observer.on_epoch_end(trainer, record)
+
+
+def _interrupted(trainer: Trainer) -> None:
+    if trainer.is_trial:
+        raise Interrupted("Stopped during a trial run of the method; resuming starts that trial again.")
+    where = trainer.keeper.pause()
+    raise Interrupted(
+        f"Stopped after epoch {trainer.state.epoch}, batch {trainer.state.batch_in_epoch}. "
+        + (f"Saved {where}; run the same command with --resume (fit(..., resume=True)) to continue."
+           if where else "Without run_dir nothing was saved.")
+    )  # fmt: skip

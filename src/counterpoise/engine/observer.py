@@ -1,0 +1,100 @@
+"""Observers look at a run and change nothing."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from counterpoise.engine.trainer import Trainer
+
+
+class Observer:
+    """Base of what watches a run; every hook does nothing.
+
+    Observers read the trainer and must leave it, its model and the random numbers alone.
+    """
+
+    def on_fit_start(self, trainer: Trainer) -> None:
+        """Before the first batch, also of a resumed run."""
+
+    def before_update(self, trainer: Trainer) -> None:
+        """Gradients are final (edited and clipped); the parameters have not moved yet."""
+
+    def on_batch_end(self, trainer: Trainer) -> None:
+        """After a batch."""
+
+    def on_epoch_end(self, trainer: Trainer, record: Mapping[str, Any]) -> None:
+        """After validation; ``record`` is the line of ``metrics.jsonl``."""
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        """After the last epoch, or when the run is interrupted."""
+
+
+class ConsoleProgress(Observer):
+    """A live bar with scores and time left on a terminal; one plain line an epoch elsewhere."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._live = self._console.is_terminal
+        self._bar: Progress | None = None
+        self._started = time.monotonic()
+
+    def on_fit_start(self, trainer: Trainer) -> None:
+        self._started = time.monotonic()
+        self._done = 0
+        if not self._live:
+            return
+        self._bar = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("batches"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[scores]}"),
+            console=self._console,
+        )
+        batches = trainer.num_batches
+        self._task = self._bar.add_task(
+            type(trainer.method).__name__,
+            total=trainer.epochs * batches,
+            completed=trainer.state.epoch * batches + trainer.state.batch_in_epoch,
+            scores="",
+        )
+        self._bar.start()
+
+    def on_batch_end(self, trainer: Trainer) -> None:
+        if self._bar is not None:
+            self._bar.advance(self._task)
+
+    def on_epoch_end(self, trainer: Trainer, record: Mapping[str, Any]) -> None:
+        scores = "  ".join(
+            f"{name} {record[f'val/{name}/{trainer.monitor}']:.3f}"
+            for name in ("fused", *trainer.model.modalities)
+            if f"val/{name}/{trainer.monitor}" in record
+        )
+        self._done += 1
+        if self._bar is not None:
+            total = max(trainer.epochs, record["epoch"]) * trainer.num_batches
+            self._bar.update(self._task, scores=f"{record['phase']}  {scores}", total=total)
+            return
+        each = (time.monotonic() - self._started) / self._done
+        left = max(0, trainer.epochs - record["epoch"]) * each
+        print(
+            f"epoch {record['epoch']}/{max(trainer.epochs, record['epoch'])} {record['phase']}  "
+            f"loss {record['train/loss']:.4f}  {scores}  {each:.1f} s/epoch, {left:.0f} s left",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None

@@ -1,0 +1,195 @@
+"""Optimizers and learning-rate schedules as small settings objects."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from counterpoise._checks import number
+
+
+class Optimizer(ABC):
+    """Settings of an optimizer; ``build`` makes one over named parameter groups."""
+
+    lr: float
+    scale_free: bool = False  # a constant factor on the gradient cancels out
+
+    @abstractmethod
+    def build(self, groups: Iterable[dict[str, Any]]) -> torch.optim.Optimizer:
+        """The optimizer over these groups (each has a ``name`` and its ``params``)."""
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum.
+
+    Args:
+        lr: learning rate, >= 0.
+        momentum: in [0, 1).
+        weight_decay: L2 coefficient added to the gradient, >= 0.
+        nesterov: look ahead along the momentum.
+    """
+
+    def __init__(self, lr: float = 0.01, momentum: float = 0.9, weight_decay: float = 1e-4, nesterov: bool = False):
+        self.lr = number("lr", lr, low=0)
+        self.momentum = number("momentum", momentum, low=0, below=1)
+        self.weight_decay = number("weight_decay", weight_decay, low=0)
+        self.nesterov = nesterov
+
+    def build(self, groups: Iterable[dict[str, Any]]) -> torch.optim.Optimizer:
+        return torch.optim.SGD(
+            groups, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, nesterov=self.nesterov
+        )
+
+
+class Adam(Optimizer):
+    """Adam; ``weight_decay`` is L2 inside the gradient.
+
+    Args:
+        lr: learning rate, >= 0.
+        betas: decay rates of the two moments, each in [0, 1).
+        weight_decay: >= 0.
+    """
+
+    scale_free = True
+
+    def __init__(self, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), weight_decay: float = 0.0):
+        self.lr = number("lr", lr, low=0)
+        first, second = (number("betas", b, low=0, below=1) for b in betas)
+        self.betas = (first, second)
+        self.weight_decay = number("weight_decay", weight_decay, low=0)
+
+    def build(self, groups: Iterable[dict[str, Any]]) -> torch.optim.Optimizer:
+        return torch.optim.Adam(groups, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay.
+
+    Args:
+        lr: learning rate, >= 0.
+        betas: decay rates of the two moments, each in [0, 1).
+        weight_decay: >= 0.
+    """
+
+    def __init__(self, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), weight_decay: float = 0.01):
+        super().__init__(lr, betas, weight_decay)
+
+    def build(self, groups: Iterable[dict[str, Any]]) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
+
+
+class Schedule(ABC):
+    """The learning rate as a factor of how far training is; pure, so a resumed run agrees.
+
+    Args:
+        warmup: epochs (fractions count) over which the factor climbs linearly from 0.
+    """
+
+    def __init__(self, warmup: float = 0.0):
+        self.warmup = number("warmup", warmup, low=0)
+
+    def factor(self, epoch: float, epochs: int) -> float:
+        """Factor at ``epoch`` (0 at the first batch, fractions inside an epoch) of ``epochs``."""
+        ramp = min(1.0, epoch / self.warmup) if self.warmup else 1.0
+        return ramp * self.shape(epoch, epochs)
+
+    @abstractmethod
+    def shape(self, epoch: float, epochs: int) -> float:
+        """The factor without warm-up."""
+
+    def observe(self, score: float) -> None:  # noqa: B027 - most schedules do not look
+        """The validation score after an epoch, higher is better."""
+
+    def reset(self) -> None:  # noqa: B027 - most schedules remember nothing
+        """Start again; called where a phase asks for a fresh optimizer."""
+
+    def state_dict(self) -> dict[str, float]:
+        """What must survive a restart."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Counterpart of ``state_dict``."""
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+class Constant(Schedule):
+    """The same learning rate throughout (after warm-up).
+
+    Args:
+        warmup: epochs over which the factor climbs linearly from 0.
+    """
+
+    def shape(self, epoch: float, epochs: int) -> float:
+        return 1.0
+
+
+class StepDecay(Schedule):
+    """Multiply by ``gamma`` every ``every`` epochs.
+
+    Args:
+        every: epochs between drops, > 0.
+        gamma: factor of a drop, in (0, 1].
+        warmup: epochs over which the factor climbs linearly from 0.
+    """
+
+    def __init__(self, every: int = 40, gamma: float = 0.1, warmup: float = 0.0):
+        super().__init__(warmup)
+        self.every = int(number("every", every, low=1))
+        self.gamma = number("gamma", gamma, above=0, high=1)
+
+    def shape(self, epoch: float, epochs: int) -> float:
+        return self.gamma ** (int(epoch) // self.every)
+
+
+class Cosine(Schedule):
+    """Half a cosine from 1 to ``floor`` over the run (or over each phase with a fresh optimizer).
+
+    Args:
+        floor: last factor, in [0, 1].
+        warmup: epochs over which the factor climbs linearly from 0.
+    """
+
+    def __init__(self, floor: float = 0.0, warmup: float = 0.0):
+        super().__init__(warmup)
+        self.floor = number("floor", floor, low=0, high=1)
+
+    def shape(self, epoch: float, epochs: int) -> float:
+        return self.floor + (1 - self.floor) * (1 + math.cos(math.pi * min(1.0, epoch / epochs))) / 2
+
+
+class Plateau(Schedule):
+    """Multiply by ``gamma`` when the validation score has not improved for ``patience`` epochs.
+
+    Args:
+        patience: epochs without improvement that are tolerated, >= 0.
+        gamma: factor of a drop, in (0, 1].
+        warmup: epochs over which the factor climbs linearly from 0.
+    """
+
+    def __init__(self, patience: int = 5, gamma: float = 0.1, warmup: float = 0.0):
+        super().__init__(warmup)
+        self.patience = int(number("patience", patience, low=0))
+        self.gamma = number("gamma", gamma, above=0, high=1)
+        self.reset()
+
+    def reset(self) -> None:
+        self._scale, self._best, self._bad = 1.0, -math.inf, 0
+
+    def shape(self, epoch: float, epochs: int) -> float:
+        return self._scale
+
+    def observe(self, score: float) -> None:
+        if score > self._best:
+            self._best, self._bad = score, 0
+            return
+        self._bad += 1
+        if self._bad > self.patience:
+            self._scale, self._bad = self._scale * self.gamma, 0
+
+    def state_dict(self) -> dict[str, float]:
+        return {"_scale": self._scale, "_best": self._best, "_bad": self._bad}

@@ -1,0 +1,137 @@
+"""The directory of one run: settings, metrics, checkpoints, result."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = ("counterpoise", "torch", "torchvision", "lightning-fabric", "torchmetrics", "numpy", "transformers", "timm")
+
+
+class RunDirectoryError(RuntimeError):
+    """A directory that must not, or cannot, be written to."""
+
+
+class RunDirectory:
+    """Files of one run.
+
+    ``config.yaml`` (complete; ``counterpoise fit --config`` runs it again), ``environment.json``,
+    ``metrics.jsonl`` (one line an epoch), ``last.ckpt``, ``best.ckpt``, ``result.json`` (written last:
+    its presence means the run is finished) and TensorBoard events.
+
+    Args:
+        path: the directory; created when missing.
+        resume: continue the unfinished run that is there, if any.
+
+    Raises:
+        RunDirectoryError: when a finished run, an unfinished one (without ``resume``) or anything else is
+            there, or when it cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, resume: bool = False):
+        self.path = Path(path)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            found = {entry.name for entry in self.path.iterdir()}
+            (self.path / ".writable").touch()
+            (self.path / ".writable").unlink()
+        except OSError as error:
+            raise RunDirectoryError(f"run_dir {self.path} cannot be written: {error}.") from error
+        ours = "environment.json" in found
+        if "result.json" in found and ours:
+            raise RunDirectoryError(
+                f"run_dir {self.path} holds a finished run (result.json). Choose another directory, or delete it."
+            )
+        if ours and not resume:
+            raise RunDirectoryError(
+                f"run_dir {self.path} holds an unfinished run. Pass --resume (resume=True) to continue it, "
+                "choose another directory, or delete it."
+            )
+        foreign = found - {"config.yaml", "log.txt"}
+        if foreign and not ours:
+            raise RunDirectoryError(
+                f"run_dir {self.path} is not empty and not a run of ours (it holds {min(foreign)!r}). "
+                "Choose another directory."
+            )
+        self._writer = None
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint to resume from."""
+        return self.path / "last.ckpt"
+
+    @property
+    def best(self) -> Path:
+        """The weights selected on validation."""
+        return self.path / "best.ckpt"
+
+    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
+        """Write a JSON file whole or not at all."""
+        target, temporary = self.path / name, self.path / (name + ".part")
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(temporary, target)
+
+    def start(self, history: Iterable[Mapping[str, Any]]) -> None:
+        """Write the environment, and the metrics of the epochs that the run already has."""
+        self.write_json("environment.json", environment())
+        lines = "".join(json.dumps(record) + "\n" for record in history)
+        temporary = self.path / "metrics.jsonl.part"
+        temporary.write_text(lines, encoding="utf-8")
+        os.replace(temporary, self.path / "metrics.jsonl")
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Add the metrics of one epoch."""
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        if self._writer is None:
+            from torch.utils.tensorboard.writer import SummaryWriter  # takes a second to import
+
+            self._writer = SummaryWriter(str(self.path), purge_step=record["epoch"])
+        for name, value in record.items():
+            if isinstance(value, float):
+                self._writer.add_scalar(name, value, record["epoch"])
+
+    def close(self) -> None:
+        """Flush TensorBoard."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+def environment() -> dict[str, Any]:
+    """Versions, device and the state of the working tree the command was started in."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "packages": versions,
+        "git": _git_state(),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+
+
+def _git_state() -> dict[str, Any] | None:
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True)
+        status = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": commit.stdout.strip(), "changed_files": len(status.stdout.splitlines())}

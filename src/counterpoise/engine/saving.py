@@ -1,0 +1,204 @@
+"""Keeps the best weights, writes checkpoints and the result, and restores a run from them."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from counterpoise.data.split import Split
+from counterpoise.engine.checkpoint import CheckpointError, fingerprint, load, refuse_other, save
+from counterpoise.engine.record import RunDirectory
+from counterpoise.engine.state import State
+
+if TYPE_CHECKING:
+    from counterpoise.engine.trainer import Trainer
+
+LOWER_IS_BETTER = ("loss", "ece")
+
+
+class Keeper:
+    """What a run leaves on disk, and the best weights in memory.
+
+    A better epoch first goes to ``best.next.ckpt``, then ``last.ckpt`` names it, then it becomes
+    ``best.ckpt``: whenever the process dies, the two files can be made to agree again.
+    """
+
+    def __init__(self, trainer: Trainer):
+        self._trainer = trainer
+        self.best: dict[str, Any] = {}
+        self.directory: RunDirectory | None = None
+        self.sign = -1.0 if trainer.monitor in LOWER_IS_BETTER else 1.0
+
+    @property
+    def _writes(self) -> bool:
+        return self.directory is not None and self._trainer.fabric.is_global_zero
+
+    def _fingerprint(self) -> dict[str, Any]:
+        t = self._trainer
+        numbers = {
+            "epochs": t.epochs, "batch_size": t.batch_size, "seed": t.seed, "sam": t.sam, "clip_norm": t.clip_norm,
+            "monitor": t.monitor,
+        }  # fmt: skip
+        return {
+            **fingerprint(
+                t.model, method=t.method, optimizer=t.settings, schedule=t.schedule,
+                train=t.train_split.fingerprint(), val=t.val_split.fingerprint(),
+            ),
+            "trainer": {name: str(value) for name, value in numbers.items()},
+        }  # fmt: skip
+
+    # -- start -----------------------------------------------------------------------------------
+    def open(self, resume: bool) -> None:
+        """Take over the run directory, and restore the run that is in it when asked to."""
+        trainer = self._trainer
+        if trainer.run_dir is None:
+            if resume:
+                raise ValueError("resume=True needs a run_dir to resume from.")
+            return
+        if trainer.fabric.is_global_zero:
+            self.directory = RunDirectory(trainer.run_dir, resume=resume)
+        trainer.fabric.barrier()
+        if self.directory is None:
+            self.directory = RunDirectory(trainer.run_dir, resume=True)
+        if resume and self.directory.last.is_file():
+            self._restore(self.directory)
+        if self._writes:
+            self.directory.start(trainer.history)
+
+    def _restore(self, directory: RunDirectory) -> None:
+        trainer = self._trainer
+        saved = load(directory.last, trainer.device)
+        refuse_other(saved.get("fingerprint", {}), self._fingerprint(), directory.last)
+        trainer.state = State.from_dict(saved["state"])
+        trainer.model.load_state_dict(saved["model"])
+        trainer.method.load_state_dict(saved["method"])
+        trainer.optimizer.load_state_dict(saved["optimizer"])
+        trainer.schedule.load_state_dict(saved["schedule"])
+        trainer.generator.set_state(saved["generator"].cpu())
+        trainer.resample(saved["rows"], saved["visible"])
+        trainer.history = saved["history"]
+        trainer.totals = {name: (total, count) for name, (total, count) in saved["totals"].items()}
+        if trainer.state.batch_in_epoch:
+            torch.set_rng_state(saved["rng"].cpu())
+        self.best = {}
+        if trainer.state.best_epoch is None:
+            return
+        upcoming = directory.path / "best.next.ckpt"
+        if upcoming.is_file():
+            state = load(upcoming)
+            if state["epoch"] == trainer.state.best_epoch and trainer.fabric.is_global_zero:
+                os.replace(upcoming, directory.best)
+        trainer.fabric.barrier()
+        self.best = load(directory.best)
+        if self.best["epoch"] != trainer.state.best_epoch:
+            raise CheckpointError(
+                f"{directory.best} is of epoch {self.best['epoch']}, {directory.last} expects "
+                f"{trainer.state.best_epoch}. The two files are not of the same run; start again in a new directory."
+            )
+
+    # -- during the run ----------------------------------------------------------------------------
+    def consider(self, scores: Mapping[str, float]) -> bool:
+        """Remember the weights when their validation score is the best so far."""
+        trainer, state = self._trainer, self._trainer.state
+        value = self.sign * scores[f"fused/{trainer.monitor}"]
+        value = -math.inf if math.isnan(value) else value
+        if state.best_score is not None and not value > state.best_score:
+            return False
+        state.best_score, state.best_epoch = value, state.epoch + 1
+        self.best = {
+            "epoch": state.best_epoch,
+            "model": _on_cpu(trainer.model.state_dict()),
+            "method": _on_cpu(trainer.method.state_dict()),
+            "scores": dict(scores),
+        }
+        return True
+
+    def end_epoch(self, record: Mapping[str, Any], better: bool) -> None:
+        """Write the checkpoints of a finished epoch, and its line of metrics."""
+        if not self._writes or self.directory is None:
+            return
+        upcoming = self.directory.path / "best.next.ckpt"
+        if better:
+            save(upcoming, {**self.best, "fingerprint": self._fingerprint()})
+        save(self.directory.last, self._state())
+        if better:
+            os.replace(upcoming, self.directory.best)
+        self.directory.append(record)
+
+    def pause(self) -> str | None:
+        """Write ``last.ckpt`` where the run stands, also inside an epoch; its path, None without a directory."""
+        if self.directory is None:
+            return None
+        if self._writes and self._trainer.state.batch_in_epoch:
+            save(self.directory.last, self._state())
+        return str(self.directory.last)
+
+    def _state(self) -> dict[str, Any]:
+        t = self._trainer
+        return {
+            "fingerprint": self._fingerprint(),
+            "state": t.state.to_dict(),
+            "model": t.model.state_dict(),
+            "method": t.method.state_dict(),
+            "optimizer": t.optimizer.state_dict(),
+            "schedule": t.schedule.state_dict(),
+            "generator": t.generator.get_state(),
+            "rng": torch.get_rng_state(),
+            "rows": t.rows,
+            "visible": t.visible,
+            "history": t.history,
+            "totals": t.totals,
+        }
+
+    # -- end -----------------------------------------------------------------------------------------
+    def select_best(self) -> None:
+        """Put the selected weights into model and method, and fit what the fusion fits on validation."""
+        trainer = self._trainer
+        trainer.model.load_state_dict(self.best["model"])
+        trainer.method.load_state_dict(self.best["method"])
+        found = trainer.evaluator.predict(trainer.val_split)
+        before = _on_cpu(trainer.model.fusion.state_dict())
+        trainer.model.fusion.calibrate(found.unimodal, found.target, found.present)
+        after = trainer.model.fusion.state_dict()
+        if (
+            self._writes
+            and self.directory is not None
+            and any(not torch.equal(before[k], after[k].cpu()) for k in before)
+        ):
+            self.best["model"] = _on_cpu(trainer.model.state_dict())
+            save(self.directory.best, {**self.best, "fingerprint": self._fingerprint()})
+
+    def finish(self, test: Split | None) -> dict[str, Any]:
+        """Score validation and test, and write ``result.json``."""
+        trainer, state = self._trainer, self._trainer.state
+        result = {
+            "method": type(trainer.method).__name__,
+            "seed": trainer.seed,
+            "modalities": list(trainer.model.modalities),
+            "classes": list(trainer.train_split.classes),
+            "fusion": type(trainer.model.fusion).__name__,
+            "seconds": round(state.seconds, 3),
+            "epochs": state.epoch,
+            "best_epoch": state.best_epoch,
+            "monitor": trainer.monitor,
+            "val": trainer.evaluate(trainer.val_split),
+            "test": None if test is None else trainer.evaluate(test),
+            "subsets": {} if test is None else trainer.evaluate_subsets(test),
+        }
+        if self._writes and self.directory is not None:
+            self.directory.write_json("result.json", result)
+        return result
+
+    def close(self) -> None:
+        """Flush what is buffered."""
+        if self.directory is not None:
+            self.directory.close()
+
+
+def _on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().clone() for name, value in state.items()}

@@ -1,0 +1,172 @@
+"""One update: the batch and the verbs a method may use on it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from counterpoise.engine.replicas import average_, average_gradients
+from counterpoise.functional import ascended, changed_fraction, frozen_statistics
+from counterpoise.types import Batch, Output
+
+if TYPE_CHECKING:
+    from counterpoise.engine.trainer import Trainer
+
+
+def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """(batch,) cross-entropy of each sample."""
+    return F.cross_entropy(logits, target, reduction="none")
+
+
+class Step:
+    """What a method sees of one batch.
+
+    Attributes:
+        batch: this replica's share of the global batch.
+        model: the model being trained.
+        phase: what trains now.
+        phase_index: number of the phase.
+        epoch: epochs finished so far in the run.
+        index: number of the batch in the epoch.
+        num_batches: batches in the epoch.
+        generator: random numbers for editing weights, features or gradients: one CPU stream, equal on
+            all replicas and part of the checkpoint.
+    """
+
+    def __init__(self, trainer: Trainer, batch: Batch, index: int, num_batches: int):
+        self._trainer, self._fabric = trainer, trainer.fabric
+        self.batch, self.index, self.num_batches = batch, index, num_batches
+        self.model, self.phase = trainer.model, trainer.phase
+        self.phase_index, self.epoch = trainer.state.phase_index, trainer.state.epoch
+        self.generator = trainer.generator
+
+    # -- what the model computes -----------------------------------------------------------------
+    def encode(
+        self, only: Collection[str] | None = None, inputs: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Features (batch, dim) in float32 of what the loader delivered, or of ``only`` these modalities."""
+        inputs = self.batch.inputs if inputs is None else inputs
+        with self._fabric.autocast():
+            features = self.model.encode(inputs, tuple(inputs) if only is None else only, self.batch.present)
+        return {m: z.float() for m, z in features.items()}
+
+    def fuse(self, features: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Output:
+        """Fused and unimodal logits of these features; ``present`` replaces the batch's own masks."""
+        with self._fabric.autocast():
+            logits, unimodal, _ = self.model.fuse(features, self.batch.present if present is None else present)
+        return Output(logits.float(), {m: u.float() for m, u in unimodal.items()}, dict(features))
+
+    def forward(self, only: Collection[str] | None = None) -> Output:
+        """``fuse(encode(only))``."""
+        return self.fuse(self.encode(only))
+
+    # -- what to minimise ------------------------------------------------------------------------
+    def present(self, modality: str) -> Tensor | None:
+        """(batch,) bool: who has this modality; None when all do."""
+        return None if self.batch.present is None else self.batch.present.get(modality)
+
+    def losses(self, logits: Tensor, target: Tensor | None = None) -> Tensor:
+        """(batch,) loss of each sample."""
+        return self._trainer.criterion(logits, self.batch.target if target is None else target)
+
+    def criterion(self, logits: Tensor, target: Tensor | None = None, present: Tensor | None = None) -> Tensor:
+        """Mean loss over the batch, or over its samples where ``present`` is True (0 when there is none)."""
+        losses = self.losses(logits, target)
+        if present is None:
+            return losses.mean()
+        mask = present.to(losses.dtype)
+        count = self.mean(mask.sum())  # so that the average over replicas is the mean over the global batch
+        return (losses * mask).sum() / torch.where(count > 0, count, 1.0)
+
+    def unimodal_loss(self, output: Output, modality: str) -> Tensor:
+        """Mean loss of one modality's own logits over the samples that have it."""
+        return self.criterion(output.unimodal[modality], present=self.present(modality))
+
+    # -- gradients of the global batch -----------------------------------------------------------
+    def trainable(self) -> list[nn.Parameter]:
+        """Parameters that train in this phase, those of the method included."""
+        return self._trainer.trainable()
+
+    def backward(self, loss: Tensor, retain: bool = False) -> None:
+        """Accumulate into ``.grad``; afterwards ``.grad`` is that of the global batch."""
+        if self._fabric.world_size == 1:
+            self._fabric.backward(loss, retain_graph=retain)
+            return
+        # what is there already is global; only the new part may be averaged
+        parameters = self.trainable()
+        before = [p.grad for p in parameters]
+        for p in parameters:
+            p.grad = None
+        self._fabric.backward(loss, retain_graph=retain)
+        average_gradients(parameters, self._fabric)
+        for p, old in zip(parameters, before, strict=True):
+            if old is not None:
+                p.grad = old if p.grad is None else old + p.grad
+
+    def grad(
+        self, loss: Tensor, params: Sequence[Tensor], *, create_graph: bool = False, retain: bool = True
+    ) -> list[Tensor]:
+        """Gradient of the global batch, one tensor per parameter (zeros where unused); ``.grad`` is left alone."""
+        grads = torch.autograd.grad(
+            loss, params, retain_graph=retain, create_graph=create_graph, allow_unused=True, materialize_grads=True
+        )
+        if not create_graph:
+            average_(grads, self._fabric)
+        elif self._fabric.world_size > 1:
+            raise ValueError("create_graph=True works in one process only: an average over replicas has no graph.")
+        return list(grads)
+
+    @contextmanager
+    def ascent(self, objective: Callable[[Step], Tensor], rho: float | None = None) -> Iterator[None]:
+        """Sharpness-aware minimisation: run the body at the worst point within ``rho`` of the weights.
+
+        Args:
+            objective: takes this step, returns the loss to climb.
+            rho: radius (global norm over the trainable parameters); None takes the trainer's ``sam``.
+                0 runs the body where the weights are.
+        """
+        rho = self._trainer.sam if rho is None else rho
+        if rho == 0:
+            yield
+            return
+        state = self.generator.get_state()
+        params = self.trainable()
+        grads = self.grad(objective(self), params, retain=False)
+        self.generator.set_state(state)  # both evaluations see the same masks and noise
+        with frozen_statistics(self.model), ascended(params, grads, rho) as start:
+            if self.index == 0:
+                self._warn_if_lost(start, params, rho)
+            yield
+
+    def _warn_if_lost(self, before: Sequence[Tensor], after: Sequence[Tensor], rho: float) -> None:
+        changed = float(changed_fraction(before, after))
+        if changed < 0.5 and not self._trainer.warned_rho:
+            self._trainer.warned_rho = True
+            warnings.warn(
+                f"SAM radius rho={rho:g} changes only {changed:.2%} of the weights: it is below the resolution of "
+                "their number format, so this run is (nearly) plain training. Usual values are 0.01 to 0.5.",
+                stacklevel=3,
+            )
+
+    # -- across replicas, and the update ---------------------------------------------------------
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean of a tensor over the replicas, detached."""
+        return self._trainer.mean(value)
+
+    def sum(self, value: Tensor) -> Tensor:
+        """The sum of a tensor over the replicas, detached."""
+        return self._trainer.sum(value)
+
+    def update(self) -> None:
+        """Clip, move the parameters that have a gradient, forget the gradients."""
+        self._trainer.update()
+
+    def log(self, **values: Tensor | float) -> None:
+        """Average these over the epoch into ``metrics.jsonl`` as ``train/<name>``."""
+        self._trainer.log(values)

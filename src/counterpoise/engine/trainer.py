@@ -1,0 +1,410 @@
+"""The loop. It knows phases, epochs, devices and checkpoints, and no method by name."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from os import PathLike
+from typing import Any, Literal
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from counterpoise._checks import number
+from counterpoise.data.split import Split, Splits
+from counterpoise.engine.evaluation import Evaluator, Predictions, evaluating
+from counterpoise.engine.loader import Loader
+from counterpoise.engine.loop import run_phases
+from counterpoise.engine.observer import ConsoleProgress, Observer
+from counterpoise.engine.optim import SGD, Constant, Optimizer, Schedule
+from counterpoise.engine.replicas import make_fabric
+from counterpoise.engine.saving import Keeper
+from counterpoise.engine.setup import check_data, check_method, check_numbers
+from counterpoise.engine.state import State, mix, untouched_randomness
+from counterpoise.engine.step import Step, cross_entropy
+from counterpoise.method import Method
+from counterpoise.metrics import subsets
+from counterpoise.metrics.classification import score
+from counterpoise.model import MultimodalModel
+from counterpoise.types import Batch, Output, Phase
+
+
+class Trainer:
+    """Trains a model by a method, selects on validation, evaluates.
+
+    Args:
+        model: encoders and fusion.
+        method: how to train it.
+        epochs: the budget, at least 1; methods with phases share it out.
+        batch_size: samples of the global batch (over all replicas), at least 2. An incomplete last batch
+            is left out of an epoch's training; the order is drawn anew each epoch.
+        optimizer: SGD, Adam or AdamW settings.
+        schedule: how the learning rate moves.
+        sam: radius of sharpness-aware minimisation around any method; 0 is off, 0.05 is usual.
+        clip_norm: largest gradient norm, > 0; None leaves gradients alone.
+        monitor: the metric of the fused prediction on validation that selects the weights.
+        metrics: what ``evaluate`` reports.
+        seed: of data order, augmentation and everything random in training.
+        accelerator: "auto", "cpu", "gpu".
+        devices: processes on this machine.
+        num_nodes: machines.
+        precision: "32-true" or "bf16-mixed".
+        num_workers: processes that read data ahead; 0 reads in the training process.
+        run_dir: where to write settings, metrics and checkpoints; None writes nothing.
+        observers: read-only watchers.
+        progress: show a progress bar, or a line an epoch where the output is no terminal.
+        criterion: (logits, target) -> (batch,) losses.
+        fabric: use this one instead of ``accelerator``, ``devices``, ``num_nodes`` and ``precision``.
+
+    Raises:
+        ValueError: for settings out of range, naming the argument.
+    """
+
+    def __init__(
+        self,
+        model: MultimodalModel,
+        method: Method,
+        *,
+        epochs: int = 20,
+        batch_size: int = 64,
+        optimizer: Optimizer | None = None,
+        schedule: Schedule | None = None,
+        sam: float = 0.0,
+        clip_norm: float | None = None,
+        monitor: str = "accuracy",
+        metrics: Sequence[str] = ("accuracy", "macro_f1", "map", "ece"),
+        seed: int = 0,
+        accelerator: str = "auto",
+        devices: int = 1,
+        num_nodes: int = 1,
+        precision: str = "32-true",
+        num_workers: int = 0,
+        run_dir: str | PathLike[str] | None = None,
+        observers: Sequence[Observer] = (),
+        progress: bool = True,
+        criterion: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
+        fabric: Fabric | None = None,
+    ):
+        check_numbers(epochs=epochs, batch_size=batch_size, sam=sam, clip_norm=clip_norm, num_workers=num_workers)
+        self.epochs, self.batch_size, self.num_workers = epochs, batch_size, num_workers
+        self.settings, self.schedule = optimizer or SGD(), schedule or Constant()
+        self.sam, self.clip_norm, self.criterion = sam, clip_norm, criterion
+        self.monitor, self.metrics, self.seed = monitor, tuple(metrics), seed
+        self.run_dir = run_dir
+        self.observers = [*observers, *([ConsoleProgress()] if progress else [])]
+        self.fabric = fabric or make_fabric(
+            accelerator=accelerator, devices=devices, num_nodes=num_nodes, precision=precision
+        )
+        if self.batch_size % self.fabric.world_size:
+            raise ValueError(f"batch_size={batch_size} must be a multiple of the {self.fabric.world_size} replicas.")
+        if fabric is None and self.fabric.world_size > 1:
+            self.fabric.launch()
+        if not self.fabric.is_global_zero:
+            self.observers = list(observers)
+        self.fabric.to_device(model)
+        self.fabric.to_device(method)
+        self.model, self.method = model, method
+        if self.fabric.world_size > 1:
+            self.fabric.strategy.setup_module(self.model)
+        self._own = {id(p) for p in self.model.parameters() if p.requires_grad}
+        self.generator = torch.Generator().manual_seed(mix(seed, "generator"))
+        self.state = State()
+        self.history: list[dict[str, Any]] = []
+        self.warned_rho = False
+        self.is_trial = False
+        self.rows: Tensor | None = None
+        self.visible: dict[str, Tensor] | None = None
+        self._loaders: dict[tuple[int, bool], Loader] = {}
+        self.totals: dict[str, tuple[Tensor, int]] = {}
+        self.stopping = False
+        self.evaluator = Evaluator(self)
+        self.keeper = Keeper(self)
+        check_method(self)
+
+    # -- what everyone may ask -------------------------------------------------------------------
+    @property
+    def phase(self) -> Phase:
+        """What trains now."""
+        return self.state.phase or Phase(self.epochs)
+
+    @property
+    def phase_index(self) -> int:
+        """Number of the current phase."""
+        return self.state.phase_index
+
+    @property
+    def epoch(self) -> int:
+        """Epochs finished; inside ``on_epoch_end`` the number (from 0) of the epoch that just ended."""
+        return self.state.epoch
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lives."""
+        return self.fabric.device
+
+    @property
+    def num_batches(self) -> int:
+        """Batches in an epoch."""
+        rows = len(self.train_split) if self.rows is None else len(self.rows)
+        return rows // self.batch_size
+
+    @property
+    def lr_now(self) -> float:
+        """The learning rate of the shared parameters at this moment."""
+        return self._lr(self.state.batch_in_epoch)
+
+    def trainable(self) -> list[nn.Parameter]:
+        """Parameters that train in this phase, those of the method included."""
+        return [p for p in [*self.model.parameters(), *self.method.parameters()] if p.requires_grad]
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean of a tensor over the replicas, detached."""
+        return self.sum(value) / self.fabric.world_size
+
+    def sum(self, value: Tensor) -> Tensor:
+        """The sum of a tensor over the replicas, detached."""
+        value = value.detach()
+        if self.fabric.world_size == 1:
+            return value
+        value = value.clone()
+        torch.distributed.all_reduce(value)
+        return value
+
+    def loader(self, split: Split, *, everything: bool = False) -> Loader:
+        """The loader of a split; ``everything`` gives each replica every sample."""
+        key = id(split), everything
+        if key not in self._loaders:
+            fabric = self.fabric
+            rank, world = (0, 1) if everything else (fabric.global_rank, fabric.world_size)
+            pinned = fabric.device.type == "cuda"
+            self._loaders[key] = Loader(
+                split, self.batch_size, num_workers=self.num_workers, rank=rank, world=world, pin_memory=pinned
+            )
+        return self._loaders[key]
+
+    # -- evaluation ------------------------------------------------------------------------------
+    def outputs(
+        self,
+        split: Split | Literal["train", "val"],
+        only: Sequence[str] | None = None,
+        *,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        shard: bool = False,
+    ) -> Iterator[tuple[Batch, Output]]:
+        """Every batch of a split with the model's output: evaluation mode, no gradient, no augmentation.
+
+        Args:
+            split: what to read.
+            only: the modalities to read and run; None for all.
+            shuffle: in an order drawn from the seed and the epoch.
+            drop_last: leave an incomplete last batch out.
+            shard: give each replica its share of every global batch; combine with ``mean`` or ``sum``.
+        """
+        data = {"train": self.train_split, "val": self.val_split}[split] if isinstance(split, str) else split
+        loader = self.loader(data, everything=not shard)
+        order = mix(self.seed, self.epoch, "outputs") if shuffle else None
+        names = self.model.select(only)
+        for index, batch in enumerate(loader.batches(names, order_seed=order, drop_last=drop_last)):
+            batch = self.fabric.to_device(batch)
+            with evaluating(self), torch.no_grad():
+                output = Step(self, batch, index, self.num_batches).forward(names)
+            yield batch, output
+
+    def predict(self, split: Split, only: Sequence[str] | None = None) -> Predictions:
+        """Fused and unimodal logits of every sample, in order."""
+        return self.evaluator.predict(split, only)
+
+    def scores(self, split: Split | Literal["train", "val"], only: Sequence[str] | None = None) -> dict[str, float]:
+        """``fused/accuracy``, ``audio/accuracy``, ..., ``fused/loss`` of a split."""
+        data = {"train": self.train_split, "val": self.val_split}[split] if isinstance(split, str) else split
+        found = self.evaluator.predict(data, only, keep=data is self.val_split)
+        wanted = dict.fromkeys(["accuracy", self.monitor, "loss"])
+        return score(found.named(), found.target, found.present, tuple(wanted))
+
+    def evaluate(self, split: Split) -> dict[str, float]:
+        """All ``metrics`` and the loss of a split: fused and per modality."""
+        check_data(self, split)
+        found = self.evaluator.predict(split)
+        return score(found.named(), found.target, found.present, tuple(dict.fromkeys([*self.metrics, "loss"])))
+
+    def evaluate_subsets(self, split: Split) -> dict[str, dict[str, float]]:
+        """The metrics of the fused prediction from every non-empty subset of the modalities.
+
+        Samples that have none of a subset's modalities are left out of its scores.
+        """
+        results = {}
+        for names in subsets(self.method.reads(self.model.modalities)):
+            found = self.evaluator.predict(split, names, keep=True)
+            logits, target = found.fused, found.target
+            if found.present is not None:
+                some = torch.stack([found.present.get(m, torch.ones(len(target), dtype=torch.bool)) for m in names])
+                logits, target = logits[some.any(0)], target[some.any(0)]
+            scores = score({"fused": logits}, target, None, self.metrics) if len(target) else {}
+            results["+".join(names)] = {name.removeprefix("fused/"): value for name, value in scores.items()}
+        self.evaluator.forget()
+        return results
+
+    # -- what a method may ask for at a boundary ---------------------------------------------------
+    def fork(
+        self,
+        method: Method,
+        epochs: int,
+        *,
+        model: MultimodalModel | None = None,
+        train: Split | None = None,
+        val: Split | None = None,
+        lr: float | None = None,
+    ) -> Trainer:
+        """A trial run on a copy of the model; call ``fit()`` on it. This run is untouched.
+
+        Args:
+            method: how the copy is trained.
+            epochs: for how long.
+            model: train this one instead of a copy.
+            train: on this instead of the training split.
+            val: select on this instead of the validation split.
+            lr: constant learning rate of the trial; None uses this run's rate and schedule from their start.
+        """
+        settings, schedule = copy.deepcopy(self.settings), copy.deepcopy(self.schedule)
+        schedule.reset()
+        if lr is not None:
+            settings.lr, schedule = lr, Constant()
+        if model is None:
+            model = copy.deepcopy(self.model)
+            for mine, other in zip(self.model.parameters(), model.parameters(), strict=True):
+                other.requires_grad_(id(mine) in self._own)
+        trial = Trainer(
+            model,
+            method,
+            epochs=epochs,
+            batch_size=self.batch_size,
+            optimizer=settings,
+            schedule=schedule,
+            clip_norm=self.clip_norm,
+            monitor=self.monitor,
+            metrics=self.metrics,
+            seed=self.seed,
+            num_workers=self.num_workers,
+            progress=False,
+            criterion=self.criterion,
+            fabric=self.fabric,
+        )
+        trial.is_trial = True
+        trial.train_split, trial.val_split = train or self.train_split, val or self.val_split
+        return trial
+
+    def freeze(self, modality: str) -> None:
+        """From now on nothing of this modality moves: parameters, buffers, optimizer state."""
+        if modality not in self.state.frozen:
+            self.state.frozen.append(modality)
+        for p in self.model.parameters_of(modality):
+            p.grad = None
+            self.optimizer.state.pop(p, None)
+        self.select()
+
+    def rescale(self, modality: str, factor: float) -> None:
+        """Multiply the learning rate of this modality's parameters by ``factor`` (not cumulative)."""
+        self.state.scales[modality] = number("factor", factor, low=0)
+
+    def resample(self, indices: Tensor | None, present: Mapping[str, Tensor] | None = None) -> None:
+        """Train on these rows from the next epoch on; None restores the whole split.
+
+        Args:
+            indices: (n,) positions in the training split, repetitions allowed.
+            present: modality -> (n,) bool; False hides that modality of the row.
+        """
+        self.rows = None if indices is None else indices.detach().cpu().to(torch.int64)
+        self.visible = None if present is None else {m: p.detach().cpu().bool() for m, p in present.items()}
+
+    def load_best(self) -> None:
+        """Put the best weights so far, by validation, into the model."""
+        self.model.load_state_dict(self.keeper.best["model"])
+
+    def stop(self) -> None:
+        """End the phase after this epoch."""
+        self.stopping = True
+
+    # -- the loop ----------------------------------------------------------------------------------
+    def run(self, splits: Splits, *, resume: bool = False) -> dict[str, Any]:
+        """``fit`` on train and validation, then evaluate on test; returns what ``result.json`` holds."""
+        self.fit(splits.train, splits.val, resume=resume)
+        return self.keeper.finish(splits.test)
+
+    def fit(self, train: Split | None = None, val: Split | None = None, *, resume: bool = False) -> Trainer:
+        """Train, and leave the weights that were best on validation in the model.
+
+        Args:
+            train: what to learn from.
+            val: what selects the weights; the test split has no place here.
+            resume: continue from ``run_dir``'s last checkpoint when there is one.
+
+        Raises:
+            ValueError: when data, model and settings do not fit together.
+            CheckpointError: when the checkpoint belongs to another model, method or data set.
+            Interrupted: after Ctrl-C, once a checkpoint is written.
+        """
+        if train is not None:
+            self.train_split = train
+        if val is not None:
+            self.val_split = val
+        check_data(self, self.train_split, training=True)
+        check_data(self, self.val_split)
+        with untouched_randomness() if self.is_trial else nullcontext():
+            run_phases(self, resume)
+        return self
+
+    # -- updates -----------------------------------------------------------------------------------
+    def update(self) -> None:
+        """Clip, move the parameters that have a gradient, forget the gradients."""
+        if self.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_([p for p in self.trainable() if p.grad is not None], self.clip_norm)
+        for observer in self.observers:
+            observer.before_update(self)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def log(self, values: Mapping[str, Tensor | float]) -> None:
+        """Average these over the epoch; tensors stay on their device until its end."""
+        for name, value in values.items():
+            total, count = self.totals.get(name, (torch.zeros((), device=self.device), 0))
+            value = value.detach() if isinstance(value, Tensor) else value
+            self.totals[name] = total + value, count + 1
+
+    def make_optimizer(self) -> None:
+        groups = [{"name": m, "params": self.model.parameters_of(m)} for m in self.model.modalities]
+        groups.append({"name": "shared", "params": [*self.model.shared_parameters(), *self.method.parameters()]})
+        for group in groups:
+            mine = {id(p) for p in self.method.parameters() if p.requires_grad} | self._own
+            group["params"] = [p for p in group["params"] if id(p) in mine]
+        self.optimizer = self.settings.build(group for group in groups if group["params"])
+        if self.settings.scale_free and self.method.edits_by_scale:
+            warnings.warn(
+                f"{type(self.method).__name__} scales gradients, and {type(self.settings).__name__} divides a constant "
+                "scale out again: only its changes from step to step act. Prefer SGD, or a method that sets "
+                "learning rates.",
+                stacklevel=4,
+            )
+
+    def _lr(self, index: int) -> float:
+        at = self.state.schedule_epoch + index / max(1, self.num_batches)
+        return self.settings.lr * self.schedule.factor(at, self.state.schedule_span)
+
+    def set_lr(self, index: int) -> None:
+        lr = self._lr(index)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * self.state.scales.get(group["name"], 1.0)
+
+    def select(self) -> None:
+        """Let the parameters of this phase train; everything else is in evaluation mode and without gradient."""
+        active = [m for m in self.model.select(self.phase.train) if m not in self.state.frozen]
+        self.model.train()
+        self.method.train()
+        for m in self.model.modalities:
+            for module in self.model.modules_of(m):
+                module.train(m in active)
+            for p in self.model.parameters_of(m):
+                p.requires_grad_(m in active and id(p) in self._own)
