@@ -77,7 +77,8 @@ class MultimodalModel(nn.Module):
             if len(rows) == len(x):
                 features[m] = self._encode(m, x)
             elif len(rows) == 0:
-                features[m] = torch.zeros(len(x), self.fusion.dims[m], device=x.device)
+                dtype = next((p.dtype for p in self.parameters()), None)
+                features[m] = torch.zeros(len(x), self.fusion.dims[m], device=x.device, dtype=dtype)
             else:
                 z = self._encode(m, x[rows])
                 features[m] = z.new_zeros(len(x), z.shape[1]).index_copy(0, rows, z)
