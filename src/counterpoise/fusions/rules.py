@@ -105,11 +105,11 @@ def fit_calibration(logits: Tensor, target: Tensor, present: Tensor | None = Non
             solver.zero_grad()
             value = loss()
             value.backward()
-            return float(value)
+            return value.item()
 
-        before = float(loss())
+        before = loss().item()
         solver.step(closure)
-        if not float(loss()) <= before:  # also when NaN
+        if not loss().item() <= before:  # also when NaN
             return plain
         temperature, weight = values()
         return temperature.detach(), weight.detach()
