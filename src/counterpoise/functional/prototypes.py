@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from counterpoise.functional.modulation import TINY
@@ -49,9 +50,11 @@ def class_sums(features: Tensor, target: Tensor, num_classes: int, rows: Tensor 
         num_classes: number of classes.
         rows: (batch,) bool, the samples that count; None for all.
     """
-    weight = features.new_ones(len(target)) if rows is None else rows.to(features.dtype)
-    sums = features.new_zeros(num_classes, features.shape[1]).index_add(0, target, features * weight.unsqueeze(1))
-    return sums, features.new_zeros(num_classes).index_add(0, target, weight)
+    # A matrix product and not index_add, whose sums on a GPU differ from run to run.
+    member = F.one_hot(target, num_classes).to(features.dtype)
+    if rows is not None:
+        member = member * rows.to(features.dtype).unsqueeze(1)
+    return member.T @ features, member.sum(0)
 
 
 def merge_prototypes(old: Tensor, seen: Tensor, sums: Tensor, counts: Tensor, momentum: float) -> tuple[Tensor, Tensor]:
