@@ -1,0 +1,65 @@
+"""One modality on its own: how good it gets when nothing competes with it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from counterpoise._checks import did_you_mean
+from counterpoise.method import Info, Method
+from counterpoise.types import Output, Phase
+
+if TYPE_CHECKING:
+    from counterpoise.engine import Step, Trainer
+    from counterpoise.model import MultimodalModel
+
+
+class Unimodal(Method):
+    r"""Train, and predict from, one modality m; no other is read.
+
+    .. math:: \min_{\theta_m} \tfrac1B \sum_i \mathrm{CE}(u_{im}, y_i)
+
+    with :math:`u_m` the logits the fusion reads off modality m alone. Samples without it are left out.
+
+    Args:
+        modality: name of the modality.
+    """
+
+    info = Info(
+        family="baseline",
+        summary="Trains one modality alone; the others are neither read nor changed.",
+        paper="None: the usual way",
+        url="",
+        forward="1/M",
+        backward="1/M",
+        modalities="M ≥ 1",
+    )
+    min_modalities = 1
+
+    def __init__(self, modality: str):
+        super().__init__()
+        self.modality = modality
+
+    @property
+    def label(self) -> str:
+        return f"Unimodal({self.modality})"
+
+    def setup(self, trainer: Trainer) -> None:
+        if self.modality not in trainer.model.modalities:
+            raise ValueError(did_you_mean("modality", self.modality, trainer.model.modalities))
+
+    def phase(self, index: int, trainer: Trainer) -> Phase | None:
+        return Phase(trainer.epochs, train=(self.modality,), name=self.modality) if index == 0 else None
+
+    def reads(self, modalities: tuple[str, ...]) -> tuple[str, ...]:
+        return (self.modality,)
+
+    def forward(self, step: Step) -> Output:
+        return step.forward(only=(self.modality,))
+
+    def loss(self, output: Output, step: Step) -> Tensor:
+        return step.unimodal_loss(output, self.modality)
+
+    def predict(self, output: Output, model: MultimodalModel) -> Tensor:
+        return output.unimodal[self.modality]
