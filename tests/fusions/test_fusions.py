@@ -223,11 +223,8 @@ def test_the_default_late_head_is_the_one_of_the_paper():
     fusion = Late({"a": 512, "b": 512}, 6)
     head = fusion.head_of("a")
     assert [type(layer) for layer in head] == [nn.Linear, nn.ReLU, nn.Linear, nn.Linear]
-    assert [(x.in_features, x.out_features) for x in head if isinstance(x, nn.Linear)] == [
-        (512, 256),
-        (256, 64),
-        (64, 6),
-    ]
+    shapes = [(x.in_features, x.out_features) for x in head if isinstance(x, nn.Linear)]
+    assert shapes == [(512, 256), (256, 64), (64, 6)]
     assert sum(p.numel() for p in head.parameters()) == 148_166  # measured on the released model
     torch.testing.assert_close(fusion({m: torch.ones(1, 512) for m in "ab"})[0].exp().sum(), torch.tensor(1.0))
 

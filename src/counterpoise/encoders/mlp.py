@@ -27,7 +27,7 @@ class MLP(nn.Module):
         self.hidden = tuple(int(number("hidden", h, low=1)) for h in hidden)
         self.norm = norm
         widths = [in_dim, *self.hidden, dim]
-        layers: list[nn.Module] = [BatchNorm1d(in_dim, affine=False)] if norm else []
+        layers: list[nn.Module] = [BatchNorm1d(in_dim, eps=1e-8, affine=False)] if norm else []
         for n_in, n_out in pairwise(widths):
             layers += [nn.Linear(n_in, n_out), nn.ReLU()]
         self.layers = nn.Sequential(*layers)

@@ -19,7 +19,7 @@ class _Sequence(nn.Module):
         super().__init__()
         self.in_dim, self.dim = int(number("in_dim", in_dim, low=1)), int(number("dim", dim, low=1))
         self.norm = norm
-        self.standardise = BatchNorm1d(in_dim, affine=False) if norm else nn.Identity()
+        self.standardise = BatchNorm1d(in_dim, eps=1e-8, affine=False) if norm else nn.Identity()
 
     def prepare(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Steps (batch, T, in_dim), zero where padded, and where they are not padded (batch, T)."""
