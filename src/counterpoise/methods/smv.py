@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from counterpoise._checks import choice, number
-from counterpoise.data.split import Split
 from counterpoise.functional.shapley import coalitions
 from counterpoise.functional.valuation import smv_copies, smv_draws, smv_gaps, smv_values, training_list
 from counterpoise.method import Info, Method
 
 if TYPE_CHECKING:
+    from counterpoise.data.split import Split
     from counterpoise.engine import Trainer
 
 

@@ -1,0 +1,162 @@
+"""The dependency rule, read off the sources: who may import whom, what stays lazy, how long a file may be."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import counterpoise
+
+SOURCE = Path(counterpoise.__file__).parent
+HEAVY = ("torchvision", "transformers", "timm", "matplotlib", "sklearn", "av", "soundfile", "soxr")
+
+# Part -> the parts it may import, in functions too. "types" and "_checks" are open to all.
+PARTS = {
+    "_checks": (),
+    "types": (),
+    "functional": (),
+    "fusions": ("functional",),
+    "encoders": ("functional",),
+    "model": ("functional", "fusions", "encoders"),
+    "build": ("functional", "fusions", "encoders", "model"),
+    "metrics": ("functional",),
+    "data": ("functional",),
+    "method": ("functional", "fusions", "encoders", "model"),
+    "methods": ("functional", "fusions", "encoders", "model", "build", "metrics", "data", "method"),
+    "engine": ("functional", "fusions", "encoders", "model", "build", "metrics", "data", "method"),
+    "analysis": ("functional", "fusions", "encoders", "model", "build", "metrics", "data"),
+    "report": ("metrics", "analysis", "benchmark"),
+}
+SEE_EVERYTHING = ("__init__", "__main__", "cli", "benchmark", "testing")
+
+
+class Import(NamedTuple):
+    name: str  # dotted, absolute
+    lazy: bool  # inside a function
+    typing: bool  # under TYPE_CHECKING
+
+
+def imports(source: str, module: tuple[str, ...]) -> Iterator[Import]:
+    """Every import of a module; ``from a import b`` counts as ``a.b``."""
+
+    def walk(node: ast.AST, lazy: bool, typing: bool) -> Iterator[Import]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Import):
+                yield from (Import(alias.name, lazy, typing) for alias in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                base = [*module[: -child.level], *filter(None, [child.module])] if child.level else [child.module]
+                yield from (Import(".".join([*base, alias.name]), lazy, typing) for alias in child.names)
+            elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
+                for part in child.body:
+                    yield from walk(ast.Module([part], []), lazy, True)
+                for part in child.orelse:
+                    yield from walk(ast.Module([part], []), lazy, typing)
+            else:
+                inside = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+                yield from walk(child, lazy or inside, typing)
+
+    yield from walk(ast.parse(source), False, False)
+
+
+def modules() -> dict[tuple[str, ...], Path]:
+    """Dotted name, with ``__init__`` spelt out, -> file."""
+    files = sorted(SOURCE.rglob("*.py"))
+    return {("counterpoise", *file.relative_to(SOURCE).with_suffix("").parts): file for file in files}
+
+
+MODULES = modules()
+
+
+def broken(module: tuple[str, ...], source: str) -> list[str]:
+    """What a module imports and must not."""
+    part = module[1]
+    found = []
+    for name, lazy, typing in imports(source, module):
+        root, *rest = name.split(".")
+        if root == "lightning_fabric" and part != "engine":
+            found.append(f"{name}: only the engine talks to Lightning Fabric")
+        if root in HEAVY and not lazy and not typing:
+            found.append(f"{name}: import it in the function that needs it")
+        if root != "counterpoise" or typing or part in SEE_EVERYTHING:
+            continue
+        target = rest[0] if rest else "__init__"
+        if target not in (part, "types", "_checks", *PARTS[part]):
+            found.append(f"{name}: {part} must not see {target}")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "expected"),
+    [
+        ("methods.x", "from counterpoise.engine import Step", ["counterpoise.engine.Step"]),
+        ("methods.x", "def f():\n  import counterpoise.engine.step", ["counterpoise.engine.step"]),
+        ("methods.x", "if TYPE_CHECKING:\n  from counterpoise.engine import Step", []),
+        ("methods.x", "if TYPE_CHECKING:\n  pass\nelse:\n  from ..engine import Step", ["counterpoise.engine.Step"]),
+        ("methods.x", "from ..engine.step import Step", ["counterpoise.engine.step.Step"]),
+        ("methods.x", "from ..method import Method\nfrom . import y", []),
+        ("methods.__init__", "from .x import X\nfrom .. import engine", ["counterpoise.engine"]),
+        ("data.x", "from counterpoise import Trainer", ["counterpoise.Trainer"]),
+        ("types", "from counterpoise.model import Model", ["counterpoise.model.Model"]),
+        ("report.x", "class A:\n  from counterpoise.methods import X", ["counterpoise.methods.X"]),
+        ("engine.x", "from counterpoise.methods import X", ["counterpoise.methods.X"]),
+        ("engine.x", "import lightning_fabric", []),
+        (
+            "cli.x",
+            "from counterpoise.methods import X\nfrom lightning_fabric import Fabric",
+            ["lightning_fabric.Fabric"],
+        ),
+        ("cli.x", "try:\n  import timm.models\nexcept ImportError:\n  pass", ["timm.models"]),
+        ("data.x", "def f():\n  import av", []),
+    ],
+)
+def test_the_rule_sees(module, source, expected):
+    found = broken(("counterpoise", *module.split(".")), source)
+    assert [line.split(":")[0] for line in found] == expected
+
+
+@pytest.mark.parametrize("module", MODULES, ids=".".join)
+def test_dependency_rule(module):
+    assert module[1] in PARTS or module[1] in SEE_EVERYTHING, "a new part: say in PARTS what it may import"
+    assert broken(module, MODULES[module].read_text()) == []
+
+
+@pytest.mark.parametrize("module", MODULES, ids=".".join)
+def test_no_file_is_too_long(module):
+    assert len(MODULES[module].read_text().splitlines()) <= 400
+
+
+def python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", ["counterpoise", "counterpoise.cli"])
+def test_importing_it_stays_light(name):
+    code = f"import sys, {name}; print(*(m for m in {HEAVY} if m in sys.modules))"
+    assert python(code).split() == []
+
+
+def test_every_module_imports_on_its_own():
+    # Importing a module imports its package first, so there are as many ways in as parts. Forgetting everything
+    # before each finds the cycles that only another order of imports would hide.
+    names = [".".join(m[:-1] if m[-1] == "__init__" else m) for m in MODULES if m[-1] != "__main__"]
+    ways_in = {name: [n for n in names if n.startswith(f"{name}.")] for name in names if name.count(".") <= 1}
+    code = f"""
+import importlib, sys
+def attempt(name):
+    try:
+        importlib.import_module(name)
+    except Exception as error:
+        print(f"{{name}}: {{type(error).__name__}}: {{error}}")
+for way, inside in {ways_in}.items():
+    for loaded in [m for m in sys.modules if m.split(".")[0] == "counterpoise"]:
+        del sys.modules[loaded]
+    for name in [way, *inside]:
+        attempt(name)
+"""
+    assert python(code).splitlines() == []
