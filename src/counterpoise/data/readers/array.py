@@ -46,18 +46,20 @@ class Array(Reader):
     def load(self, cell: str) -> Tensor:
         import numpy as np
 
+        content = read_bytes(cell)
+        if not content.startswith((b"\x93NUMPY", b"PK")):
+            raise ReadError(cell, "is no NumPy file" + self._hint(cell))
         try:
-            stored = np.load(io.BytesIO(read_bytes(cell)), allow_pickle=False)
+            array = np.load(io.BytesIO(content), allow_pickle=False)
+            if isinstance(array, np.lib.npyio.NpzFile):
+                with array as stored:
+                    array = stored[self._name(cell, stored.files)]
+        except ReadError:
+            raise
         except ValueError as error:
-            reason = "holds Python objects, which are never unpickled" if "bject" in str(error) else "is no NumPy file"
-            if "reshape" in str(error):
-                reason = "is truncated"
-            raise ReadError(cell, reason + self._hint(cell)) from error
-        if isinstance(stored, np.lib.npyio.NpzFile):
-            with stored:
-                array = stored[self._name(cell, stored.files)]
-        else:
-            array = stored
+            if "Object arrays" in str(error):
+                raise ReadError(cell, "holds Python objects, which are never unpickled") from error
+            raise ReadError(cell, f"is truncated or damaged ({error})") from error
         if array.dtype.kind not in "fiub":
             raise ReadError(cell, f"holds {array.dtype}, not real numbers")
         if array.ndim == 0 or array.size == 0:

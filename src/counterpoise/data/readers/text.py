@@ -67,6 +67,11 @@ class Text(Reader):
         """The number that fills short texts: 0 for ``words`` and BERT, else what the tokeniser says."""
         return 0 if self.tokenizer == "words" else _pretrained(self.tokenizer).pad_token_id
 
+    def decode(self, cell: str) -> Tensor:
+        if self.tokenizer != "words":
+            _pretrained(self.tokenizer)  # here, because a missing tokeniser is not the fault of a cell
+        return super().decode(cell)
+
     def load(self, cell: str) -> Tensor:
         words = self._cleaned(cell)
         if self.tokenizer == "words":

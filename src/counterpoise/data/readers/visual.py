@@ -108,6 +108,8 @@ class Visual(Reader):
             picture = Pillow.fromarray((np.asarray(picture) >> 8).astype("uint8"))
         elif picture.mode in ("I", "F"):
             raise ReadError(path, "has 32 bits per pixel; store it as .npy and read it with `array`")
+        if picture.mode == "P":  # palettes may carry transparency, which only RGBA can take over
+            picture = picture.convert("RGBA")
         picture = picture.convert(mode)
         if self.bound is not None and (least := min(picture.size)) > self.bound:
             width, height = (max(1, round(side * self.bound / least)) for side in picture.size)
