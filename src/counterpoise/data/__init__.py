@@ -1,6 +1,31 @@
 """Data: tables of files, arrays in memory, the embedded digits, and the checker."""
 
-from .arrays import ArraySplit, from_arrays
-from .split import Split, Splits
+from counterpoise.data.arrays import ArraySplit, from_arrays
+from counterpoise.data.check import Report, check, show
+from counterpoise.data.digits import digits, write_digits
+from counterpoise.data.readers import READERS, Array, Audio, Frames, Image, Reader, ReadError, Text, Video
+from counterpoise.data.split import Split, Splits
+from counterpoise.data.table import Table, TableSplit
 
-__all__ = ["ArraySplit", "Split", "Splits", "from_arrays"]
+__all__ = [
+    "READERS",
+    "Array",
+    "ArraySplit",
+    "Audio",
+    "Frames",
+    "Image",
+    "ReadError",
+    "Reader",
+    "Report",
+    "Split",
+    "Splits",
+    "Table",
+    "TableSplit",
+    "Text",
+    "Video",
+    "check",
+    "digits",
+    "from_arrays",
+    "show",
+    "write_digits",
+]

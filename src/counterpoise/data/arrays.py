@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from counterpoise._checks import number, per_modality
+
 from .labels import at_least_two, encode, parts
 from .split import Split, Splits, digest, lacking
 from .splitting import holdout

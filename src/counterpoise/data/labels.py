@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,13 @@ def is_whole(name: str) -> bool:
     return re.fullmatch(r"[+-]?\d+", name) is not None
 
 
-def encode(labels: Any, classes: Sequence[str] | None = None, *, name: str = "y") -> tuple[np.ndarray, tuple[str, ...]]:
+def encode(
+    labels: Any,
+    classes: Sequence[str] | None = None,
+    *,
+    name: str = "y",
+    place: Callable[[int], str] = "sample {}".format,
+) -> tuple[np.ndarray, tuple[str, ...]]:
     """Labels to class numbers.
 
     Without ``classes`` the classes are the distinct labels: integers in numeric order, strings in
@@ -35,6 +41,7 @@ def encode(labels: Any, classes: Sequence[str] | None = None, *, name: str = "y"
         labels: (n,) integers, booleans or strings.
         classes: class names in order, when they are known (a trained model's).
         name: what to call the labels in messages.
+        place: how messages name a position.
 
     Returns:
         (n,) int64 class numbers, and the class names.
@@ -63,9 +70,9 @@ def encode(labels: Any, classes: Sequence[str] | None = None, *, name: str = "y"
     if classes is None:
         key = (lambda i: int(distinct[i])) if values.dtype.kind in "iu" else (lambda i: natural(texts[i]))
         order = np.array(sorted(range(len(texts)), key=key), np.int64)
-        place = np.empty_like(order)
-        place[order] = np.arange(len(order))
-        return place[number], tuple(texts[i] for i in order)
+        rank = np.empty_like(order)
+        rank[order] = np.arange(len(order))
+        return rank[number], tuple(texts[i] for i in order)
     known = tuple(str(c) for c in classes)
     if len(set(known)) != len(known):
         raise ValueError(f"classes must be distinct; got {list(known)}.")
@@ -73,15 +80,14 @@ def encode(labels: Any, classes: Sequence[str] | None = None, *, name: str = "y"
         outside = [v for v in distinct.tolist() if not 0 <= v < len(known)]
         if outside:
             raise ValueError(
-                f"{name}: label {outside[0]} (sample {int(np.flatnonzero(values == outside[0])[0])}) is out of range "
+                f"{name}: label {outside[0]} ({place(int(np.argmax(values == outside[0])))}) is out of range "
                 f"for {len(known)} classes; class numbers are 0..{len(known) - 1}."
             )
         return values.astype(np.int64), known
     where = {c: i for i, c in enumerate(known)}
     for text, value in zip(texts, distinct, strict=True):
         if text not in where:
-            row = int(np.flatnonzero(values == value)[0])
-            raise ValueError(f"{name}: sample {row}: " + did_you_mean("class", text, known))
+            raise ValueError(f"{name}: {place(int(np.argmax(values == value)))}: " + did_you_mean("class", text, known))
     return np.array([where[t] for t in texts], np.int64)[number], known
 
 

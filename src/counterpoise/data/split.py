@@ -57,8 +57,7 @@ class _Subset(Split):
     def __init__(self, whole: Split, indices: Tensor):
         self.whole, self.indices = whole, indices
         self.modalities, self.classes = whole.modalities, whole.classes
-        names: Sequence[str] = [whole.ids[i] for i in indices.tolist()]
-        self.ids = names
+        self.ids = [whole.ids[int(i)] for i in indices]
         self.target = whole.target[indices]
         self.present = lacking(whole.present, indices)
 

@@ -1,0 +1,367 @@
+"""Any data as a table: one row per sample, one column per modality."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from counterpoise._checks import choice
+
+from .arrays import complete, shares
+from .cache import DecodeCache
+from .columns import Columns, Names
+from .labels import PARTS, at_least_two, encode, is_whole, parts
+from .readers import READERS, Reader, ReadError, guess
+from .split import Split, Splits, digest, lacking, positions
+
+
+class Flaw(NamedTuple):
+    """Something wrong with a table: which row (from 0, None for the whole table) and what."""
+
+    row: int | None
+    text: str
+
+
+class Table:
+    """A data set written as a CSV, TSV or Parquet file.
+
+    =====  =======  =====  ============  =================
+    id     label    split  audio         text
+    =====  =======  =====  ============  =================
+    s1     happy    train  wav/s1.wav    what a nice day
+    s2     angry    test   wav/s2.wav
+    =====  =======  =====  ============  =================
+
+    A cell holds a path (relative to the table's folder) or a text, whichever the modality's reader
+    takes. An empty cell means that the sample lacks the modality. Rows are counted from 1 in messages.
+
+    Args:
+        path: the file.
+        modalities: column -> reader, or the name of a reader with its default settings. None takes every
+            column that is not named below, with a reader guessed from its cells; ``describe()`` tells which.
+        root: folder that paths are relative to; the table's own folder when None.
+        label: column of class names or numbers. May be missing where only predictions are asked for.
+        id: column of sample names; row numbers when there is none.
+        split: column of "train", "val", "test". Without it (or without "val" in it) shares are split
+            off by ``seed``, every class in proportion.
+        group: column of names (speakers, say) that no split made here may separate.
+        val: share for validation, where the table names none.
+        test: share for the test, where there is no ``split`` column; 0 for none.
+        classes: class names in order; the sorted distinct labels when None.
+        seed: which random split.
+        cache: folder to keep decoded files in; None decodes every time.
+
+    Raises:
+        FileNotFoundError: no such table.
+        ValueError: not a table, no rows, a column that is not there, an unknown reader.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        modalities: Mapping[str, Reader | str] | None = None,
+        *,
+        root: str | Path | None = None,
+        label: str = "label",
+        id: str = "id",
+        split: str = "split",
+        group: str = "group",
+        val: float = 0.15,
+        test: float = 0.0,
+        classes: Sequence[str] | None = None,
+        seed: int = 0,
+        cache: str | Path | None = None,
+    ):
+        self.path, self.modalities, self.root = path, modalities, root
+        self.label, self.id, self.split, self.group = label, id, split, group
+        self.val, self.test, self.classes, self.seed, self.cache = val, test, classes, seed, cache
+        self.columns = Columns(path)
+        self.folder = Path(root).expanduser() if root is not None else self.columns.path.parent
+        if not self.folder.is_dir():
+            raise FileNotFoundError(f"root must be a folder; there is no {self.folder}.")
+        roles = {"label": label, "id": id, "split": split, "group": group}
+        for role in ("id", "split", "group"):  # a name the user chose must exist; the default ones are optional
+            if roles[role] != role:
+                self.columns.require(roles[role])
+        self.ignored: tuple[str, ...] = ()
+        self.readers = self._guessed(set(roles.values())) if modalities is None else self._stated(modalities)
+        self.columns.keep([*self.readers, *(c for c in roles.values() if c in self.columns and c not in self.readers)])
+        self.caches = {
+            m: DecodeCache(Path(cache).expanduser(), reader)
+            for m, reader in self.readers.items()
+            if cache is not None and reader.reads_files
+        }
+
+        self._bind()
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+    def _bind(self) -> None:
+        """Let readers learn from one file what they cannot know: the shape of an array, say."""
+        for m, reader in self.readers.items():
+            if reader.shape is not None:
+                continue
+            for row in self.columns.filled(m).nonzero().flatten()[:5].tolist():
+                try:
+                    reader.bind(self.source(row, m) or "")
+                    break
+                except ReadError:  # a bad file is reported where it is read or checked
+                    continue
+
+    def _stated(self, modalities: Mapping[str, Reader | str]) -> dict[str, Reader]:
+        if not modalities:
+            raise ValueError("modalities must name at least one column; leave it out to use every column.")
+        return {
+            self.columns.require(m): READERS[choice("reader", r, READERS)]() if isinstance(r, str) else r
+            for m, r in modalities.items()
+        }
+
+    def _guessed(self, taken: set[str]) -> dict[str, Reader]:
+        found: dict[str, Reader] = {}
+        for name in self.columns.names:
+            if name in taken:
+                continue
+            cells = [c for c in self.columns.cells(name, 1000) if c is not None]
+            if not cells or all(_is_number(c) for c in cells):
+                self.ignored += (name,)
+            else:
+                found[name] = READERS[guess(cells[:20], self.folder)]()
+        if not found:
+            columns = ", ".join(self.columns.names)
+            raise ValueError(f"{self.path} has no column that could be a modality; its columns are {columns}.")
+        return found
+
+    def place(self, row: int) -> str:
+        """How messages name a row."""
+        name = self.columns.cell(self.id, row) if self.id in self.columns else None
+        return f"{self.columns.path}, row {row + 1}" + (f" (id {name!r})" if name else "")
+
+    def source(self, row: int, modality: str) -> str | None:
+        """What the reader of ``modality`` is given for this row: a full path or a text; None when absent."""
+        cell = self.columns.cell(modality, row)
+        return str(self.folder / cell) if cell is not None and self.readers[modality].reads_files else cell
+
+    @cached_property
+    def present(self) -> dict[str, Tensor] | None:
+        """Modality -> (rows,) bool, for modalities that some row lacks."""
+        return lacking({m: self.columns.filled(m) for m in self.readers})
+
+    @cached_property
+    def labels(self) -> tuple[Tensor, tuple[str, ...]]:
+        """(rows,) class numbers, -1 where there is no label, and the class names."""
+        target = torch.full((len(self),), -1, dtype=torch.int64)
+        if self.label not in self.columns:
+            return target, tuple(self.classes or ())
+        cells = self.columns.cells(self.label)
+        rows = np.flatnonzero([c is not None for c in cells])
+        values = np.array([c for c in cells if c is not None], dtype=str)
+        if len(values) and all(is_whole(v) and str(int(v)) == v for v in np.unique(values).tolist()):
+            values = values.astype(np.int64)
+        number, names = encode(values, self.classes, name=f"column {self.label!r}", place=lambda i: self.place(rows[i]))
+        target[torch.from_numpy(rows)] = torch.from_numpy(number)
+        return target, names
+
+    def flaws(self) -> Iterator[Flaw]:
+        """What makes training on this table impossible, without opening any file."""
+        if self.label not in self.columns:
+            try:
+                self.columns.require(self.label)
+            except ValueError as error:
+                yield Flaw(None, str(error))
+            return
+        try:
+            target, names = self.labels
+            at_least_two(names, f"{self.path}: column {self.label!r}")
+            yield from (Flaw(r, f"has no {self.label}") for r in (target < 0).nonzero().flatten().tolist())
+        except ValueError as error:
+            yield Flaw(None, str(error))
+        if self.id in self.columns:
+            yield from self._repeated_ids()
+        if self.split in self.columns:
+            cells = self.columns.cells(self.split)
+            wrong = {str(c): _unknown_split(c) for c in set(cells) if c not in PARTS}
+            yield from (Flaw(r, wrong[str(c)]) for r, c in enumerate(cells) if str(c) in wrong)
+            if "train" not in cells:
+                yield Flaw(None, f"{self.path}: column {self.split!r} puts no row in 'train'")
+        if self.group in self.columns:
+            empty = (~self.columns.filled(self.group)).nonzero().flatten().tolist()
+            yield from (Flaw(r, f"has no {self.group}") for r in empty)
+        if self.present is not None and len(self.present) == len(self.readers):
+            nothing = ~torch.stack(list(self.present.values())).any(0)
+            yield from (Flaw(r, "lacks every modality") for r in nothing.nonzero().flatten().tolist())
+
+    def _repeated_ids(self) -> Iterator[Flaw]:
+        seen: dict[str | None, int] = {}
+        for row, name in enumerate(self.columns.cells(self.id)):
+            if name is None:
+                yield Flaw(row, "has an empty id")
+            elif name in seen:
+                yield Flaw(row, f"has the id of row {seen[name] + 1}")
+            else:
+                seen[name] = row
+
+    def _sound(self) -> None:
+        flaws = list(self.flaws())
+        if flaws:
+            lines = [f.text if f.row is None else f"{self.place(f.row)} {f.text}" for f in flaws[:5]]
+            more = (
+                f"\n... and {len(flaws) - 5} more; `counterpoise data check` lists them all" if len(flaws) > 5 else ""
+            )
+            raise ValueError("\n".join(lines) + more)
+
+    def rows(self) -> dict[str, np.ndarray]:
+        """Part name -> row numbers, as training uses them; deterministic by ``seed``."""
+        self._sound()
+        target = self.labels[0].numpy()
+        group = np.array(self.columns.cells(self.group), dtype=str) if self.group in self.columns else None
+        if self.split not in self.columns:
+            return shares(target, self.val, self.test, self.seed, group)
+        return complete(parts(self.columns.cells(self.split), len(self)), target, self.val, self.seed, group)
+
+    def splits(self) -> Splits:
+        """The parts to train and evaluate on; ValueError listing what makes that impossible."""
+        made = {name: TableSplit(self, torch.from_numpy(rows)) for name, rows in self.rows().items()}
+        return Splits(made["train"], made["val"], made.get("test"))
+
+    def samples(self, part: str | None = None, *, labelled: bool = False) -> TableSplit:
+        """Every row, or the rows of one part, to predict or evaluate.
+
+        Args:
+            part: "train", "val" or "test"; None for every row, whatever the ``split`` column says.
+            labelled: refuse rows without a label. Otherwise their target is -1.
+        """
+        if part is None:
+            missing = (self.labels[0] < 0).nonzero().flatten().tolist()
+            if labelled and self.label not in self.columns:
+                self.columns.require(self.label)
+            if labelled and missing:
+                raise ValueError(f"{self.place(missing[0])} has no {self.label} ({len(missing)} rows in all).")
+            return TableSplit(self, torch.arange(len(self)))
+        rows = self.rows()
+        if choice("part", part, PARTS) not in rows:
+            raise ValueError(f"{self.path} has no rows for {part!r}.")
+        return TableSplit(self, torch.from_numpy(rows[part]))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of the cells in use and of how they are read; the files' bytes are not part of it."""
+        state = hashlib.blake2b(digest_size=16)
+        for name in (*self.readers, *(c for c in (self.label, self.id) if c in self.columns)):
+            reader = self.readers.get(name)
+            state.update(f"{name} {reader.fingerprint() if reader else ''}\0".encode())
+            for block in self.columns.blocks(name):
+                state.update(repr(block).encode())
+        return state.hexdigest()
+
+    def describe(self) -> str:
+        """Which columns are read how, in a few lines of text."""
+        how = "guessed" if self.modalities is None else "stated"
+        lines = [f"{self.columns.path}: {len(self)} rows, paths relative to {self.folder.resolve()}"]
+        for m, reader in self.readers.items():
+            absent = 0 if self.present is None or m not in self.present else int((~self.present[m]).sum())
+            name = next((n for n, c in READERS.items() if type(reader) is c), type(reader).__name__)
+            lines.append(f"  {m}: reader {name} ({how})" + (f", absent in {absent} rows" if absent else ""))
+        for role in ("label", "id", "split", "group"):
+            column = getattr(self, role)
+            lines.append(f"  {role}: " + (f"column {column!r}" if column in self.columns else "no such column"))
+        if self.ignored:
+            lines.append(f"  not used (empty or numbers only): {', '.join(self.ignored)}")
+        return "\n".join(lines)
+
+
+class TableSplit(Split):
+    """Some rows of a table, read from their files when a batch asks for them.
+
+    Args:
+        table: whose rows.
+        rows: (n,) row numbers, from 0.
+    """
+
+    def __init__(self, table: Table, rows: Tensor):
+        self.table, self.rows = table, rows
+        target, self.classes = table.labels
+        self.modalities = tuple(table.readers)
+        self.target = target[rows]
+        self.ids = Names(table.columns, table.id if table.id in table.columns else None, rows)
+        self.present = lacking(table.present, rows)
+
+    def subset(self, indices: Sequence[int] | Tensor) -> TableSplit:
+        return TableSplit(self.table, self.rows[positions(indices, len(self))])
+
+    def fingerprint(self) -> str:
+        return digest(self.table.fingerprint, *self.classes, self.rows)
+
+    def batch(self, indices: Sequence[int], modality: str, seed: int | None) -> Tensor:
+        rows = self.rows[torch.as_tensor(indices, dtype=torch.int64)].tolist()
+        read = [self._read(row, modality, seed) for row in rows]
+        # Seldom empty: the engine's loader asks for present samples only.
+        empty = next((torch.zeros_like(x) for x in read if x is not None), None)
+        empty = self._empty(modality) if empty is None else empty
+        whole = [empty if x is None else x for x in read]
+        for row, x in zip(rows, whole, strict=True):
+            if x.shape != empty.shape:
+                raise ReadError(
+                    f"{self.table.place(row)}, column {modality!r}",
+                    f"has shape {tuple(x.shape)}, others of the batch have {tuple(empty.shape)}",
+                )
+        return torch.stack(whole)
+
+    def _read(self, row: int, modality: str, seed: int | None) -> Tensor | None:
+        table = self.table
+        source, reader = table.source(row, modality), table.readers[modality]
+        if source is None:
+            return None
+        generator = None if seed is None else torch.Generator().manual_seed(_seed(seed, row, modality))
+        try:
+            cache = table.caches.get(modality)
+            decoded = reader.decode(source) if cache is None else cache.decode(source)
+            x = reader.transform(decoded, generator)
+            if x.is_floating_point() and not bool(x.isfinite().all()):
+                raise ReadError(source, "holds NaN or infinity")
+        except ReadError as error:
+            what = f": {source}" if reader.reads_files else ""
+            raise ReadError(f"{table.place(row)}, column {modality!r}{what}", error.reason) from error
+        return x
+
+    def _empty(self, modality: str) -> Tensor:
+        """What stands for a sample that lacks the modality."""
+        reader = self.table.readers[modality]
+        if reader.shape is not None:
+            return torch.zeros(reader.shape, dtype=reader.dtype)
+        rows = self.table.columns.filled(modality).nonzero().flatten()
+        if not len(rows):
+            raise ReadError(f"{self.table.columns.path}, column {modality!r}", "every cell is empty")
+        x = self._read(int(rows[0]), modality, None)
+        assert x is not None
+        return torch.zeros_like(x)
+
+
+def _seed(seed: int, row: int, modality: str) -> int:
+    key = hashlib.blake2b(f"{seed} {row} {modality}".encode(), digest_size=8)
+    return int.from_bytes(key.digest(), "little") >> 1
+
+
+def _unknown_split(cell: str | None) -> str:
+    if cell is None:
+        return "has no split"
+    try:
+        choice("split", cell, PARTS)
+    except ValueError as error:
+        return f"is in no part: {error}"
+    return ""
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
