@@ -208,7 +208,9 @@ def test_concat_is_linear_on_the_concatenation_down_to_the_random_draws():
 def test_concat_without_a_modality_is_linear_on_zeros():
     fusion, z = build("Concat"), draw()
     padded = {**z, "b": torch.zeros_like(z["b"])}
-    torch.testing.assert_close(fusion({"a": z["a"], "c": z["c"]})[0], fusion(padded)[0])
+    logits, unimodal = fusion({"a": z["a"], "c": z["c"]})
+    torch.testing.assert_close(logits, fusion(padded)[0])
+    assert torch.equal(unimodal["a"], fusion(z)[1]["a"])
 
 
 def test_sum_adds_linear_heads():
