@@ -160,6 +160,21 @@ def test_parquet_gives_the_same_as_csv(folder):
     assert one.fingerprint() == two.fingerprint()
 
 
+def test_parquet_columns_that_are_no_text(folder):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    texts = pa.array(["a b", "c", "d", "e f"]).dictionary_encode()
+    columns = {"label": pa.array([True, False, True, False]), "words": texts, "age": pa.array([1.5, 2.0, 3.0, 4.0])}
+    parquet.write_table(pa.table(columns), folder / "t.parquet")
+    table = Table(folder / "t.parquet")
+    assert set(table.readers) == {"words"}
+    assert table.ignored == ("age",)
+    assert table.splits().classes == ("false", "true")
+    with pytest.raises(ValueError, match="column 'age' must hold text or integers; it holds double"):
+        Table(folder / "t.parquet", {"age": "text"})
+
+
 def test_fingerprint_follows_cells_readers_and_rows(folder):
     def make(path="table.csv", **modalities):
         return Table(folder / path, modalities or {"sound": AUDIO}).splits().train.fingerprint()

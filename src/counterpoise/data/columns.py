@@ -52,6 +52,10 @@ class Columns:
     def __contains__(self, name: str) -> bool:
         return name in self._data
 
+    def textual(self, name: str) -> bool:
+        """Whether a column can be read as text: not floats, lists or bytes, which Parquet may hold."""
+        return _fits(self._data[name].type)
+
     def require(self, name: str) -> str:
         """``name`` when there is such a column; ValueError naming the nearest otherwise."""
         if name not in self._data:
@@ -126,10 +130,18 @@ def _text(column: Any, path: Path, name: str) -> Any:
     pc: Any = compute  # its functions are made at import, unseen by type checkers
     if isinstance(column, pa.Array):  # done already
         return column
-    if not (pa.types.is_large_string(column.type) or pa.types.is_string(column.type)):
-        if pa.types.is_nested(column.type) or pa.types.is_floating(column.type) or pa.types.is_binary(column.type):
-            raise ValueError(f"{path}: column {name!r} must hold text or integers; it holds {column.type}.")
+    if not _fits(column.type):
+        raise ValueError(f"{path}: column {name!r} must hold text or integers; it holds {column.type}.")
+    if not pa.types.is_large_string(column.type):
         column = column.cast(pa.string())
     column = pc.utf8_trim_whitespace(column.cast(pa.large_string()))
     column = pc.if_else(pc.equal(column, ""), None, column)
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def _fits(kind: Any) -> bool:
+    from pyarrow import types
+
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    return types.is_string(kind) or types.is_large_string(kind) or types.is_integer(kind) or types.is_boolean(kind)

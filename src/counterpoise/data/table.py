@@ -129,7 +129,8 @@ class Table:
         for name in self.columns.names:
             if name in taken:
                 continue
-            cells = [c for c in self.columns.cells(name, 1000) if c is not None]
+            textual = self.columns.textual(name)
+            cells = [c for c in self.columns.cells(name, 1000) if c is not None] if textual else []
             if not cells or all(_is_number(c) for c in cells):
                 self.ignored += (name,)
             else:
