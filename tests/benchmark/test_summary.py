@@ -83,7 +83,7 @@ def test_fewer_seeds_than_asked_is_said_and_not_ranked() -> None:
     cell = summary.rows["IGM"]["fused/accuracy"]
     assert not cell.complete
     assert cell.rank is None
-    assert "99.0 ± 0.0 n=3/5" in summary.to_markdown()
+    assert "99.0 ± 0.0<br>n=3/5" in summary.to_markdown()
     assert "only a of b seeds" in summary.to_markdown()
     asked = summarize(records(), seeds=7)
     assert "n=5/7" in asked.to_markdown()

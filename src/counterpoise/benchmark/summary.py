@@ -97,7 +97,7 @@ class Summary:
 
     def to_markdown(self) -> str:
         """A Markdown table: best bold, second underlined, notes below it."""
-        header = ["method", *(column_title(column, self.split) for column in self.columns)]
+        header = ["method", *(column_title(column) for column in self.columns)]
         lines = ["| " + " | ".join(_md(h) for h in header) + " |", "|---" + "|---:" * len(self.columns) + "|"]
         for label, cells in self.rows.items():
             texts = [_md(label)]
@@ -105,8 +105,8 @@ class Summary:
                 text = cell_text(column, cells.get(column))
                 cell = cells.get(column)
                 marks = {1: ("**", "**"), 2: ("<u>", "</u>")}.get((cell.rank if cell else None) or 0, ("", ""))
-                difference = difference_text(column, cell)
-                texts.append(marks[0] + text + marks[1] + (f"<br>{difference}" if difference else ""))
+                below = small_print(column, cell)
+                texts.append(marks[0] + text + marks[1] + (f"<br>{below}" if below else ""))
             lines.append("| " + " | ".join(texts) + " |")
         return "\n".join([*lines, "", *self.notes()]) + "\n"
 
@@ -119,30 +119,32 @@ class Summary:
         table = Table(box=box.SIMPLE_HEAD, caption="\n".join(self.notes()), caption_justify="left")
         table.add_column("method", no_wrap=True)
         for column in self.columns:
-            table.add_column(column_title(column, self.split), justify="right")
+            table.add_column(column_title(column), justify="right")
         for label, cells in self.rows.items():
             texts = []
             for column in self.columns:
                 cell = cells.get(column)
                 style = {1: "bold", 2: "underline"}.get((cell.rank if cell else None) or 0, "")
                 text = Text(cell_text(column, cell), style=style)
-                difference = difference_text(column, cell)
-                texts.append(Text.assemble(text, "\n", (difference, "dim")) if difference else text)
+                below = small_print(column, cell)
+                texts.append(Text.assemble(text, "\n", (below, "dim")) if below else text)
             table.add_row(Text(label), *texts)
         return table
 
     def notes(self) -> list[str]:
         """What a reader must know to read the table, one sentence each."""
-        notes = [
-            f"Mean ± standard deviation over {self.asked} seed{'s' * (self.asked != 1)}, {SPLITS[self.split]} split; "
-            "accuracy, map, macro_f1, ece and gap in percent. Bold: best; underlined: second."
-        ]
-        if self.baseline is not None:
+        cells = [cell for row in self.rows.values() for cell in row.values()]
+        over = "One seed" if self.asked == 1 else f"Mean ± standard deviation over {self.asked} seeds"
+        notes = [f"{over}, {SPLITS[self.split]} split; accuracy, map, macro_f1, ece and gap in percent."]
+        if any(cell.rank for cell in cells):
+            notes[0] += " Bold: best; underlined: second."
+        if "gap" in self.columns:
+            notes.append("gap: score of the best modality minus that of the worst.")
+        if any(difference_text(column, cell) for row in self.rows.values() for column, cell in row.items()):
             notes.append(
                 f"Δ: difference to {self.baseline} on equal seeds, "
                 f"with its {100 * self.confidence:g} % t interval over the seeds."
             )
-        cells = [cell for row in self.rows.values() for cell in row.values()]
         if any(cell.below for cell in cells):
             best = [f"{m}, {number_text(c, value)} in {_metric(c)}" for c, (m, value) in self.references.items()]
             notes.append(f"†: below the best modality trained alone ({'; '.join(best)}).")
@@ -234,20 +236,25 @@ def paired_difference(
     return Difference(mean, mean - half, mean + half, len(differences))
 
 
-def column_title(column: str, split: str) -> str:
+def column_title(column: str) -> str:
     """``"fused/accuracy"`` -> ``"fused accuracy (%)"``; the split is said once, in the notes."""
     unit = "%" if _metric(column) in SHARES else "s" if column == "seconds" else ""
-    name = {"gap": f"{split} gap", "seconds": "training time"}.get(column, column.replace("/", " "))
+    name = {"seconds": "training time"}.get(column, column.replace("/", " "))
     return f"{name} ({unit})" if unit else name
 
 
 def cell_text(column: str, cell: Cell | None) -> str:
-    """``"71.2 ± 0.8 † n=3/5"``; a dash when there is nothing."""
+    """``"71.2 ± 0.8 †"``; a dash when there is nothing."""
     if cell is None:
         return "–"
     spread = f" ± {number_text(column, cell.sd)}" if cell.sd is not None else ""
-    missing = "" if cell.complete else f" n={cell.n}/{cell.asked}"
-    return f"{number_text(column, cell.mean)}{spread}{' †' if cell.below else ''}{missing}"
+    return f"{number_text(column, cell.mean)}{spread}{' †' if cell.below else ''}"
+
+
+def small_print(column: str, cell: Cell | None) -> str:
+    """What stands below the score: ``"n=3/5"`` when seeds are missing, and the difference to the baseline."""
+    missing = f"n={cell.n}/{cell.asked}" if cell is not None and not cell.complete else ""
+    return " · ".join(text for text in (missing, difference_text(column, cell)) if text)
 
 
 def difference_text(column: str, cell: Cell | None) -> str:
@@ -258,7 +265,7 @@ def difference_text(column: str, cell: Cell | None) -> str:
     text = f"Δ {number_text(column, d.mean, signed=True)}"
     if d.low is not None and d.high is not None:
         text += f" [{number_text(column, d.low, signed=True)}, {number_text(column, d.high, signed=True)}]"
-    return text + ("" if d.n == cell.asked else f" n={d.n}")
+    return text + ("" if d.n == cell.n else f" n={d.n}")
 
 
 def number_text(column: str, value: float, *, signed: bool = False) -> str:

@@ -1,0 +1,189 @@
+"""Reads run directories: finished, unfinished and damaged ones."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+FILES = ("result.json", "metrics.jsonl", "config.yaml", "environment.json")
+OWN_TO_A_RUN = {"seed", "run_dir", "out", "output", "config"}
+"""Last parts of configuration keys that differ between the runs of one setting."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run directory says.
+
+    Attributes:
+        directory: where it is.
+        label: the method, with the settings that tell it from other runs of that method, if any.
+        method: its name; the directory's where nothing says it.
+        seed: None where nothing says it.
+        data: name of the data set; ``""`` where nothing says it.
+        result: content of ``result.json``; None for an unfinished run.
+        history: the epochs in ``metrics.jsonl``, the last entry of each.
+        config: content of ``config.yaml``, flat: ``"trainer.epochs"`` -> value.
+        environment: content of ``environment.json``, flat.
+        problems: what could not be read.
+    """
+
+    directory: Path
+    label: str
+    method: str
+    seed: int | None
+    data: str
+    result: Mapping[str, Any] | None
+    history: Sequence[Mapping[str, Any]] = ()
+    config: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    problems: Sequence[str] = ()
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is a result."""
+        return self.result is not None
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The result with the label, as ``benchmark.summarize`` takes it."""
+        return {**(self.result or {}), "label": self.label}
+
+    @property
+    def state(self) -> str:
+        """``"finished"``, or how far it came."""
+        if self.finished:
+            return "finished"
+        return f"unfinished, {len(self.history)} epoch{'s' * (len(self.history) != 1)} so far"
+
+
+def collect(directories: Path | str | Iterable[Path | str]) -> list[Run]:
+    """All runs in and below the directories, sorted by path; ``Run.finished`` says which have ended.
+
+    Raises:
+        FileNotFoundError: when a directory does not exist or there is no run in any of them.
+    """
+    roots = [Path(directories)] if isinstance(directories, str | Path) else [Path(d) for d in directories]
+    found: dict[Path, None] = {}
+    for root in roots:
+        if not root.is_dir():
+            raise FileNotFoundError(f"There is no directory {root}; give run directories or one that holds them.")
+        found.update(dict.fromkeys(_run_directories(root)))
+    if not found:
+        raise FileNotFoundError(
+            f"No runs in {', '.join(map(str, roots))}: a run directory holds result.json or metrics.jsonl."
+        )
+    return _labelled([_read(directory) for directory in found])
+
+
+def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings with dotted keys: ``{"a": {"b": 1}}`` -> ``{"a.b": 1}``."""
+    flat: dict[str, Any] = {}
+    for key, inner in value.items():
+        if isinstance(inner, Mapping) and inner:
+            flat |= flatten(inner, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = inner
+    return flat
+
+
+def _run_directories(root: Path) -> Iterator[Path]:
+    for folder, subfolders, files in os.walk(root):
+        subfolders.sort()
+        if "result.json" in files or "metrics.jsonl" in files or {"config.yaml", "environment.json"} <= set(files):
+            subfolders.clear()
+            yield Path(folder)
+
+
+def _read(directory: Path) -> Run:
+    problems: list[str] = []
+    result = _load(directory / "result.json", json.loads, problems)
+    config = flatten(_load(directory / "config.yaml", yaml.safe_load, problems) or {})
+    environment = flatten(_load(directory / "environment.json", json.loads, problems) or {})
+    named = result or {}
+    if result is not None and not {"method", "seed"} <= set(result):
+        problems.append("result.json names no method or seed")
+        result = None
+    method = named.get("method") or _last(config, "method") or _last(config, "method.class_path") or directory.name
+    seed = named.get("seed", _last(config, "seed"))
+    method = str(method).rsplit(".", 1)[-1]
+    return Run(
+        directory,
+        method,
+        method,
+        seed if isinstance(seed, int) else None,
+        str(named.get("data") or _last(config, "data") or _last(config, "data.class_path") or "").rsplit(".", 1)[-1],
+        result,
+        _history(directory / "metrics.jsonl", problems),
+        config,
+        environment,
+        problems,
+    )
+
+
+def _load(path: Path, parse: Any, problems: list[str]) -> dict[str, Any] | None:
+    try:
+        content = parse(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        problems.append(f"{path.name} cannot be read: {str(error).splitlines()[0]}")
+        return None
+    if isinstance(content, dict):
+        return content
+    problems.append(f"{path.name} holds no mapping")
+    return None
+
+
+def _history(path: Path, problems: list[str]) -> list[dict[str, Any]]:
+    epochs: dict[int, dict[str, Any]] = {}
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        problems.append(f"{path.name} cannot be read: {error}")
+        return []
+    for number, line in enumerate(lines, 1):
+        try:
+            entry = json.loads(line)
+            epochs[int(entry["epoch"])] = entry  # a run resumed from a checkpoint repeats an epoch: the last one counts
+        except (ValueError, TypeError, KeyError):
+            if number < len(lines):  # the last line of a killed run may be cut off, and that is no problem
+                problems.append(f"{path.name} line {number} is no epoch")
+    return [epochs[epoch] for epoch in sorted(epochs)]
+
+
+def _last(config: Mapping[str, Any], name: str) -> Any:
+    """The value whose key is ``name`` or ends in ``.name``."""
+    return next((v for key, v in config.items() if key == name or key.endswith(f".{name}")), None)
+
+
+def _labelled(runs: Sequence[Run]) -> list[Run]:
+    """Runs of one method, data set and seed get the settings that tell them apart into their label."""
+    labelled = list(runs)
+    groups: dict[tuple[str, str], list[int]] = {}
+    for position, run in enumerate(runs):
+        groups.setdefault((run.data, run.method), []).append(position)
+    for positions in groups.values():
+        members = [runs[p] for p in positions]
+        if len({run.seed for run in members}) == len(members):
+            continue
+        keys = dict.fromkeys(key for run in members for key in run.config if key.rsplit(".", 1)[-1] not in OWN_TO_A_RUN)
+        keys = [key for key in keys if len({repr(run.config.get(key)) for run in members}) > 1]
+        labels = [_label(run, keys) for run in members]
+        taken = [(label, run.seed) for label, run in zip(labels, members, strict=True)]
+        for position, run, label in zip(positions, members, labels, strict=True):
+            unique = taken.count((label, run.seed)) == 1
+            labelled[position] = replace(run, label=label if unique else f"{label} [{run.directory.name}]")
+    return labelled
+
+
+def _label(run: Run, keys: Sequence[str]) -> str:
+    settings = ", ".join(f"{key.rsplit('.', 1)[-1]}={run.config[key]}" for key in keys if key in run.config)
+    return f"{run.method} ({settings})" if settings else run.method

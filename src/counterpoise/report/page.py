@@ -1,0 +1,309 @@
+"""One self-contained HTML page from run directories."""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+
+from counterpoise.benchmark.summary import SHARES, SPLITS, Summary, number_text, summarize
+from counterpoise.report import figures
+from counterpoise.report.collect import OWN_TO_A_RUN, Run, collect
+from counterpoise.report.tables import common_and_different, html_table, runs_rows, subset_records, summary_html
+
+
+def write_report(
+    directories: Path | str | Iterable[Path | str],
+    out: Path | str,
+    *,
+    title: str = "Counterpoise report",
+    baseline: str = "Joint",
+    seeds: int | None = None,
+) -> Path:
+    """Write the report of all runs in and below the directories; nothing is trained.
+
+    The page holds its style and figures inside and asks no server for anything.
+
+    Args:
+        directories: run directories, or directories that hold them (a benchmark's).
+        out: the HTML file; replaced when it exists.
+        title: of the page.
+        baseline: the method that the others are compared with.
+        seeds: how many seeds were asked for; by default as many as occur in the runs of a data set.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        FileNotFoundError: when a directory does not exist or holds no run.
+    """
+    runs = collect(directories)
+    by_data: dict[str, list[Run]] = {}
+    for run in runs:
+        by_data.setdefault(run.data, []).append(run)
+    sections = [
+        _section(data, members, baseline, seeds, number) for number, (data, members) in enumerate(by_data.items())
+    ]
+    style = files("counterpoise.report").joinpath("page.css").read_text(encoding="utf-8")
+    page = (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
+        f"<h1>{escape(title)}</h1>\n{_unfinished(runs)}\n{''.join(sections)}{_environment(runs)}\n"
+        f"</main>\n</body>\n</html>\n"
+    )
+    out = Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draft = out.with_name(f".{out.name}.{os.getpid()}")
+    draft.write_text(page, encoding="utf-8")
+    draft.replace(out)  # a reader never sees half a page
+    return out
+
+
+def _section(data: str, runs: Sequence[Run], baseline: str, seeds: int | None, number: int) -> str:
+    """Everything about one data set."""
+    first = ["Unimodal", baseline]
+    runs = sorted(runs, key=lambda run: first.index(run.method) if run.method in first else len(first))
+    done = [run for run in runs if run.finished]
+    split = "test" if done and all((run.result or {}).get("test") for run in done) else "val"
+    asked = seeds or len({run.seed for run in runs if run.seed is not None}) or None
+    summary = summarize([run.record for run in done], baseline=baseline, seeds=asked, split=split)
+    metric = str(next(((run.result or {}).get("monitor") for run in done), None) or "accuracy")
+    modalities = list(dict.fromkeys(m for run in done for m in (run.result or {}).get("modalities", ())))
+    parts = [f"<section>\n<h2>{escape(data or 'Runs')}</h2>", _lead(summary, done, modalities, metric)]
+    if summary.rows:
+        parts += [_part("Comparison", _split_note(split, metric), summary_html(summary))]
+    if any(f"fused/{metric}" in cells for cells in summary.rows.values()):
+        parts.append(_scores(summary, metric, modalities, number))
+    parts.append(_curves(runs, modalities, metric, number))
+    if sum(f"fused/{metric}" in cells and "seconds" in cells for cells in summary.rows.values()) > 1:
+        parts.append(_time(summary, metric, number))
+    parts.append(_subsets(done, metric, split, baseline, asked))
+    parts.append(_configuration(runs))
+    header, rows = runs_rows(runs, split)
+    parts.append(_details(_count(len(runs), "run"), html_table(header, rows, numbers=4)))
+    return "\n".join(part for part in parts if part) + "\n</section>\n"
+
+
+def _part(title: str, text: str, content: str) -> str:
+    return f"<h3>{escape(title)}</h3>\n<p>{escape(text)}</p>\n{content}"
+
+
+def _details(title: str, content: str) -> str:
+    return f"<details><summary>{escape(title)}</summary>\n{content}\n</details>"
+
+
+def _figure(svg: str, caption: str) -> str:
+    return f'<figure class="wide">{svg}<figcaption>{escape(caption)}</figcaption></figure>'
+
+
+def _split_note(split: str, metric: str) -> str:
+    if split == "test":
+        return f"Scores on the test split. The weights were chosen by the validation {metric}."
+    return (
+        f"Scores on the validation split, because not every run has test scores. The weights were chosen by the "
+        f"{metric} on the same split, so these scores are optimistic."
+    )
+
+
+def _lead(summary: Summary, done: Sequence[Run], modalities: Sequence[str], metric: str) -> str:
+    """What was compared and what came out, in two sentences."""
+    if not done:
+        return '<p class="lead">No run has finished yet.</p>'
+    classes = next((len(c) for run in done if (c := (run.result or {}).get("classes"))), None)
+    counted = [
+        _count(len(summary.rows), "method"),
+        _count(len({run.seed for run in done}), "seed"),
+        f"modalities {', '.join(modalities)}" if modalities else "",
+        _count(classes, "class", "classes") if classes else "",
+    ]
+    column = f"fused/{metric}"
+    best = [
+        (label, cells[column]) for label, cells in summary.rows.items() if column in cells and cells[column].rank == 1
+    ]
+    text = " · ".join(part for part in counted if part) + "."
+    if len(best) == 1:
+        label, cell = best[0]
+        spread = "" if cell.sd is None else f" ± {number_text(column, cell.sd)}"
+        unit = " %" if metric in SHARES else ""
+        text += (
+            f" Best: {label} with {number_text(column, cell.mean)}{spread}{unit} fused {SPLITS[summary.split]} {metric}"
+        )
+        if cell.difference is not None:
+            d = cell.difference
+            text += f"; difference to {summary.baseline}: {number_text(column, d.mean, signed=True)}"
+            if d.low is not None and d.high is not None:
+                clear = "" if d.low > 0 or d.high < 0 else "; the interval includes zero"
+                low, high = number_text(column, d.low, signed=True), number_text(column, d.high, signed=True)
+                text += f" [{low}, {high}]{clear}"
+        text += "."
+    return f'<p class="lead">{escape(text)}</p>'
+
+
+def _count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def _scores(summary: Summary, metric: str, modalities: Sequence[str], number: int) -> str:
+    svg = figures.to_svg(
+        lambda: figures.accuracy_dots(summary, metric, modalities),
+        f"scores-{number}",
+        f"{metric} of each modality and fused, per method; the numbers are in the comparison table",
+    )
+    caption = "Large marks: mean over seeds with its standard deviation; small strokes: single seeds."
+    if summary.baseline is not None:
+        caption += (
+            f" Right: seed-by-seed difference of the fused score to {summary.baseline}; filled where the "
+            f"{100 * summary.confidence:g} % interval excludes zero."
+        )
+    return _part(
+        "Each modality and their fusion",
+        "How well each modality predicts alone inside the trained model, and what their fusion adds.",
+        _figure(svg, caption),
+    )
+
+
+def _curves(runs: Sequence[Run], modalities: Sequence[str], metric: str, number: int) -> str:
+    """Learning curves of the finished runs; of the unfinished ones where a method has no other."""
+    labels: dict[str, list[Run]] = {}
+    for run in runs:
+        labels.setdefault(run.label, []).append(run)
+    panels = {}
+    for label, members in labels.items():
+        members = [run for run in members if run.finished] or members
+        series = modalities or sorted(
+            {
+                key.split("/")[1]
+                for run in members
+                for entry in run.history
+                for key in entry
+                if key.endswith(f"/{metric}")
+            }
+            - {figures.FUSED}
+        )
+        curves = {
+            name: curve
+            for name in [*series, figures.FUSED]
+            if (curve := learning_curve([run.history for run in members], f"val/{name}/{metric}")).epochs
+        }
+        if curves:
+            panels[label] = figures.Panel(curves, _phases(members), len(members))
+    if not panels:
+        return ""
+    known = list(dict.fromkeys(name for panel in panels.values() for name in panel.curves if name != figures.FUSED))
+    ordered = [name for name in modalities if name in known] or known
+    svg = figures.to_svg(
+        lambda: figures.learning_curves(panels, ordered, metric, metric in SHARES),
+        f"curves-{number}",
+        f"validation {metric} over the epochs, per method, for each modality and fused",
+    )
+    caption = (
+        "Lines: mean over the n seeds that reached the epoch; bands: ± one standard deviation. "
+        "Dotted lines: a new phase of the method begins."
+    )
+    return _part("Learning curves", "Who learns when: a modality that rises late was held back.", _figure(svg, caption))
+
+
+def learning_curve(histories: Sequence[Sequence[Mapping[str, object]]], key: str) -> figures.Curve:
+    """Mean and standard deviation of one score over the runs that have it, epoch by epoch."""
+    by_epoch: dict[int, list[float]] = {}
+    for history in histories:
+        for entry in history:
+            value = entry.get(key)
+            if isinstance(value, int | float) and math.isfinite(value):
+                by_epoch.setdefault(int(str(entry["epoch"])), []).append(float(value))
+    epochs = sorted(by_epoch)
+    spread = [statistics.stdev(by_epoch[e]) if len(by_epoch[e]) > 1 else math.nan for e in epochs]
+    return figures.Curve(epochs, [statistics.fmean(by_epoch[e]) for e in epochs], spread)
+
+
+def _phases(runs: Sequence[Run]) -> dict[int, str]:
+    """First epoch of each phase of the longest history."""
+    history = max((run.history for run in runs), key=len)
+    found: dict[int, str] = {}
+    previous = None
+    for entry in history:
+        if (phase := str(entry.get("phase", ""))) != previous:
+            found[int(entry["epoch"])] = previous = phase
+    return found
+
+
+def _time(summary: Summary, metric: str, number: int) -> str:
+    svg = figures.to_svg(
+        lambda: figures.time_accuracy(summary, metric),
+        f"time-{number}",
+        f"training time against fused {metric}, one point per method; the numbers are in the comparison table",
+    )
+    caption = "Times of runs that shared a machine with others are upper bounds."
+    return _part("Training time", f"What the fused {metric} costs.", _figure(svg, caption))
+
+
+def _subsets(done: Sequence[Run], metric: str, split: str, baseline: str, asked: int | None) -> str:
+    records, titles = subset_records(done, metric, split)
+    if not titles:
+        return ""
+    summary = summarize(records, columns=list(titles), baseline=baseline, seeds=asked, split=split)
+    unit = " (%)" if metric in SHARES else ""
+    return _part(
+        "Missing modalities",
+        f"{SPLITS[split].capitalize()} {metric}{unit} of the same trained models when only these modalities are given.",
+        summary_html(summary, titles),
+    )
+
+
+def _configuration(runs: Sequence[Run]) -> str:
+    items: dict[str, list[Mapping[str, object]]] = {}
+    for run in runs:
+        plain = {key: value for key, value in run.config.items() if key.rsplit(".", 1)[-1] not in OWN_TO_A_RUN}
+        if plain:
+            items.setdefault(run.label, []).append(plain)
+    if not items:
+        return ""
+    common, different = common_and_different(items)
+    own = [
+        [label, "; ".join(f"{key} = {value}" for key, value in values.items())]
+        for label, values in different.items()
+        if values
+    ]
+    parts = [
+        _details(f"Shared by all runs ({len(common)} settings)", html_table(["setting", "value"], list(_pairs(common))))
+    ]
+    if own:
+        parts.append(_details("What differs between the methods", html_table(["method", "settings"], own)))
+    return "<h3>Configuration</h3>\n" + "\n".join(parts)
+
+
+def _environment(runs: Sequence[Run]) -> str:
+    items = {str(run.directory): [run.environment] for run in runs if run.environment}
+    if not items:
+        return ""
+    common, different = common_and_different(items)
+    varying: dict[str, dict[str, None]] = {}
+    for values in different.values():
+        for key, value in values.items():
+            varying.setdefault(key, {})[value] = None
+    rows = [*_pairs(common), *([key, " / ".join(values)] for key, values in varying.items())]
+    return "<section>\n<h2>Environment</h2>\n" + html_table(["", "value"], rows) + "\n</section>"
+
+
+def _pairs(values: Mapping[str, str]) -> Iterable[list[str]]:
+    return ([key, value] for key, value in values.items())
+
+
+def _unfinished(runs: Sequence[Run]) -> str:
+    """A notice that names every run that is not in the numbers, or was damaged."""
+    notable = [run for run in runs if not run.finished or run.problems]
+    if not notable:
+        return ""
+    lines = "".join(
+        f"<li>{escape(run.directory.name)}: {escape('; '.join([run.state, *run.problems]))}</li>" for run in notable
+    )
+    waiting = sum(not run.finished for run in runs)
+    head = (
+        f"{waiting} of {len(runs)} runs have not finished and are not in the tables." if waiting else "Damaged files."
+    )
+    return f'<aside class="notice"><strong>{head}</strong><ul>{lines}</ul></aside>'
