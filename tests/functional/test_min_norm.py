@@ -84,7 +84,7 @@ def test_theorems(a, b, c):
         opposed = float(g @ u) <= -(1 - 1e-8) * size  # no direction is left: what remains is rounding
         if g.any() and u.any() and not opposed:
             assert float(final.norm()) >= 1.5 * float(total.norm()) * (1 - 1e-9)
-    if 1e-3 < float(g.norm()) and 1e-3 < float(u.norm()):
+    if float(g.norm()) > 1e-3 and float(u.norm()) > 1e-3:
         torch.testing.assert_close(pareto_gradient([c * g], [c * u], gamma=1.5)[0], c * final, rtol=1e-6, atol=1e-6)
 
 
@@ -117,7 +117,9 @@ def test_rescale_per_tensor_changes_the_direction():
     g = [torch.tensor([1.0, 0.0]), torch.tensor([0.1, 0.0])]
     u = [torch.tensor([-3.0, 1.0]), torch.tensor([0.0, 0.2])]
     whole, each = pareto_gradient(g, u, rescale="encoder"), pareto_gradient(g, u, rescale="tensor")
-    a_g, a_u = min_norm_pair(*(sum((a * b).sum() for a, b in zip(x, y, strict=True)) for x, y in ((g, g), (u, u), (g, u))))
+    a_g, a_u = min_norm_pair(
+        *(sum((a * b).sum() for a, b in zip(x, y, strict=True)) for x, y in ((g, g), (u, u), (g, u)))
+    )
     for i in range(2):
         n = 2 * (a_g * g[i] + a_u * u[i])
         growth = max(1.0, float((g[i] + u[i]).norm() / n.norm()))

@@ -8,7 +8,9 @@ from counterpoise.functional.rates import accuracy_ratio, smoothed_rates
 
 def test_ratio_oracle():
     history = torch.tensor([[0.30], [0.34], [0.38], [0.40], [0.42]], dtype=torch.float64)
-    assert float(accuracy_ratio(history, torch.tensor([0.45], dtype=torch.float64))) == pytest.approx(1.222826, abs=1e-6)
+    assert float(accuracy_ratio(history, torch.tensor([0.45], dtype=torch.float64))) == pytest.approx(
+        1.222826, abs=1e-6
+    )
 
 
 def test_constant_accuracy_keeps_the_rate():

@@ -1,0 +1,122 @@
+"""DOMFN: fuse a sample only where its modalities agree."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from counterpoise._checks import choice, number
+from counterpoise.functional.divergence import CLOSED, REFERENCES, divergence, fusion_gate, gated_losses
+from counterpoise.method import Info, Method
+from counterpoise.types import Output, Phase
+
+if TYPE_CHECKING:
+    from counterpoise.engine import Step, Trainer
+    from counterpoise.model import MultimodalModel
+
+
+class DOMFN(Method):
+    r"""Divergence-orientated fusion: a gate per sample decides whether the fused head takes part.
+
+    With class scores :math:`q = \mathrm{softmax}`, a reference :math:`r` and
+    :math:`d_{m,i} = \max_c (q_{m,i,c} - r_{i,c})^2`, the gate is open where all
+    :math:`d_{m,i} / \tau < \gamma`:
+
+    .. math:: L_i = \begin{cases}
+              \sum_m (\tfrac12 \ell_m^2 - \eta d_m) + \sum_m \ell_m + \ell_f & \text{open} \\
+              \sum_m \ell_m & \text{closed}\end{cases}
+
+    A sample is predicted by the fused head where the gate is open, else by its most confident modality.
+    A first phase trains :math:`\sum_m \ell_m` alone.
+
+    Args:
+        gamma: threshold on the scaled divergence, > 0.
+        tau: scale of the divergence, > 0; only ``gamma * tau`` matters.
+        eta: weight of the divergence in the loss.
+        pretrain: share of the epochs for the first phase, in [0, 1).
+        reference: "mean" of the unimodal scores, or "fused" scores (the two published branches differ).
+        closed_gate: the loss where the gate is closed: "ce" as above, or "penalised"
+            :math:`\sum_m (\tfrac12 \ell_m^2 - \eta d_m)`.
+
+    Source: Yang et al., DOMFN, ACM Multimedia 2022, https://doi.org/10.1145/3503161.3548203
+    """
+
+    info = Info(
+        family="objective",
+        summary="Trains and uses the fused head only for samples whose modalities agree.",
+        paper="Yang et al., DOMFN: A Divergence-Orientated Multi-Modal Fusion Network for Resume Assessment, "
+        "ACM Multimedia 2022",
+        url="https://doi.org/10.1145/3503161.3548203",
+        fusions="any with heads=True",
+    )
+    own_heads = True
+
+    def __init__(
+        self,
+        gamma: float = 0.8,
+        tau: float = 0.2,
+        eta: float = 0.5,
+        pretrain: float = 0.13,
+        reference: str = "mean",
+        closed_gate: str = "ce",
+    ):
+        super().__init__()
+        self.gamma = number("gamma", gamma, above=0)
+        self.tau = number("tau", tau, above=0)
+        self.eta = number("eta", eta)
+        self.pretrain = number("pretrain", pretrain, low=0, below=1)
+        self.reference = choice("reference", reference, REFERENCES)
+        self.closed_gate = choice("closed_gate", closed_gate, CLOSED)
+
+    def setup(self, trainer: Trainer) -> None:
+        count = len(trainer.model.modalities)
+        bound = ((count - 1) / count) ** 2 if self.reference == "mean" else 1.0
+        if self.gamma * self.tau >= bound:
+            warnings.warn(
+                f"DOMFN's gate never closes: gamma * tau = {self.gamma * self.tau:g}, and the divergence from the "
+                f"{self.reference} scores of {count} modalities is below {bound:g}. Choose a smaller tau.",
+                stacklevel=2,
+            )
+
+    def phase(self, index: int, trainer: Trainer) -> Phase | None:
+        first = min(round(self.pretrain * trainer.epochs), trainer.epochs - 1)
+        phases = [Phase(first, name="pretrain")] if first else []
+        phases.append(Phase(trainer.epochs - first, fresh_optimizer=first > 0))
+        return phases[index] if index < len(phases) else None
+
+    def loss(self, output: Output, step: Step) -> Tensor:
+        there = _stack_present(output, step)
+        own = torch.stack([step.losses(u) for u in output.unimodal.values()])
+        if there is not None:
+            own = torch.where(there, own, 0.0)
+        if step.phase.name == "pretrain":
+            return own.sum(0).mean()
+        d, gate = self._gate(output, there)
+        step.log(fused_share=gate.float().mean())
+        return gated_losses(own, step.losses(output.logits), d, gate, self.eta, self.closed_gate).mean()
+
+    def predict(self, output: Output, model: MultimodalModel) -> Tensor:
+        # Rows of absent samples are zero: such a modality is not asked.
+        there = torch.stack([z.ne(0).any(1) for z in output.features.values()])
+        _, gate = self._gate(output, there)
+        logits = torch.stack(list(output.unimodal.values()))
+        surest = torch.where(there, logits.softmax(-1).amax(-1), -1.0).argmax(0)
+        alone = logits[surest, torch.arange(len(surest), device=surest.device)]
+        return torch.where(gate.unsqueeze(1), output.logits, alone)
+
+    def _gate(self, output: Output, there: Tensor | None) -> tuple[Tensor, Tensor]:
+        scores = torch.stack([u.softmax(-1) for u in output.unimodal.values()])
+        d = divergence(scores, output.logits.softmax(-1), self.reference, there)
+        return d, fusion_gate(d.detach(), self.gamma * self.tau)
+
+
+def _stack_present(output: Output, step: Step) -> Tensor | None:
+    """(modalities, batch) bool, or None when nothing is absent."""
+    masks = {m: step.present(m) for m in output.unimodal}
+    if all(mask is None for mask in masks.values()):
+        return None
+    everyone = torch.ones_like(step.batch.target, dtype=torch.bool)
+    return torch.stack([everyone if mask is None else mask for mask in masks.values()])

@@ -1,0 +1,108 @@
+"""MSES: stop each modality when it, and not the whole, begins to overfit."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from counterpoise._checks import number
+from counterpoise.functional.stopping import Patience, expired, observe
+from counterpoise.method import Info, Method
+from counterpoise.types import Output
+
+if TYPE_CHECKING:
+    from counterpoise.engine import Step, Trainer
+
+
+class MSES(Method):
+    r"""Modality-specific early stopping in multi-task training.
+
+    .. math:: L = \ell_f + \lambda \sum_{m\ \text{active}} \ell_m
+
+    After each epoch, with :math:`V_m` the validation loss of modality :math:`m`'s own head,
+    :math:`S_m(e) = \beta S_m(e-1) + (1-\beta) V_m(e)` and :math:`e^*_m = \arg\min S_m`: when
+    :math:`e - e^*_m > P`, its encoder and head return to what they were after epoch :math:`e^*_m` and
+    stay there, batch-norm statistics and optimizer state included. What fuses keeps training.
+    Training ends when every modality has stopped. With ``patience`` at least the number of epochs this
+    is multi-task training, bit for bit.
+
+    Args:
+        patience: ``P``, epochs without improvement that are tolerated, >= 0.
+        beta: memory of the smoothed loss, in [0, 1).
+        weight: ``λ`` of the unimodal losses, >= 0.
+
+    Source: Fujimori et al., Modality-specific learning rate control for multimodal classification,
+    ACPR 2019, https://openreview.net/forum?id=On2HBy27Y5a
+    """
+
+    info = Info(
+        family="learning-rate",
+        summary="Stops each modality at the epoch where its own validation loss was least.",
+        paper="Fujimori et al., Modality-Specific Learning Rate Control for Multimodal Classification, ACPR 2019",
+        url="https://openreview.net/forum?id=On2HBy27Y5a",
+        fusions="any with heads=True",
+        state="a copy of each encoder and head",
+    )
+    own_heads = True
+    smoothed: Tensor
+    best: Tensor
+    best_epoch: Tensor
+    active: Tensor
+    snapshots: nn.ModuleDict
+
+    def __init__(self, patience: int = 10, beta: float = 0.6, weight: float = 1.0):
+        super().__init__()
+        self.patience = int(number("patience", patience, low=0))
+        self.beta = number("beta", beta, low=0, below=1)
+        self.weight = number("weight", weight, low=0)
+
+    def setup(self, trainer: Trainer) -> None:
+        model = trainer.model
+        for name, value in Patience.start(len(model.modalities))._asdict().items():
+            self.register_buffer(name, value)
+        self.register_buffer("active", torch.ones(len(model.modalities)))
+        # Kept as frozen modules, so that checkpoints hold them and no optimizer sees them.
+        copies = {m: nn.ModuleList(copy.deepcopy(model.modules_of(m))).requires_grad_(False) for m in model.modalities}
+        self.snapshots = nn.ModuleDict(copies)
+
+    def loss(self, output: Output, step: Step) -> Tensor:
+        loss = step.criterion(output.logits, step.batch.target)
+        if self.weight == 0:
+            return loss
+        for a, m in zip(self.active, step.model.modalities, strict=True):
+            loss = loss + self.weight * a * step.unimodal_loss(output, m)
+        return loss
+
+    def on_epoch_end(self, trainer: Trainer, scores: Mapping[str, float]) -> None:
+        modalities, epoch = trainer.model.modalities, trainer.epoch
+        values = torch.tensor([scores.get(f"{m}/loss", math.nan) for m in modalities], device=self.smoothed.device)
+        state = observe(Patience(self.smoothed, self.best, self.best_epoch), values, epoch, self.beta)
+        late = expired(state, epoch, self.patience)
+        for i, m in enumerate(modalities):
+            if self.active[i] == 0:
+                continue
+            if state.best_epoch[i] == epoch:
+                self._copy(trainer.model.modules_of(m), self._snapshot(m))
+            elif late[i]:
+                self._copy(self._snapshot(m), trainer.model.modules_of(m))
+                trainer.freeze(m)
+                self.active[i] = 0
+        for name, value in state._asdict().items():
+            getattr(self, name).copy_(value)
+        if not self.active.any():
+            trainer.stop()
+
+    def _snapshot(self, modality: str) -> list[nn.Module]:
+        return list(self.snapshots[modality].children())
+
+    @staticmethod
+    @torch.no_grad()
+    def _copy(source: list[nn.Module], target: list[nn.Module]) -> None:
+        """Parameters and buffers, in place."""
+        for a, b in zip(source, target, strict=True):
+            b.load_state_dict(a.state_dict())
