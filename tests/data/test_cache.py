@@ -254,7 +254,24 @@ def test_a_full_disk_shows_while_the_log_is_written_too(tmp_path, files, monkeyp
         DecodeCache(tmp_path / "cache", Array()).decode(files[0])
 
 
-def test_many_tensors_at_once_need_no_open_file_each(tmp_path, files):
+@pytest.mark.parametrize("mapped", [1, 1 << 20], ids=["mapped", "read"])
+def test_large_and_small_entries_are_the_same(tmp_path, files, log, monkeypatch, mapped):
+    monkeypatch.setattr(cache_module, "_MAPPED", mapped)
+    for _ in range(2):
+        epoch(tmp_path / "cache", log, files)
+    assert decoded(log) == 8
+    cached = DecodeCache(tmp_path / "cache", Array())
+    expected = cached.decode(files[0]).clone()
+    cached.decode(files[0]).zero_()  # stays in this process
+    assert torch.equal(cached.decode(files[0]), expected)
+    entry = next((tmp_path / "cache").glob("countingarray-*/*/*"))
+    entry.write_bytes(b"")
+    epoch(tmp_path / "cache", log, files)
+    assert decoded(log) == 9
+
+
+def test_many_tensors_at_once_need_no_open_file_each(tmp_path, files, monkeypatch):
+    monkeypatch.setattr(cache_module, "_MAPPED", 1)
     resource = pytest.importorskip("resource")
     cached = DecodeCache(tmp_path / "cache", Array())
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)
