@@ -1,0 +1,68 @@
+"""Balanced multimodal learning: training when one modality learns faster and starves the rest.
+
+The short way from features in memory to a trained model::
+
+    import counterpoise as cp
+
+    data = cp.from_arrays({"audio": A, "video": V}, y)
+    model = cp.build_model({"audio": MyAudio(), "video": MyVideo()}, "Late", num_classes=10, example=data.train)
+    trainer = cp.Trainer(model, cp.methods.IGM(), epochs=20)
+    result = trainer.run(data)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from counterpoise import encoders, functional, fusions, methods
+    from counterpoise.build import build_model
+    from counterpoise.data import Splits, Table, digits, from_arrays
+    from counterpoise.engine import SGD, Adam, AdamW, Trainer
+    from counterpoise.method import Method
+    from counterpoise.model import MultimodalModel
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Adam": "engine",
+    "AdamW": "engine",
+    "Method": "method",
+    "MultimodalModel": "model",
+    "SGD": "engine",
+    "Splits": "data",
+    "Table": "data",
+    "Trainer": "engine",
+    "build_model": "build",
+    "digits": "data",
+    "from_arrays": "data",
+}
+_PACKAGES = ("data", "encoders", "engine", "functional", "fusions", "methods", "metrics", "report")
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "Method",
+    "MultimodalModel",
+    "Splits",
+    "Table",
+    "Trainer",
+    "build_model",
+    "digits",
+    "encoders",
+    "from_arrays",
+    "functional",
+    "fusions",
+    "methods",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use, so that ``import counterpoise`` costs nothing."""
+    if name in _HOMES:
+        return getattr(import_module(f"counterpoise.{_HOMES[name]}"), name)
+    if name in _PACKAGES:
+        return import_module(f"counterpoise.{name}")
+    raise AttributeError(f"module 'counterpoise' has no attribute {name!r}")

@@ -86,6 +86,11 @@ class Method(nn.Module):
     default_fusion: ClassVar[str] = "Concat"
     edits_by_scale: ClassVar[bool] = False
 
+    @property
+    def label(self) -> str:
+        """The name in tables and legends."""
+        return type(self).__name__
+
     def forward(self, step: Step) -> Output:
         """The forward pass; override it to mask, drop or reweight features."""
         return step.forward()

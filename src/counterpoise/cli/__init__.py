@@ -1,1 +1,65 @@
-def main() -> None: ...
+"""The command line. Subcommands are imported when they are called, so that help is quick."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+
+COMMANDS = {
+    "fit": ("cli.fit", "train one method on one data set, and evaluate it on the test split"),
+    "evaluate": ("cli.evaluate", "score a trained run on a split or on another table, every subset of modalities"),
+    "predict": ("cli.predict", "a table in, probabilities per sample and per modality out"),
+    "benchmark": ("cli.benchmark", "methods x seeds on one data set, in parallel, resumable, compared to joint"),
+    "report": ("cli.report", "one HTML file with the tables and figures of finished runs"),
+    "data": ("cli.data", "check or show a table before training"),
+    "methods": ("cli.methods", "list the training methods, or explain one"),
+}
+
+USAGE = """usage: counterpoise COMMAND [options]
+
+Balanced multimodal learning: train classifiers on several modalities when one learns faster and starves the rest.
+
+commands:
+{rows}
+
+counterpoise COMMAND --help says more of each. A first run, on the embedded data:
+  counterpoise fit --data digits --method IGM --run_dir runs/first"""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command; the exit code is 2 for wrong arguments, 1 for failures, 130 after Ctrl-C."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    rows = "\n".join(f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items())
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE.format(rows=rows))
+        return
+    if arguments[0] == "--version":
+        from counterpoise import __version__
+
+        print(__version__)
+        return
+    name, *rest = arguments
+    if name not in COMMANDS:
+        from counterpoise._checks import did_you_mean
+
+        fail(did_you_mean("command", name, COMMANDS), 2)
+    command = import_module(f"counterpoise.{COMMANDS[name][0]}")
+    try:
+        code = command.main(rest)
+    except KeyboardInterrupt as stop:
+        fail(str(stop) or "Stopped.", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except (ValueError, OSError, ImportError, RuntimeError, FloatingPointError) as error:
+        if os.environ.get("COUNTERPOISE_TRACEBACK"):
+            raise
+        fail(f"{error}\n(set COUNTERPOISE_TRACEBACK=1 to see where)", 1)
+    sys.exit(code or 0)
+
+
+def fail(message: str, code: int) -> None:
+    """Print to standard error and leave."""
+    print(f"counterpoise: {message}", file=sys.stderr)
+    sys.exit(code)

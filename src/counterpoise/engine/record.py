@@ -80,8 +80,9 @@ class RunDirectory:
         temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         os.replace(temporary, target)
 
-    def start(self, history: Iterable[Mapping[str, Any]]) -> None:
-        """Write the environment, and the metrics of the epochs that the run already has."""
+    def start(self, history: Iterable[Mapping[str, Any]], config: str) -> None:
+        """Write the settings, the environment, and the metrics of the epochs that the run already has."""
+        (self.path / "config.yaml").write_text(config, encoding="utf-8")
         self.write_json("environment.json", environment())
         lines = "".join(json.dumps(record) + "\n" for record in history)
         temporary = self.path / "metrics.jsonl.part"

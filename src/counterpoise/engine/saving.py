@@ -5,20 +5,21 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+import yaml
 from torch import Tensor
 
 from counterpoise.data.split import Split
 from counterpoise.engine.checkpoint import CheckpointError, fingerprint, load, refuse_other, save
 from counterpoise.engine.record import RunDirectory
 from counterpoise.engine.state import State
+from counterpoise.metrics import lower_is_better
 
 if TYPE_CHECKING:
     from counterpoise.engine.trainer import Trainer
-
-LOWER_IS_BETTER = ("loss", "ece")
 
 
 class Keeper:
@@ -32,7 +33,7 @@ class Keeper:
         self._trainer = trainer
         self.best: dict[str, Any] = {}
         self.directory: RunDirectory | None = None
-        self.sign = -1.0 if trainer.monitor in LOWER_IS_BETTER else 1.0
+        self.sign = -1.0 if lower_is_better(trainer.monitor) else 1.0
 
     @property
     def _writes(self) -> bool:
@@ -68,7 +69,7 @@ class Keeper:
         if resume and self.directory.last.is_file():
             self._restore(self.directory)
         if self._writes:
-            self.directory.start(trainer.history)
+            self.directory.start(trainer.history, trainer.config or yaml.safe_dump(self._fingerprint()))
 
     def _restore(self, directory: RunDirectory) -> None:
         trainer = self._trainer
@@ -101,6 +102,17 @@ class Keeper:
                 f"{trainer.state.best_epoch}. The two files are not of the same run; start again in a new directory."
             )
 
+    def load_best(self, path: Path) -> None:
+        """Put a selected checkpoint into model and method, for evaluation."""
+        trainer = self._trainer
+        saved = load(path, trainer.device)
+        here = fingerprint(trainer.model, method=trainer.method)
+        refuse_other({name: saved["fingerprint"].get(name) for name in here}, here, path)
+        trainer.model.load_state_dict(saved["model"])
+        own = trainer.method.state_dict()  # buffers sized by the training data serve no prediction
+        fits = {k: v for k, v in saved["method"].items() if not isinstance(v, Tensor) or own[k].shape == v.shape}
+        trainer.method.load_state_dict({**own, **fits})
+
     # -- during the run ----------------------------------------------------------------------------
     def consider(self, scores: Mapping[str, float]) -> bool:
         """Remember the weights when their validation score is the best so far."""
@@ -112,6 +124,7 @@ class Keeper:
         state.best_score, state.best_epoch = value, state.epoch + 1
         self.best = {
             "epoch": state.best_epoch,
+            "classes": list(trainer.train_split.classes),
             "model": _on_cpu(trainer.model.state_dict()),
             "method": _on_cpu(trainer.method.state_dict()),
             "scores": dict(scores),
@@ -173,12 +186,14 @@ class Keeper:
             self.best["model"] = _on_cpu(trainer.model.state_dict())
             save(self.directory.best, {**self.best, "fingerprint": self._fingerprint()})
 
-    def finish(self, test: Split | None) -> dict[str, Any]:
-        """Score validation and test, and write ``result.json``."""
+    def finish(self, test: Split | None, data: str) -> dict[str, Any]:
+        """Score validation and test, and write ``result.json``; ``data`` names the data set in it."""
         trainer, state = self._trainer, self._trainer.state
         result = {
             "method": type(trainer.method).__name__,
+            "label": trainer.method.label,
             "seed": trainer.seed,
+            "data": data,
             "modalities": list(trainer.model.modalities),
             "classes": list(trainer.train_split.classes),
             "fusion": type(trainer.model.fusion).__name__,

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from os import PathLike
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -114,6 +115,7 @@ class Trainer:
         self.state = State()
         self.history: list[dict[str, Any]] = []
         self.warned_rho = False
+        self.config: str | None = None  # the command line's options in full, kept with the run
         self.is_trial = False
         self.rows: Tensor | None = None
         self.visible: dict[str, Tensor] | None = None
@@ -213,6 +215,20 @@ class Trainer:
             with evaluating(self), torch.no_grad():
                 output = Step(self, batch, index, self.num_batches).forward(names)
             yield batch, output
+
+    def restore(self, path: str | PathLike[str], data: Split) -> None:
+        """Load ``best.ckpt`` of a finished run, to evaluate or predict.
+
+        Args:
+            path: the checkpoint.
+            data: any split of the run's shape; methods size their buffers by it.
+
+        Raises:
+            CheckpointError: when the file is damaged or of another model.
+        """
+        self.train_split = self.val_split = data
+        self.method.setup(self)
+        self.keeper.load_best(Path(path))
 
     def predict(self, split: Split, only: Sequence[str] | None = None) -> Predictions:
         """Fused and unimodal logits of every sample, in order."""
@@ -329,10 +345,16 @@ class Trainer:
         self.stopping = True
 
     # -- the loop ----------------------------------------------------------------------------------
-    def run(self, splits: Splits, *, resume: bool = False) -> dict[str, Any]:
-        """``fit`` on train and validation, then evaluate on test; returns what ``result.json`` holds."""
+    def run(self, splits: Splits, *, resume: bool = False, data: str = "") -> dict[str, Any]:
+        """``fit`` on train and validation, then evaluate on test; returns what ``result.json`` holds.
+
+        Args:
+            splits: the data set.
+            resume: continue from ``run_dir``'s last checkpoint when there is one.
+            data: name of the data set, for tables and reports.
+        """
         self.fit(splits.train, splits.val, resume=resume)
-        return self.keeper.finish(splits.test)
+        return self.keeper.finish(splits.test, data)
 
     def fit(self, train: Split | None = None, val: Split | None = None, *, resume: bool = False) -> Trainer:
         """Train, and leave the weights that were best on validation in the model.

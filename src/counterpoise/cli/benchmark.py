@@ -1,0 +1,132 @@
+"""``counterpoise benchmark``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from counterpoise import methods
+from counterpoise._checks import did_you_mean
+from counterpoise.benchmark.grid import RunConfig, grid
+from counterpoise.benchmark.runner import run
+from counterpoise.benchmark.summary import summarize
+from counterpoise.cli.job import source_of
+from counterpoise.cli.options import fit_parser, parse
+
+UNIMODAL = "Unimodal"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run methods x seeds, then compare them."""
+    parser = argparse.ArgumentParser(
+        prog="counterpoise benchmark",
+        description="Train several methods with several seeds on one data set, in parallel; started again, it goes on "
+        "where it stopped. Every other option is one of `counterpoise fit` and holds for all methods.",
+    )
+    parser.add_argument("--out", required=True, help="directory of the comparison")
+    parser.add_argument("--methods", default="all", help="names with commas, or 'all'; Unimodal means each modality")
+    parser.add_argument("--seeds", default="0,1,2", help="comma-separated numbers")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time")
+    parser.add_argument(
+        "--settings", help="YAML file: method -> options of fit for it alone, e.g. 'OGM: {method.alpha: 0.3}'"
+    )
+    own, rest = parser.parse_known_args(arguments)
+    configs = plan(_names(own.methods), _seeds(own.seeds), rest, _settings(own.settings))
+    out = Path(own.out)
+    outcome = run(configs, command, out / "runs", jobs=own.jobs)
+    print(outcome.message())
+    results = [out / "runs" / config.id / "result.json" for config in configs]
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in results if path.is_file()]
+    if records:
+        conclude(records, out, len(_seeds(own.seeds)))
+    return outcome.exit_code
+
+
+def conclude(records: Sequence[dict[str, Any]], out: Path, seeds: int) -> None:
+    """Print the table; write ``results.json``, ``results.md`` and ``report.html``."""
+    from counterpoise.report import write_report
+
+    split = "test" if all(record["test"] for record in records) else "val"
+    summary = summarize(records, seeds=seeds, split=split)
+    Console().print(summary.to_rich())
+    (out / "results.json").write_text(
+        json.dumps({"runs": records, "summary": summary.to_dict()}, indent=2) + "\n", encoding="utf-8"
+    )
+    (out / "results.md").write_text(summary.to_markdown(), encoding="utf-8")
+    page = write_report(out / "runs", out / "report.html", seeds=seeds)
+    print(f"Open {page} in a browser; every number is in {out / 'results.json'}.")
+
+
+def plan(
+    names: Sequence[str], seeds: Sequence[int], common: Sequence[str], settings: Mapping[str, Mapping[str, Any]]
+) -> list[RunConfig]:
+    """The runs of a comparison; every one's options are parsed once before anything starts."""
+    parser = fit_parser("counterpoise benchmark")
+    source = source_of(parser, parse(parser, [*common, "--method", "Joint"]).data)
+    variants: dict[str, list[dict[str, Any]]] = {}
+    for name in names:
+        extra = [f"--{key}={_text(value)}" for key, value in settings.get(name, {}).items()]
+        if name == UNIMODAL:
+            variants[name] = [
+                {"options": [*common, *extra, f"--method.modality={modality}"]} for modality in source.layouts()
+            ]
+        else:
+            variants[name] = [{"options": [*common, *extra]}]
+    configs = grid(variants, seeds)
+    for config in configs:
+        parse(parser, _options(config))
+    return configs
+
+
+def command(config: RunConfig, path: Path) -> list[str]:
+    """The command line of one run; it resumes when started again."""
+    options = [*_options(config), "--run_dir", str(path), "--resume"]
+    return [sys.executable, "-m", "counterpoise", "fit", *options]
+
+
+def _options(config: RunConfig) -> list[str]:
+    options = config.settings["options"]
+    # the method comes before its own options
+    own = [o for o in options if o.startswith("--method.")]
+    return [*(o for o in options if o not in own), "--method", config.method, *own, "--seed", str(config.seed)]
+
+
+def _names(text: str) -> list[str]:
+    if text == "all":
+        return list(methods.__all__)
+    folded = {name.casefold(): name for name in methods.__all__}
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name.casefold() not in folded:
+            raise ValueError("--methods: " + did_you_mean("method", name, methods.__all__))
+    return [folded[name.casefold()] for name in names]
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        return [int(seed) for seed in text.split(",")]
+    except ValueError:
+        raise ValueError(f"--seeds must be whole numbers separated by commas; got {text!r}.") from None
+
+
+def _settings(path: str | None) -> dict[str, dict[str, Any]]:
+    if path is None:
+        return {}
+    found = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    if not isinstance(found, dict) or not all(isinstance(value, dict) for value in found.values()):
+        raise ValueError(f"--settings {path} must map method names to mappings of options.")
+    for name in found:
+        if name not in methods.__all__:
+            raise ValueError(f"--settings {path}: " + did_you_mean("method", name, methods.__all__))
+    return found
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,56 @@
+"""``counterpoise data check`` and ``counterpoise data show``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from counterpoise.cli.job import source_of
+from counterpoise.cli.options import Parser, parse
+from counterpoise.data.source import Source, Table
+
+ACTIONS = ("check", "show")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """List what is wrong with a table, or what is in it."""
+    from counterpoise._checks import did_you_mean
+
+    if arguments and arguments[0] not in (*ACTIONS, "-h", "--help"):
+        raise ValueError(did_you_mean("data command", arguments[0], ACTIONS))
+    action = arguments[0] if arguments and arguments[0] in ACTIONS else "check"
+    parser = Parser(
+        prog=f"counterpoise data {action}",
+        description="usage: counterpoise data check|show TABLE [--data.OPTION ...]: every problem with file and row "
+        "(check), or shapes, ranges and classes (show).",
+    )
+    parser.add_argument("--config", action="config", help="YAML file of options.")
+    parser.add_argument("--data", type=Source, required=True, help="the table, or Table with its options")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 for warnings too")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    rest = list(arguments[1:]) if arguments and arguments[0] in ACTIONS else list(arguments)
+    if rest and not rest[0].startswith("-"):
+        rest.insert(0, "--data")
+    options = parse(parser, rest)
+    source = source_of(parser, options.data)
+    if not isinstance(source, Table):
+        raise ValueError(f"data {action} reads tables of files; {source.name} is none.")
+    return _check(source, options.strict, options.json) if action == "check" else _show(source, options.json)
+
+
+def _check(source: Table, strict: bool, as_json: bool) -> int:
+    from counterpoise.data.check import check
+
+    report = check(source.table)
+    print(json.dumps(report.to_dict(), indent=2, ensure_ascii=False)) if as_json else Console().print(report)
+    return 1 if report.errors or (strict and report.warnings) else 0
+
+
+def _show(source: Table, as_json: bool) -> int:
+    from counterpoise.data.check import show
+
+    summary = show(source.table)
+    print(json.dumps(summary, indent=2, ensure_ascii=False) if as_json else summary["text"])
+    return 0

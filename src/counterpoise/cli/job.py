@@ -1,0 +1,93 @@
+"""From parsed options to a trainer and its data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+from torch import nn
+
+from counterpoise._checks import did_you_mean
+from counterpoise.build import build_model
+from counterpoise.data.source import Source
+from counterpoise.data.split import Splits
+from counterpoise.encoders import default_encoder
+from counterpoise.engine import Trainer
+from counterpoise.engine.state import mix, seed_everything
+from counterpoise.method import Method
+
+OWN = ("config", "data", "method", "fusion", "encoders")
+"""Options that are not arguments of the trainer."""
+
+
+@dataclass
+class Job:
+    """Everything of one run.
+
+    Attributes:
+        parser: that read the options.
+        options: what it read.
+        source: the data set.
+        classes: class names, when they are known without opening the data.
+    """
+
+    parser: ArgumentParser
+    options: Namespace
+    source: Source
+    classes: Sequence[str] | None = None
+
+    @classmethod
+    def of(cls, parser: ArgumentParser, options: Namespace) -> Job:
+        """The job that the options describe."""
+        return cls(parser, options, source_of(parser, options.data))
+
+    @cached_property
+    def splits(self) -> Splits:
+        """The parts of the data set."""
+        return self.source.splits()
+
+    def trainer(self, **replace: Any) -> Trainer:
+        """Model, method and trainer; ``replace`` wins over the options."""
+        options = self.options
+        seed_everything(mix(options.seed, "model"))
+        made = self.parser.instantiate(Namespace(**{k: v for k, v in vars(options).items() if k != "data"}))
+        method: Method = made.method
+        classes = self.splits.classes if self.classes is None else self.classes
+        model = build_model(
+            _encoders(self.source, made.encoders),
+            made.fusion or method.default_fusion,
+            num_classes=len(classes),
+            heads=method.own_heads,
+        )
+        arguments = {name: value for name, value in vars(made).items() if name not in OWN and name[0] != "_"}
+        trainer = Trainer(model, method, **{**arguments, **replace})
+        trainer.config = self.parser.dump(options, skip_none=False)
+        return trainer
+
+
+def source_of(parser: ArgumentParser, data: Namespace) -> Source:
+    """The data set that the option ``data`` describes."""
+    return parser.instantiate(Namespace(data=data)).data
+
+
+def _encoders(source: Source, given: dict[str, nn.Module] | None) -> dict[str, nn.Module]:
+    layouts, given = source.layouts(), given or {}
+    for name in given:
+        if name not in layouts:
+            raise ValueError("encoders: " + did_you_mean("modality", name, layouts))
+    return {
+        m: given[m] if m in given else default_encoder(layout.kind, layout.shape, **layout.options)
+        for m, layout in layouts.items()
+    }
+
+
+def config_of(run: str | Path) -> Path:
+    """``config.yaml`` of a run directory, or an error that says what is missing."""
+    path = Path(run) / "config.yaml"
+    if not path.is_file():
+        raise FileNotFoundError(f"{run} is no run directory: it has no config.yaml.")
+    return path

@@ -1,0 +1,79 @@
+"""``counterpoise methods``."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from rich.console import Console
+from rich.table import Table
+
+from counterpoise import methods
+from counterpoise._checks import did_you_mean
+from counterpoise.method import Method
+
+COLUMNS = ("family", "forward", "backward", "fusions", "modalities", "state")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """List the methods, or explain one."""
+    parser = argparse.ArgumentParser(
+        prog="counterpoise methods",
+        description="The training methods. Passes are per batch, in units of one joint pass.",
+    )
+    parser.add_argument("name", nargs="?", help="explain this one")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--markdown", action="store_true", help="print the table of the documentation")
+    options = parser.parse_args(arguments)
+    if options.name is not None:
+        folded = {name.casefold(): name for name in methods.__all__}
+        if options.name.casefold() not in folded:
+            raise ValueError(did_you_mean("method", options.name, methods.__all__))
+        _explain(folded[options.name.casefold()], as_json=options.json)
+    elif options.json:
+        print(json.dumps([row(name) for name in methods.__all__], indent=2, ensure_ascii=False))
+    elif options.markdown:
+        print(markdown())
+    else:
+        table = Table(title="Training methods", title_justify="left", caption="counterpoise methods NAME says more")
+        for column in ("method", *COLUMNS):
+            table.add_column(column, overflow="fold")
+        for name in methods.__all__:
+            table.add_row(name, *(str(row(name)[column]) for column in COLUMNS))
+        Console().print(table)
+    return 0
+
+
+def row(name: str) -> dict[str, object]:
+    """The table row of a method."""
+    cls: type[Method] = getattr(methods, name)
+    return {"method": name, **asdict(cls.info), "default_fusion": cls.default_fusion}
+
+
+def markdown() -> str:
+    """The method table as Markdown; README and docs hold exactly this."""
+    lines = ["| method | what it changes | family | forward | backward | fusions | paper |", "|---" * 7 + "|"]
+    for name in methods.__all__:
+        r = row(name)
+        paper = f"[{r['paper']}]({r['url']})" if r["url"] else r["paper"]
+        lines.append(
+            f"| [{name}](docs/methods/{name.lower()}.md) | {r['summary']} | {r['family']} | {r['forward']} | "
+            f"{r['backward']} | {r['fusions']} | {paper} |"
+        )
+    return "\n".join(lines)
+
+
+def _explain(name: str, *, as_json: bool) -> None:
+    cls = getattr(methods, name)
+    if as_json:
+        print(json.dumps(row(name), indent=2, ensure_ascii=False))
+        return
+    print(f"{name}{inspect.signature(cls.__init__)}".replace("(self, ", "(").replace("(self)", "()"))
+    print()
+    print(inspect.cleandoc(cls.__doc__ or ""))
+    print()
+    for key, value in row(name).items():
+        print(f"{key:>15}  {value}")

@@ -1,0 +1,182 @@
+"""Where the command line's ``--data`` comes from: a table, arrays in a file, or the embedded digits."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from counterpoise._checks import did_you_mean
+from counterpoise.data.arrays import from_arrays
+from counterpoise.data.digits import digits, readers
+from counterpoise.data.readers import Reader
+from counterpoise.data.split import Split, Splits
+from counterpoise.data.table import Table as _Table
+
+
+class Layout(NamedTuple):
+    """What a default encoder needs to know of a modality: its kind, the shape of a sample, more options."""
+
+    kind: str
+    shape: tuple[int, ...]
+    options: dict[str, Any]
+
+
+class Source(ABC):
+    """A data set by name and options."""
+
+    name: str
+
+    @abstractmethod
+    def splits(self) -> Splits:
+        """The parts to train, select and evaluate on."""
+
+    @abstractmethod
+    def layouts(self) -> dict[str, Layout]:
+        """What each modality looks like."""
+
+    def describe(self) -> str:
+        """A few lines for people."""
+        return self.name
+
+
+class Table(Source):
+    """A CSV, TSV or Parquet file with one row per sample.
+
+    Args:
+        path: the file.
+        modalities: column -> reader with its options; left out, every column with a reader guessed.
+        root: folder that paths are relative to; the table's own folder by default.
+        label: column of class names.
+        id: column of sample names.
+        split: column of "train", "val", "test".
+        group: column of names (speakers, say) that no split may separate.
+        val: share for validation, where the table names none.
+        test: share for the test, where the table has no split column.
+        classes: class names in order; the sorted labels by default.
+        seed: which random split.
+        cache: folder to keep decoded files in.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        modalities: dict[str, Reader] | None = None,
+        root: str | None = None,
+        label: str = "label",
+        id: str = "id",
+        split: str = "split",
+        group: str = "group",
+        val: float = 0.15,
+        test: float = 0.15,
+        classes: list[str] | None = None,
+        seed: int = 0,
+        cache: str | None = None,
+    ):
+        self.name = Path(path).stem
+        self.table = _Table(
+            path, modalities, root=root, label=label, id=id, split=split, group=group, val=val, test=test,
+            classes=classes, seed=seed, cache=cache,
+        )  # fmt: skip
+
+    def splits(self) -> Splits:
+        return self.table.splits()
+
+    def samples(self) -> Split:
+        """Every row, labelled or not."""
+        return self.table.samples()
+
+    def layouts(self) -> dict[str, Layout]:
+        return {m: _layout(m, reader) for m, reader in self.table.readers.items()}
+
+    def describe(self) -> str:
+        return self.table.describe()
+
+
+class Digits(Source):
+    """Handwritten digits with a synthesised spoken one each; embedded, nothing is downloaded.
+
+    Args:
+        seed: of voices, noise, what is absent, and the split.
+        audio_noise: noise in the sound, relative to the voice.
+        image_noise: noise in the picture, relative to its grey values.
+        absent: share of samples that lack the sound, and as many others the picture; below 0.5.
+        size: how many digits; all 1797 by default.
+    """
+
+    name = "digits"
+
+    def __init__(
+        self,
+        seed: int = 0,
+        audio_noise: float = 0.3,
+        image_noise: float = 0.3,
+        absent: float = 0.0,
+        size: int | None = None,
+    ):
+        self.options = {
+            "seed": seed, "audio_noise": audio_noise, "image_noise": image_noise, "absent": absent, "size": size,
+        }  # fmt: skip
+
+    def splits(self) -> Splits:
+        return digits(**self.options)
+
+    def layouts(self) -> dict[str, Layout]:
+        # 10 classes of tiny pictures and half-second sounds need no wide network
+        return {m: _layout(m, reader)._replace(options={"dim": 32}) for m, reader in readers().items()}
+
+
+class Arrays(Source):
+    """An ``.npz`` file of features computed already: one array per modality and one of labels.
+
+    Args:
+        path: the file; first axis of every array is the sample. A modality's array of 2 axes is a vector per
+            sample, of 3 a sequence of vectors, of 4 an image.
+        label: name of the array of class names or numbers.
+        split: name of an array of "train", "val", "test"; without it, shares are split off.
+        group: name of an array of names that no split may separate.
+        val: share for validation.
+        test: share for the test.
+        seed: which random split.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        label: str = "y",
+        split: str = "split",
+        group: str = "group",
+        val: float = 0.15,
+        test: float = 0.15,
+        seed: int = 0,
+    ):
+        self.name = Path(path).stem
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"path: there is no file {path}.")
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        if label not in arrays:
+            raise ValueError(f"{path}: " + did_you_mean("label array", label, arrays))
+        self.y, self.parts, self.groups = arrays.pop(label), arrays.pop(split, None), arrays.pop(group, None)
+        self.inputs, self.val, self.test, self.seed = arrays, val, test, seed
+
+    def splits(self) -> Splits:
+        return from_arrays(
+            self.inputs, self.y, split=self.parts, group=self.groups, val=self.val, test=self.test, seed=self.seed
+        )
+
+    def layouts(self) -> dict[str, Layout]:
+        kinds = {2: "array", 3: "sequence", 4: "image"}
+        for m, array in self.inputs.items():
+            if array.ndim not in kinds:
+                raise ValueError(f"Array {m!r} must have 2, 3 or 4 axes, samples first; it has shape {array.shape}.")
+        return {m: Layout(kinds[array.ndim], array.shape[1:], {}) for m, array in self.inputs.items()}
+
+
+def _layout(modality: str, reader: Reader) -> Layout:
+    if reader.shape is None:
+        raise ValueError(f"modality {modality!r}: no sample could be read to find its shape; run `data check`.")
+    vocabulary = getattr(reader, "vocabulary", None)
+    return Layout(reader.kind, reader.shape, {} if vocabulary is None else {"vocab_size": vocabulary})
