@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,13 @@ def test_hugging_face_tokenizer_from_a_folder(wordpiece):
     assert reader.read("Good morning").tolist() == [2, 5, 6, 7, 3, 0, 0]
     assert reader.padding == 0
     assert Text(tokenizer=str(wordpiece), length=4).read("good morning").tolist() == [2, 5, 6, 3]
+
+
+def test_a_tokenizer_in_several_threads(wordpiece):
+    readers = [Text(tokenizer=str(wordpiece), length=length) for length in (4, 7)]  # one tokeniser, two lengths
+    with ThreadPoolExecutor(4) as pool:
+        lengths = list(pool.map(lambda i: len(readers[i % 2].read("good morning " * 3)), range(200)))
+    assert lengths == [4, 7] * 100
 
 
 def test_a_tokenizer_that_is_not_there(tmp_path, monkeypatch):

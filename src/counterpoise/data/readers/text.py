@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import string
+import threading
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from counterpoise.data.readers.base import Reader, ReadError, flag, whole
 
+_one_at_a_time = threading.Lock()  # fast tokenisers refuse to set their cut and padding in two threads at once
 _STRIPPED = string.punctuation + "“”‘’„«»…–—"
 
 
@@ -78,9 +80,10 @@ class Text(Reader):
             numbers = [_number(word, self.vocabulary) for word in words[: self.length]]
             numbers += [0] * (self.length - len(numbers))
         else:
-            numbers = _pretrained(self.tokenizer)(
-                " ".join(words), truncation=True, max_length=self.length, padding="max_length"
-            )["input_ids"]
+            with _one_at_a_time:
+                numbers = _pretrained(self.tokenizer)(
+                    " ".join(words), truncation=True, max_length=self.length, padding="max_length"
+                )["input_ids"]
         return torch.tensor(numbers, dtype=torch.int64)
 
     def transform(self, decoded: Tensor, generator: torch.Generator | None) -> Tensor:
