@@ -45,14 +45,12 @@ class Unimodal(Method):
     def label(self) -> str:
         return f"Unimodal({self.modality})"
 
-    def setup(self, trainer: Trainer) -> None:
-        if self.modality not in trainer.model.modalities:
-            raise ValueError(did_you_mean("modality", self.modality, trainer.model.modalities))
-
     def phase(self, index: int, trainer: Trainer) -> Phase | None:
         return Phase(trainer.epochs, train=(self.modality,), name=self.modality) if index == 0 else None
 
     def reads(self, modalities: tuple[str, ...]) -> tuple[str, ...]:
+        if self.modality not in modalities:
+            raise ValueError(did_you_mean("modality", self.modality, modalities))
         return (self.modality,)
 
     def forward(self, step: Step) -> Output:
