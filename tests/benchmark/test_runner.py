@@ -128,10 +128,10 @@ except KeyboardInterrupt:
 BENCHMARK = """
 import io, sys, pathlib
 from rich.console import Console
-from counterpoise.benchmark import runner, grid
-configs = grid.grid([sys.argv[3]], range(4))
+from counterpoise.benchmark import grid, run
+configs = grid([sys.argv[3]], range(4))
 command = lambda config, directory: [sys.executable, "-S", sys.argv[2], directory, config.method]
-outcome = runner.run(configs, command, sys.argv[1], jobs=2, console=Console(file=io.StringIO()), patience=30)
+outcome = run(configs, command, sys.argv[1], jobs=2, console=Console(file=io.StringIO()), patience=30)
 print(len(outcome.stopped), len(outcome.waiting), len(outcome.failed)); sys.exit(outcome.exit_code)
 """
 

@@ -91,12 +91,16 @@ def test_fewer_seeds_than_asked_is_said_and_not_ranked() -> None:
 
 
 def test_dagger_below_the_best_modality_trained_alone() -> None:
-    alone = [record("Unimodal", s, 0.1, a=0.63, b=0.2) for s in range(5)]
+    alone = [record("Unimodal", s, 0.63, label="Unimodal(a)") for s in range(5)]
+    alone += [record("Unimodal", s, 0.2, label="Unimodal(b)") for s in range(5)]
     summary = summarize([*records(), *alone])
     assert summary.rows["Joint"]["fused/accuracy"].below
     assert not summary.rows["IGM"]["fused/accuracy"].below
+    assert not summary.rows["Unimodal(b)"]["fused/accuracy"].below
     assert not summary.rows["Joint"]["a/accuracy"].below
-    assert summary.references["fused/accuracy"] == ("a", pytest.approx(0.63))
+    assert summary.references["fused/accuracy"] == ("Unimodal(a)", pytest.approx(0.63))
+    assert summary.references["fused/loss"] == ("Unimodal(a)", pytest.approx(0.37))
+    assert summary.rows["Joint"]["fused/loss"].below
     assert "60.2 ± 1.5 †" in summary.to_markdown()
     assert "†" not in summarize(records()).to_markdown()
 

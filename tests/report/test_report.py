@@ -30,6 +30,7 @@ def make_run(
     epochs: int = 6,
     modalities: list[str] | None = None,
     settings: dict | None = None,
+    label: str | None = None,
     name: str | None = None,
     level: float = 0.8,
 ) -> dict:
@@ -53,12 +54,22 @@ def make_run(
         history.append(entry)
     (directory / "metrics.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in history))
     config = {"seed": seed, "method": {"class_path": f"counterpoise.methods.{method}", "init_args": settings or {}}}
-    (directory / "config.yaml").write_text(yaml.safe_dump(config | {"trainer": {"epochs": epochs}, "data": data}))
+    (directory / "config.yaml").write_text(
+        yaml.safe_dump(
+            config
+            | {
+                "trainer": {"epochs": epochs},
+                "data": {"class_path": "counterpoise.data." + data.title()},
+                "run_dir": str(directory),
+            }
+        )
+    )
     (directory / "environment.json").write_text(json.dumps({"python": "3.11", "versions": {"torch": "2.15"}}))
     scores = {f"{m}/accuracy": level - 0.12 * k + 0.02 * rng.normal() for k, m in enumerate(["fused", *modalities])}
     scores |= {"fused/macro_f1": scores["fused/accuracy"] - 0.01, "fused/loss": 0.5 + 0.1 * rng.random()}
     result = {
         "method": method,
+        "label": label or method,
         "seed": seed,
         "data": data,
         "modalities": modalities,
@@ -281,6 +292,15 @@ def test_variants_of_a_method_get_their_settings_as_label(tmp_path: Path) -> Non
     assert labels["0.5-1"] == "OGM (alpha=0.5) [0.5-1]"
     assert labels["twin"] == "OGM (alpha=0.5) [twin]"
     write_report(tmp_path, tmp_path / "out.html")
+
+
+def test_an_unfinished_run_joins_its_like(tmp_path: Path) -> None:
+    for seed in range(2):
+        make_run(tmp_path, "Unimodal", seed, settings={"modality": "audio"}, label="Unimodal(audio)", finish=seed == 0)
+    make_run(tmp_path, "Joint", 0, finish=False)
+    runs = {run.directory.name: (run.data, run.label) for run in collect(tmp_path)}
+    assert runs["Unimodal-s0"] == runs["Unimodal-s1"] == ("digits", "Unimodal(audio)")
+    assert runs["Joint-s0"] == ("digits", "Joint")
 
 
 def test_a_resumed_run_counts_each_epoch_once(tmp_path: Path) -> None:

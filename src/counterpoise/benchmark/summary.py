@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +75,7 @@ class Summary:
         baseline: label the differences refer to; None when there is no such row.
         asked: seeds per cell.
         confidence: of the intervals.
-        references: fused column -> (modality, mean) of the best single modality, trained alone.
+        references: fused column -> (label, mean) of the best modality trained alone.
     """
 
     rows: Mapping[str, Mapping[str, Cell]]
@@ -146,7 +146,9 @@ class Summary:
                 f"with its {100 * self.confidence:g} % t interval over the seeds."
             )
         if any(cell.below for cell in cells):
-            best = [f"{m}, {number_text(c, value)} in {_metric(c)}" for c, (m, value) in self.references.items()]
+            best = [
+                f"{label}, {number_text(c, value)} in {_metric(c)}" for c, (label, value) in self.references.items()
+            ]
             notes.append(f"†: below the best modality trained alone ({'; '.join(best)}).")
         if any(not cell.complete for cell in cells):
             notes.append("n=a/b: only a of b seeds are there, so the cell is not ranked.")
@@ -176,13 +178,14 @@ def summarize(
         seeds: how many were asked for; by default as many as occur anywhere in the records.
         split: ``"test"`` or ``"val"``; records without it are skipped.
         confidence: of the t interval of the paired differences.
-        unimodal: the method whose scores say how good each modality is alone.
+        unimodal: the method that trains one modality alone, one row each; the best of these rows is
+            what every other method should not fall below.
 
     Raises:
         ValueError: when the records are of several data sets, or one row has a seed twice.
     """
     records = [record for record in records if record.get(split)]
-    data = sorted({str(record.get("data")) for record in records})
+    data = sorted({str(record.get("data") or "") for record in records})
     if len(data) > 1:
         raise ValueError(f"A summary compares runs on one data set; found {', '.join(data)}. Call it for each of them.")
     scores = _by_label(records, split)
@@ -200,11 +203,10 @@ def summarize(
             difference = paired_difference(values, others, confidence) if label != baseline else None
             cells[column] = Cell(values, *mean_sd(values.values()), asked, difference)
         rows[label] = cells
-    references = {
-        column: found for column in columns if (found := _reference(records, column, unimodal, split)) is not None
-    }
+    alone = {_label(record) for record in records if record["method"] == unimodal}
+    references = _references(rows, columns, alone)
     return Summary(
-        _marked(rows, columns, references),
+        _marked(rows, columns, references, alone),
         columns,
         split,
         baseline if base else None,
@@ -313,26 +315,25 @@ def _columns(records: Sequence[Record], split: str) -> list[str]:
     return [*fused, *alone, *(["gap"] if len(alone) > 1 else []), "seconds"]
 
 
-def _reference(records: Sequence[Record], column: str, unimodal: str, split: str) -> tuple[str, float] | None:
-    """The best single modality in this score and its mean, over the records of the method ``unimodal``."""
-    if not column.startswith("fused/"):
-        return None
-    metric = _metric(column)
-    found: dict[str, list[float]] = {}
-    for record in records:
-        for m in record.get("modalities", ()) if record["method"] == unimodal else ():
-            value = record[split].get(f"{m}/{metric}")
-            if _known(value):
-                found.setdefault(m, []).append(value)
-    means = {m: statistics.fmean(values) for m, values in found.items()}
-    best = (min if lower_is_better(metric) else max)(means, key=means.__getitem__, default=None)
-    return None if best is None else (best, means[best])
+def _references(
+    rows: Mapping[str, Mapping[str, Cell]], columns: Sequence[str], alone: Iterable[str]
+) -> dict[str, tuple[str, float]]:
+    """Fused column -> label and mean of the best of the rows that trained one modality ``alone``."""
+    alone = list(alone)
+    references = {}
+    for column in columns:
+        means = {label: rows[label][column].mean for label in alone if column in rows[label]}
+        if means and column.startswith("fused/"):
+            best = (min if lower_is_better(column) else max)(means, key=means.__getitem__)
+            references[column] = (best, means[best])
+    return references
 
 
 def _marked(
     rows: Mapping[str, Mapping[str, Cell]],
     columns: Sequence[str],
     references: Mapping[str, tuple[str, float]],
+    alone: Container[str],
 ) -> dict[str, dict[str, Cell]]:
     """The rows with rank and dagger filled in."""
     marked = {label: dict(cells) for label, cells in rows.items()}
@@ -346,7 +347,9 @@ def _marked(
             if column not in cells:
                 continue
             rank = order.index(complete[label]) + 1 if complete.get(label) in order else None
-            below = column in references and sign * cells[column].mean < sign * references[column][1]
+            below = (
+                label not in alone and column in references and sign * cells[column].mean < sign * references[column][1]
+            )
             marked[label][column] = replace(cells[column], rank=rank, below=below)
     return marked
 

@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 
 FILES = ("result.json", "metrics.jsonl", "config.yaml", "environment.json")
-OWN_TO_A_RUN = {"seed", "run_dir", "out", "output", "config"}
-"""Last parts of configuration keys that differ between the runs of one setting."""
+OWN_TO_A_RUN = {"seed", "run_dir", "config", "command"}
+"""Last parts of the keys that differ between the runs of one setting."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Run:
 
     Attributes:
         directory: where it is.
-        label: the method, with the settings that tell it from other runs of that method, if any.
+        label: the result's, or else the method; with the settings that tell it from its like, if any.
         method: its name; the directory's where nothing says it.
         seed: None where nothing says it.
         data: name of the data set; ``""`` where nothing says it.
@@ -78,7 +78,7 @@ def collect(directories: Path | str | Iterable[Path | str]) -> list[Run]:
         raise FileNotFoundError(
             f"No runs in {', '.join(map(str, roots))}: a run directory holds result.json or metrics.jsonl."
         )
-    return _labelled([_read(directory) for directory in found])
+    return _labelled(_placed([_read(directory) for directory in found]))
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -114,7 +114,7 @@ def _read(directory: Path) -> Run:
     method = str(method).rsplit(".", 1)[-1]
     return Run(
         directory,
-        method,
+        str(named.get("label") or method),
         method,
         seed if isinstance(seed, int) else None,
         str(named.get("data") or _last(config, "data") or _last(config, "data.class_path") or "").rsplit(".", 1)[-1],
@@ -164,17 +164,42 @@ def _last(config: Mapping[str, Any], name: str) -> Any:
     return next((v for key, v in config.items() if key == name or key.endswith(f".{name}")), None)
 
 
+def _placed(runs: Sequence[Run]) -> list[Run]:
+    """Unfinished runs get the data set's name, and the label, of a finished run with the same settings."""
+
+    def settings(run: Run, part: str) -> str:
+        return repr(sorted((k, v) for k, v in _shared(run).items() if k == part or k.startswith(f"{part}.")))
+
+    names = {settings(run, "data"): run.data for run in runs if run.finished}
+    labels = {settings(run, "method"): run.label for run in runs if run.finished}
+    return [
+        run
+        if run.finished or not run.config
+        else replace(
+            run,
+            data=names.get(settings(run, "data"), run.data),
+            label=labels.get(settings(run, "method"), run.label),
+        )
+        for run in runs
+    ]
+
+
+def _shared(run: Run) -> dict[str, Any]:
+    """The configuration without what differs between the runs of one setting."""
+    return {key: value for key, value in run.config.items() if key.rsplit(".", 1)[-1] not in OWN_TO_A_RUN}
+
+
 def _labelled(runs: Sequence[Run]) -> list[Run]:
-    """Runs of one method, data set and seed get the settings that tell them apart into their label."""
+    """Runs of one label, data set and seed get the settings that tell them apart into their label."""
     labelled = list(runs)
     groups: dict[tuple[str, str], list[int]] = {}
     for position, run in enumerate(runs):
-        groups.setdefault((run.data, run.method), []).append(position)
+        groups.setdefault((run.data, run.label), []).append(position)
     for positions in groups.values():
         members = [runs[p] for p in positions]
         if len({run.seed for run in members}) == len(members):
             continue
-        keys = dict.fromkeys(key for run in members for key in run.config if key.rsplit(".", 1)[-1] not in OWN_TO_A_RUN)
+        keys = dict.fromkeys(key for run in members for key in _shared(run))
         keys = [key for key in keys if len({repr(run.config.get(key)) for run in members}) > 1]
         labels = [_label(run, keys) for run in members]
         taken = [(label, run.seed) for label, run in zip(labels, members, strict=True)]
@@ -186,4 +211,4 @@ def _labelled(runs: Sequence[Run]) -> list[Run]:
 
 def _label(run: Run, keys: Sequence[str]) -> str:
     settings = ", ".join(f"{key.rsplit('.', 1)[-1]}={run.config[key]}" for key in keys if key in run.config)
-    return f"{run.method} ({settings})" if settings else run.method
+    return f"{run.label} ({settings})" if settings else run.label

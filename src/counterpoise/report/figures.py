@@ -166,7 +166,7 @@ def accuracy_dots(summary: Summary, metric: str, modalities: Sequence[str]) -> F
         name, value = summary.references[fused]
         axes[0].axvline(scale * value, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
         axes[0].annotate(
-            f"{name} trained alone",
+            _short(f"best modality alone: {name}", 60),
             (scale * value, 1),
             xycoords=("data", "axes fraction"),
             xytext=(3, 2),

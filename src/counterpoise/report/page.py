@@ -278,7 +278,11 @@ def _configuration(runs: Sequence[Run]) -> str:
 
 
 def _environment(runs: Sequence[Run]) -> str:
-    items = {str(run.directory): [run.environment] for run in runs if run.environment}
+    items = {
+        str(run.directory): [{key: value for key, value in run.environment.items() if key not in OWN_TO_A_RUN}]
+        for run in runs
+        if run.environment
+    }
     if not items:
         return ""
     common, different = common_and_different(items)
@@ -286,7 +290,7 @@ def _environment(runs: Sequence[Run]) -> str:
     for values in different.values():
         for key, value in values.items():
             varying.setdefault(key, {})[value] = None
-    rows = [*_pairs(common), *([key, " / ".join(values)] for key, values in varying.items())]
+    rows = [*_pairs(common), *([f"{key} (differs)", " / ".join(values)] for key, values in varying.items())]
     return "<section>\n<h2>Environment</h2>\n" + html_table(["", "value"], rows) + "\n</section>"
 
 
