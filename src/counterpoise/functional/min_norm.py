@@ -11,7 +11,7 @@ from counterpoise._checks import choice
 from counterpoise.functional.gradients import flatten, unflatten
 
 RESCALES = ("encoder", "tensor")
-# Below this share of the longer gradient the shortest vector is rounding noise, not a direction.
+# Below this share of its two parts the shortest vector is rounding noise, not a direction.
 STATIONARY = 1e-5
 
 
@@ -32,8 +32,11 @@ def min_norm_pair(gg: Tensor, uu: Tensor, gu: Tensor) -> tuple[Tensor, Tensor]:
     Source: Désidéri, Multiple-gradient descent algorithm, C. R. Acad. Sci. Paris 350, 2012.
     """
     gap = gg - 2 * gu + uu
-    a_g = torch.where(gap > 0, (uu - gu) / torch.where(gap > 0, gap, 1.0), 0.5).clamp(0.0, 1.0)
-    return a_g, 1 - a_g
+    apart, safe = gap > 0, torch.where(gap > 0, gap, 1.0)
+    # Each from its own formula: 1 - a would lose the digits of a small weight on a long vector.
+    a_g = torch.where(apart, (uu - gu) / safe, 0.5).clamp(0.0, 1.0)
+    a_u = torch.where(apart, (gg - gu) / safe, 0.5).clamp(0.0, 1.0)
+    return a_g, a_u
 
 
 def pareto_gradient(
@@ -74,17 +77,18 @@ def pareto_gradient(
     gg, uu, gu = flat_g @ flat_g, flat_u @ flat_u, flat_g @ flat_u
     a_g, a_u = min_norm_pair(gg, uu, gu)
     conflict = (gu <= 0) & (gg > 0) & (uu > 0)
-    shortest = 2 * (a_g * flat_g + a_u * flat_u)
+    parts = 2 * a_g * flat_g, 2 * a_u * flat_u
     if rescale == "encoder":
-        shortest = shortest * _growth(shortest, flat_g, flat_u)
-        pieces = unflatten(shortest, g)
+        pieces = unflatten(_grown(*parts, flat_g + flat_u), g)
     else:
-        pieces = [n * _growth(n, a, b) for n, a, b in zip(unflatten(shortest, g), g, u, strict=True)]
+        triples = zip(unflatten(parts[0], g), unflatten(parts[1], g), g, u, strict=True)
+        pieces = [_grown(part_g, part_u, a + b) for part_g, part_u, a, b in triples]
     return [gamma * torch.where(conflict, n, t) for n, t in zip(pieces, total, strict=True)]
 
 
-def _growth(n: Tensor, g: Tensor, u: Tensor) -> Tensor:
-    """``max(1, |g + u| / |n|)``; 1 where ``n`` vanishes."""
+def _grown(part_g: Tensor, part_u: Tensor, total: Tensor) -> Tensor:
+    """``n max(1, |g + u| / |n|)`` for ``n`` the sum of the parts; ``n`` itself where it vanishes."""
+    n = part_g + part_u
     length = n.norm()
-    real = length > STATIONARY * torch.maximum(g.norm(), u.norm())
-    return torch.where(real, ((g + u).norm() / torch.where(real, length, 1.0)).clamp(min=1.0), 1.0)
+    real = length > STATIONARY * torch.maximum(part_g.norm(), part_u.norm())
+    return n * torch.where(real, (total.norm() / torch.where(real, length, 1.0)).clamp(min=1.0), 1.0)

@@ -51,8 +51,8 @@ class GBlending(Method):
         summary="Weighs the fused and the unimodal losses by gain over overfitting, measured in trial runs.",
         paper="Wang, Tran and Feiszli, What Makes Training Multi-Modal Classification Networks Hard?, CVPR 2020",
         url="https://arxiv.org/abs/1905.12681",
-        forward="M + 2 (trial runs included)",
-        backward="M + 2 (trial runs included)",
+        forward="3, trial runs included",
+        backward="3, trial runs included",
         fusions="any with heads=True",
         state="M + 1 weights",
     )
