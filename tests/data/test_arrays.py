@@ -78,6 +78,13 @@ def test_groups_stay_whole():
     assert sum(map(len, sides)) == len(set.union(*sides)) == 15
 
 
+def test_groups_stay_whole_when_only_val_is_split_off():
+    group = np.repeat(np.arange(15), 6)
+    data = from_arrays(_inputs(), _y(), split=["train"] * 72 + ["test"] * 18, group=group, val=0.25)
+    assert len(data.val) == 18
+    assert not {group[i] for i in _rows(data.train)} & {group[i] for i in _rows(data.val)}
+
+
 def test_seed_decides_the_split_and_the_fingerprint_follows():
     one, two, other = (from_arrays(_inputs(), _y(), seed=s) for s in (0, 0, 1))
     assert one.train.ids == two.train.ids != other.train.ids

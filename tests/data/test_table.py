@@ -100,6 +100,11 @@ def test_augmentation_depends_on_seed_row_and_modality_only(folder):
     assert torch.equal(together[1], train.batch([5], "picture", 7)[0])
     assert torch.equal(together[1], train.subset([5, 3]).batch([0], "picture", 7)[0])
     assert not torch.equal(together, train.batch([3, 5], "picture", 8))
+    for i in (1, 2):  # the same picture in other rows is cut in another way
+        (folder / f"{i}.png").write_bytes((folder / "0.png").read_bytes())
+    first, second, third = train.batch([0, 1, 2], "picture", 7)
+    assert not torch.equal(first, second)
+    assert not torch.equal(second, third)
     assert torch.equal(train.batch([3], "picture", None), train.batch([3], "picture", None))
     copy = pickle.loads(pickle.dumps(train))
     assert torch.equal(together, copy.batch([3, 5], "picture", 7))

@@ -71,10 +71,11 @@ def digits(
     parts. They are 16-bit sound and go through the audio reader as any recording does.
 
     The two noises set the imbalance. By default the image is learned within a few epochs, but its noise
-    keeps it below 0.9; the sound takes longer and could reach 0.97. Trained together (two small CNNs,
-    added logits, SGD at 0.02) the image wins the race and the sound stays near 0.3: what balanced
-    training is there to repair. More ``image_noise`` slows the image down and the sound catches up;
-    with ``image_noise=0`` it alone is nearly enough and there is little to gain.
+    keeps it near 0.9; the sound takes longer and reaches 0.98 alone. Trained together the image wins the
+    race, the sound stays near 0.3, and both together get 0.93: less than the sound alone. That is what
+    balanced training is there to repair. ``image_noise=0.6`` makes it worse (image 0.56, together 0.83);
+    with ``image_noise=0`` the image alone is at 0.99 and there is nothing to gain. (Validation accuracy
+    of two small CNNs with added logits, 15 epochs of SGD at 0.02, one seed.)
 
     Args:
         seed: of the voices, the noise, what is absent, and the split.
