@@ -114,15 +114,6 @@ class ReconBoost(Method):
                 phases.append(Phase(stage.rectify, fresh_optimizer=True, name="rectify"))
         return phases[index] if index < len(phases) else None
 
-    def forward(self, step: Step) -> Output:
-        if step.phase.train is None:
-            return step.forward()
-        learner = step.phase.train
-        with torch.no_grad():
-            frozen = step.encode([m for m in step.model.modalities if m not in learner])
-        features = frozen | step.encode(learner)
-        return step.fuse({m: features[m] for m in step.model.modalities})
-
     def loss(self, output: Output, step: Step) -> Tensor:
         target = step.batch.target
         if step.phase.train is None:
