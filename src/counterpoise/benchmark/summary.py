@@ -110,19 +110,28 @@ class Summary:
             lines.append("| " + " | ".join(texts) + " |")
         return "\n".join([*lines, "", *self.notes()]) + "\n"
 
-    def to_rich(self) -> Table:
-        """A table for the terminal: best bold, second underlined, notes as the caption."""
+    def to_rich(self, width: int | None = None) -> Table:
+        """A table for the terminal: best bold, second underlined, notes as the caption.
+
+        Args:
+            width: characters there are room for, the terminal's by default. Columns that do not fit are
+                left out and named below the table: first the further fused scores, then the gap.
+        """
         from rich import box
+        from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=box.SIMPLE_HEAD, caption="\n".join(self.notes()), caption_justify="left")
+        shown = self._fitting(width or Console().width)
+        hidden = [column_title(column) for column in self.columns if column not in shown]
+        notes = self.notes() + ([f"No room for: {', '.join(hidden)}."] if hidden else [])
+        table = Table(box=box.SIMPLE_HEAD, caption="\n".join(notes), caption_justify="left", padding=(0, 1))
         table.add_column("method", no_wrap=True)
-        for column in self.columns:
-            table.add_column(column_title(column), justify="right")
+        for column in shown:
+            table.add_column(_heading(column), justify="right", no_wrap=True)
         for label, cells in self.rows.items():
             texts = []
-            for column in self.columns:
+            for column in shown:
                 cell = cells.get(column)
                 style = {1: "bold", 2: "underline"}.get((cell.rank if cell else None) or 0, "")
                 text = Text(cell_text(column, cell), style=style)
@@ -130,6 +139,19 @@ class Summary:
                 texts.append(Text.assemble(text, "\n", (below, "dim")) if below else text)
             table.add_row(Text(label), *texts)
         return table
+
+    def _fitting(self, width: int) -> list[str]:
+        """The most important columns that fit next to each other, in the order of the table."""
+        order = sorted(self.columns, key=lambda c: (c != self.columns[0], c.startswith("fused/"), c == "gap"))
+        used = 4 + max((len(label) for label in ("method", *self.rows)), default=0)
+        chosen = []
+        for column in order:
+            cells = [cells.get(column) for cells in self.rows.values()]
+            texts = [*_heading(column).split("\n"), *(t for c in cells for t in _lines(column, c))]
+            used += 3 + max(map(len, texts))  # padding and divider
+            if used <= width or not chosen:
+                chosen.append(column)
+        return [column for column in self.columns if column in chosen]
 
     def notes(self) -> list[str]:
         """What a reader must know to read the table, one sentence each."""
@@ -146,10 +168,8 @@ class Summary:
                 f"with its {100 * self.confidence:g} % t interval over the seeds."
             )
         if any(cell.below for cell in cells):
-            best = [
-                f"{label}, {number_text(c, value)} in {_metric(c)}" for c, (label, value) in self.references.items()
-            ]
-            notes.append(f"†: below the best modality trained alone ({'; '.join(best)}).")
+            best = [f"{_metric(c)} {number_text(c, value)} of {label}" for c, (label, value) in self.references.items()]
+            notes.append(f"†: below the best modality trained alone ({', '.join(best)}).")
         if any(not cell.complete for cell in cells):
             notes.append("n=a/b: only a of b seeds are there, so the cell is not ranked.")
         return notes
@@ -253,6 +273,15 @@ def cell_text(column: str, cell: Cell | None) -> str:
     return f"{number_text(column, cell.mean)}{spread}{' †' if cell.below else ''}"
 
 
+def _heading(column: str) -> str:
+    """The title in two lines, as narrow as it gets."""
+    return column_title(column).replace(" ", "\n", 1)
+
+
+def _lines(column: str, cell: Cell | None) -> tuple[str, str]:
+    return cell_text(column, cell), small_print(column, cell)
+
+
 def small_print(column: str, cell: Cell | None) -> str:
     """What stands below the score: ``"n=3/5"`` when seeds are missing, and the difference to the baseline."""
     missing = f"n={cell.n}/{cell.asked}" if cell is not None and not cell.complete else ""
@@ -260,8 +289,11 @@ def small_print(column: str, cell: Cell | None) -> str:
 
 
 def difference_text(column: str, cell: Cell | None) -> str:
-    """``"Δ +1.2 [-0.3, +2.7]"``; empty when there is none. Fused scores only, to keep the table narrow."""
-    if cell is None or cell.difference is None or not column.startswith("fused/"):
+    """``"Δ +1.2 [-0.3, +2.7]"``; empty when there is none.
+
+    For the fused scores that are to be large only, so that the table stays narrow.
+    """
+    if cell is None or cell.difference is None or not column.startswith("fused/") or lower_is_better(column):
         return ""
     d = cell.difference
     text = f"Δ {number_text(column, d.mean, signed=True)}"
@@ -318,13 +350,16 @@ def _columns(records: Sequence[Record], split: str) -> list[str]:
 def _references(
     rows: Mapping[str, Mapping[str, Cell]], columns: Sequence[str], alone: Iterable[str]
 ) -> dict[str, tuple[str, float]]:
-    """Fused column -> label and mean of the best of the rows that trained one modality ``alone``."""
+    """Fused column -> label and mean of the best of the rows that trained one modality ``alone``.
+
+    Not for losses and calibration errors, where a weak model that is unsure beats a good one that is sure.
+    """
     alone = list(alone)
     references = {}
     for column in columns:
         means = {label: rows[label][column].mean for label in alone if column in rows[label]}
-        if means and column.startswith("fused/"):
-            best = (min if lower_is_better(column) else max)(means, key=means.__getitem__)
+        if means and column.startswith("fused/") and not lower_is_better(column):
+            best = max(means, key=means.__getitem__)
             references[column] = (best, means[best])
     return references
 

@@ -89,7 +89,10 @@ def learning_curves(panels: Mapping[str, Panel], modalities: Sequence[str], metr
             mean = [scale * value for value in curve.mean]
             paint = colour(series, modalities)
             single = len(mean) == 1
-            ax.plot(curve.epochs, mean, color=paint, marker="o" if single else None, markersize=4, zorder=3)
+            # The fused line is wider and below, so that it shows around a modality it coincides with.
+            width, layer = (2.6, 3) if series == FUSED else (1.6, 4)
+            dot = "o" if single else None
+            ax.plot(curve.epochs, mean, color=paint, linewidth=width, marker=dot, markersize=4, zorder=layer)
             low = [m - scale * s for m, s in zip(mean, curve.sd, strict=True)]
             high = [m + scale * s for m, s in zip(mean, curve.sd, strict=True)]
             ax.fill_between(curve.epochs, low, high, color=paint, alpha=0.18, linewidth=0)
