@@ -22,6 +22,7 @@ from counterpoise.testing import (
     assert_same,
     check_method,
     resumes_exactly,
+    same_on_replicas,
     tiny_model,
     trainer_for,
 )
@@ -406,3 +407,9 @@ def test_nothing_to_pair_names_what_there_is():
 def test_one_modality_is_refused():
     with pytest.raises(ValueError, match="at least 2 modalities"):
         run(IGM(), 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("statistic", ["batch_mean", "sample"])
+def test_two_processes_build_the_matrices_of_one(statistic):
+    same_on_replicas(lambda: IGM(scope=1.0, statistic=statistic), NAMES[:3], None)

@@ -144,11 +144,7 @@ class InputMoments(Mapping[str, Tensor]):
         if self.statistic == "batch_mean":
             x = _reachable(x).mean(0, keepdim=True, dtype=torch.float64)  # unfolding is linear: the mean may come first
             x = x if self._mean is None else self._mean(x)
-        moment = second_moment(input_rows(layer, x), self.statistic)
-        if name in self._moments:
-            self._moments[name] += moment
-        else:
-            self._moments[name] = moment
+        self._moments[name] = self[name] + second_moment(input_rows(layer, x), self.statistic)
         self.batches[name] += 1
 
     def __getitem__(self, name: str) -> Tensor:
@@ -156,7 +152,7 @@ class InputMoments(Mapping[str, Tensor]):
             raise KeyError(name)
         if name in self._moments:
             return self._moments[name]
-        return torch.zeros(self._shapes[name], dtype=torch.float64)
+        return _wide(next(self._layers[name].parameters()).new_zeros(self._shapes[name]))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._layers)
