@@ -6,10 +6,11 @@ import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from counterpoise._checks import settings
 
@@ -58,17 +59,26 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
 
 
 def fingerprint(model: nn.Module, **parts: object) -> dict[str, Any]:
-    """What a checkpoint must agree with: the model's tensors, and the settings of each part."""
-    shapes = {name: "x".join(map(str, t.shape)) or "scalar" for name, t in model.state_dict().items()}
+    """What a checkpoint must agree with: the model's tensors and layers, and the settings of each part."""
+    shapes = {
+        name: "x".join(map(str, t.shape)) or "scalar" for name, t in model.state_dict().items() if isinstance(t, Tensor)
+    }
+    layers = {name: f"{type(m).__name__}({m.extra_repr()})" for name, m in model.named_modules() if name}
     return {
         "model": shapes,
+        "layers": layers,
         **{name: part if isinstance(part, str) else describe(part) for name, part in parts.items()},
     }
 
 
 def describe(part: object) -> dict[str, str]:
     """The class of an object and its constructor arguments, as text."""
-    return {"class": type(part).__name__, **{name: repr(value) for name, value in settings(part).items()}}
+    return {"class": type(part).__name__, **{name: _text(value) for name, value in settings(part).items()}}
+
+
+def _text(value: object) -> str:
+    """``repr``, but the same in every process: that of a function holds its address."""
+    return f"{value.__module__}.{value.__qualname__}" if isinstance(value, FunctionType | type) else repr(value)
 
 
 def differences(saved: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from counterpoise.data.split import Split
 from counterpoise.engine.replicas import gather_rows
+from counterpoise.metrics.balance import subset_name, subsets
+from counterpoise.metrics.classification import score
 
 if TYPE_CHECKING:
     from counterpoise.engine.trainer import Trainer
@@ -39,27 +41,31 @@ class Evaluator:
     """Runs the model over splits without gradient and remembers the features of unchanged encoders.
 
     A modality's features of the validation split are computed again only when one of its encoder's
-    tensors was written to since: PyTorch counts the in-place writes of every tensor.
+    tensors was written to since. PyTorch counts the in-place writes of every tensor, but not those through
+    ``.data`` or by fused optimizers, so sums of the tensors are compared as well.
     """
 
     def __init__(self, trainer: Trainer):
         self._trainer = trainer
-        self._features: dict[tuple[int, str], tuple[object, Tensor]] = {}
+        self._features: dict[tuple[int, str], tuple[Split, object, Tensor]] = {}  # holds the split: ids are reused
 
     def forget(self) -> None:
         """Drop the remembered features."""
         self._features = {}
 
-    def _version(self, modality: str) -> tuple[tuple[int, int], ...]:
+    @torch.no_grad()
+    def _version(self, modality: str) -> object:
         encoder = self._trainer.model.encoders[modality]
-        return tuple((id(t), t._version) for t in [*encoder.parameters(), *encoder.buffers()])
+        tensors = [*encoder.parameters(), *encoder.buffers()]
+        sums = torch.stack([t.sum(dtype=torch.float64) for t in tensors]).tolist() if tensors else []
+        return [(id(t), t._version, total) for t, total in zip(tensors, sums, strict=True)]
 
     def features(self, split: Split, only: Sequence[str], *, keep: bool) -> tuple[dict[str, Tensor], Tensor]:
         """Features (n_r, dim) of this replica's samples and their positions (n_r,)."""
         trainer = self._trainer
         known = {m: self._features.get((id(split), m)) for m in only}
         versions = {m: self._version(m) for m in only}
-        fresh = {m: kept[1] for m, kept in known.items() if kept is not None and kept[0] == versions[m]}
+        fresh = {m: kept[2] for m, kept in known.items() if kept is not None and kept[1] == versions[m]}
         stale = [m for m in only if m not in fresh]
         positions = torch.arange(len(split))
         mine = torch.cat(
@@ -76,7 +82,7 @@ class Evaluator:
             for m in stale:
                 fresh[m] = torch.cat(parts[m]) if parts[m] else torch.zeros(0, trainer.model.fusion.dims[m])
                 if keep:
-                    self._features[id(split), m] = versions[m], fresh[m]
+                    self._features[id(split), m] = split, versions[m], fresh[m]
         return {m: fresh[m] for m in only}, mine
 
     @torch.no_grad()
@@ -116,6 +122,20 @@ class Evaluator:
         return Predictions(
             whole(fused), {m: whole(parts) for m, parts in unimodal.items()}, split.target, split.present
         )
+
+    def subset_scores(self, split: Split) -> dict[str, dict[str, float]]:
+        """The metrics of the fused prediction from every non-empty subset of the modalities."""
+        trainer, results = self._trainer, {}
+        for names in subsets(trainer.method.reads(trainer.model.modalities)):
+            found = self.predict(split, names, keep=True)
+            logits, target = found.fused, found.target
+            if found.present is not None:
+                some = torch.stack([found.present.get(m, torch.ones(len(target), dtype=torch.bool)) for m in names])
+                logits, target = logits[some.any(0)], target[some.any(0)]
+            scores = score({"fused": logits}, target, None, trainer.metrics) if len(target) else {}
+            results[subset_name(names)] = {name.removeprefix("fused/"): value for name, value in scores.items()}
+        self.forget()
+        return results
 
     def _chunks(self, count: int) -> Iterator[slice]:
         size = self._trainer.batch_size

@@ -33,7 +33,8 @@ class Interrupt:
         self._depth -= 1
         if self._depth == 0:
             for number, handler in self._previous.items():
-                signal.signal(number, handler)  # pyright: ignore[reportArgumentType]
+                if handler is not None:  # None: installed by C code, and out of Python's reach
+                    signal.signal(number, handler)  # pyright: ignore[reportArgumentType]
             self._previous.clear()
             self.requested = False
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -20,7 +22,7 @@ class Request(NamedTuple):
     indices: list[int]
     modalities: tuple[str, ...]
     seed: int | None
-    visible: dict[str, np.ndarray] | None
+    present: dict[str, np.ndarray]
 
 
 class _Reads(Dataset[Batch]):
@@ -29,11 +31,7 @@ class _Reads(Dataset[Batch]):
 
     def __getitem__(self, request: Request) -> Batch:
         split, rows = self.split, torch.as_tensor(request.indices, dtype=torch.int64)
-        present = {} if split.present is None else {m: p[rows] for m, p in split.present.items()}
-        for m, shown in (request.visible or {}).items():
-            shown = torch.from_numpy(shown)
-            present[m] = present[m] & shown if m in present else shown
-        present = {m: p for m, p in present.items() if not bool(p.all())}
+        present = {m: torch.from_numpy(mask) for m, mask in request.present.items()}
         inputs = {}
         for m in request.modalities:
             if m not in present:
@@ -49,8 +47,8 @@ class _Reads(Dataset[Batch]):
 
 
 class _Plan(Sampler[Request]):
-    def __init__(self) -> None:
-        self.requests: list[Request] = []
+    def __init__(self, requests: list[Request]):
+        self.requests = requests
 
     def __iter__(self) -> Iterator[Request]:
         return iter(self.requests)
@@ -59,17 +57,20 @@ class _Plan(Sampler[Request]):
         return len(self.requests)
 
 
-def _one_thread(_: int) -> None:
+def _start_worker(_: int) -> None:
     torch.set_num_threads(1)
+    # Ctrl-C in a terminal reaches workers too, and they must live until the current batch is done
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class Loader:
-    """Reads one split; workers, when there are any, live as long as the loader.
+    """Reads one split.
 
     Args:
         split: what to read.
         batch_size: samples of the global batch.
         num_workers: processes that read ahead; 0 reads in this one.
+        persistent: workers live as long as the loader, not for one pass.
         rank: number of this replica.
         world: number of replicas; each gets every ``world``-th sample of a global batch.
         pin_memory: for copies to a GPU that do not block.
@@ -81,22 +82,38 @@ class Loader:
         batch_size: int,
         *,
         num_workers: int = 0,
+        persistent: bool = False,
         rank: int = 0,
         world: int = 1,
         pin_memory: bool = False,
     ):
         self.split, self.batch_size, self.rank, self.world = split, batch_size, rank, world
-        self._plan = _Plan()
-        self._loader = DataLoader(
-            _Reads(split),
-            sampler=self._plan,
+        self.num_workers, self.pin_memory = num_workers, pin_memory
+        self._plan = _Plan([])
+        self._kept = self._reader(self._plan, persistent=True) if persistent and num_workers else None
+        self._busy = False
+
+    def _reader(self, plan: _Plan, *, persistent: bool) -> DataLoader[Batch]:
+        return DataLoader(
+            _Reads(self.split),
+            sampler=plan,
             batch_size=None,
-            num_workers=num_workers,
-            persistent_workers=num_workers > 0,
-            pin_memory=pin_memory,
-            worker_init_fn=_one_thread if num_workers else None,
+            num_workers=self.num_workers,
+            persistent_workers=persistent,
+            pin_memory=self.pin_memory,
+            worker_init_fn=_start_worker if self.num_workers else None,
             generator=torch.Generator(),  # else every pass would draw from the global random numbers
         )
+
+    def _read(self, requests: list[Request]) -> Iterator[Batch]:
+        if self._kept is None or self._busy:  # persistent workers serve one pass at a time
+            yield from self._reader(_Plan(requests), persistent=False)
+            return
+        self._plan.requests, self._busy = requests, True
+        try:
+            yield from self._kept
+        finally:
+            self._busy = False
 
     def batches(
         self,
@@ -127,12 +144,53 @@ class Loader:
             order = torch.randperm(count, generator=torch.Generator().manual_seed(order_seed))
         if drop_last:
             order = order[: count // self.batch_size * self.batch_size]
-        hidden = {} if visible is None else {m: v.cpu().numpy() for m, v in visible.items()}
+        present = {m: p[rows] for m, p in (self.split.present or {}).items()}
+        for m, shown in (visible or {}).items():
+            present[m] = present[m] & shown.cpu() if m in present else shown.cpu()
         requests = []
         for chunk in list(order.split(self.batch_size))[skip:]:
             share = chunk[self.rank :: self.world]
+            # a mask is there on every replica when anyone in the global batch lacks the modality: methods call
+            # collectives only where there is one
+            masks = {m: p[share].numpy() for m, p in present.items() if not bool(p[chunk].all())}
             if len(share):
-                shown = {m: v[share.numpy()] for m, v in hidden.items()} or None
-                requests.append(Request(rows[share].tolist(), tuple(modalities), augment_seed, shown))
-        self._plan.requests = requests
-        return iter(self._loader)
+                requests.append(Request(rows[share].tolist(), tuple(modalities), augment_seed, masks))
+        return self._read(requests)
+
+
+class Loaders:
+    """The loaders of a run: those that are used every epoch are kept while it trains, others serve one pass.
+
+    Args:
+        batch_size: samples of the global batch.
+        num_workers: processes per loader that read ahead.
+        fabric: which replica this is, and on what device.
+    """
+
+    def __init__(self, batch_size: int, num_workers: int, fabric: Fabric):
+        self._batch_size, self._num_workers, self._fabric = batch_size, num_workers, fabric
+        self._kept: dict[tuple[int, bool], Loader] = {}  # a loader holds its split, so no id is used twice
+
+    def keep(self, *splits: Split) -> None:
+        """Keep the loaders of these splits, and with them their workers, until ``close``."""
+        self._kept = {(id(s), whole): self._make(s, whole, True) for s in splits for whole in (False, True)}
+
+    def close(self) -> None:
+        """Let the workers go."""
+        self._kept = {}
+
+    def get(self, split: Split, *, everything: bool = False) -> Loader:
+        """The loader of a split; ``everything`` gives each replica every sample."""
+        everything = everything and self._fabric.world_size > 1  # one replica's share is everything
+        return self._kept.get((id(split), everything)) or self._make(split, everything, False)
+
+    def _make(self, split: Split, everything: bool, persistent: bool) -> Loader:
+        return Loader(
+            split,
+            self._batch_size,
+            num_workers=self._num_workers,
+            persistent=persistent,
+            rank=0 if everything else self._fabric.global_rank,
+            world=1 if everything else self._fabric.world_size,
+            pin_memory=self._fabric.device.type == "cuda",
+        )

@@ -10,6 +10,8 @@ import torch
 
 from counterpoise._checks import number
 from counterpoise.engine.interrupt import Interrupt, Interrupted, shared
+from counterpoise.engine.replicas import any_of
+from counterpoise.engine.setup import check_rows, warn_if_scales_cancel
 from counterpoise.engine.state import mix, seed_everything
 from counterpoise.engine.step import Step
 
@@ -19,11 +21,14 @@ if TYPE_CHECKING:
 
 def run_phases(trainer: Trainer, resume: bool) -> None:
     """The whole of ``fit`` once the data are checked."""
+    trainer.reset()
     seed_everything(mix(trainer.seed, "setup"))
     trainer.method.setup(trainer)
     trainer.fabric.to_device(trainer.method)
     trainer.make_optimizer()
+    warn_if_scales_cancel(trainer)
     trainer.keeper.open(resume)
+    trainer.loaders.keep(trainer.train_split, trainer.val_split)
     with shared as interrupt:
         for observer in trainer.observers:
             observer.on_fit_start(trainer)
@@ -40,18 +45,24 @@ def run_phases(trainer: Trainer, resume: bool) -> None:
             for observer in trainer.observers:
                 observer.on_fit_end(trainer)
             trainer.keeper.close()
+            trainer.loaders.close()
+            trainer.release()
     trainer.keeper.select_best()
 
 
 def _enter(trainer: Trainer, index: int) -> None:
+    seed_everything(mix(trainer.seed, "phase", index))  # a run resumed at this boundary draws the same
     state, phase = trainer.state, trainer.method.phase(index, trainer)
+    if phase is None and index == 0:
+        raise ValueError(f"{type(trainer.method).__name__}.phase(0) is None: there is nothing to train.")
     state.phase, state.phase_index, state.epoch_in_phase = phase, index, 0
     if phase is None:
         return
     number("phase epochs", phase.epochs, low=1)
     trainer.model.select(phase.train)
-    if phase.fresh_optimizer or index == 0:
+    if phase.fresh_optimizer and index > 0:
         trainer.make_optimizer()
+    if phase.fresh_optimizer or index == 0:
         trainer.schedule.reset()
         state.schedule_epoch, state.schedule_span = 0, phase.epochs if phase.fresh_optimizer else trainer.epochs
     trainer.select()
@@ -63,6 +74,7 @@ def _epoch(trainer: Trainer, interrupt: Interrupt) -> None:
         seed_everything(mix(trainer.seed, state.epoch, trainer.fabric.global_rank))
         trainer.method.on_epoch_start(trainer)
     trainer.select()
+    check_rows(trainer)
     phase, total = trainer.phase, trainer.num_batches
     names = trainer.model.select(phase.read or phase.train)
     batches = trainer.loader(trainer.train_split).batches(
@@ -85,7 +97,7 @@ def _epoch(trainer: Trainer, interrupt: Interrupt) -> None:
             state.seconds += time.monotonic() - started
             _interrupted(trainer)
     _end_epoch(trainer, started)
-    if interrupt.requested:
+    if any_of(interrupt.requested, trainer.fabric):  # the signal may have reached one replica only
         _interrupted(trainer)
 
 
@@ -110,8 +122,8 @@ def _end_epoch(trainer: Trainer, started: float) -> None:
     state.epoch_in_phase += 1
     state.schedule_epoch += 1
     state.batch_in_epoch = 0
-    if trainer.stopping:
-        state.epoch_in_phase, trainer.stopping = trainer.phase.epochs, False
+    if state.stopping:
+        state.epoch_in_phase, state.stopping = trainer.phase.epochs, False
     state.seconds += time.monotonic() - started
     record = {
         "epoch": state.epoch,

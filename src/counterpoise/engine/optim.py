@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import torch
 
 from counterpoise._checks import number
+from counterpoise.method import Method
+from counterpoise.model import MultimodalModel
 
 
 class Optimizer(ABC):
@@ -80,6 +82,20 @@ class AdamW(Adam):
 
     def build(self, groups: Iterable[dict[str, Any]]) -> torch.optim.Optimizer:
         return torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
+
+
+def parameter_groups(model: MultimodalModel, method: Method, trainable: Collection[int]) -> list[dict[str, Any]]:
+    """One named group per modality and one that is shared, the method's own parameters in it.
+
+    Args:
+        model: whose parameters of which ``trainable`` holds the ids.
+        method: whose parameters train unless they say otherwise.
+        trainable: ids of parameters.
+    """
+    groups = {m: model.parameters_of(m) for m in model.modalities} | {"shared": model.shared_parameters()}
+    groups = {name: [p for p in params if id(p) in trainable] for name, params in groups.items()}
+    groups["shared"] += [p for p in method.parameters() if p.requires_grad]
+    return [{"name": name, "params": params} for name, params in groups.items() if params]
 
 
 class Schedule(ABC):

@@ -17,6 +17,10 @@ import torch
 PACKAGES = ("counterpoise", "torch", "torchvision", "lightning-fabric", "torchmetrics", "numpy", "transformers", "timm")
 
 
+BEFORE_START = {"config.yaml", "config.yaml.part", "environment.json.part", "log.txt", ".writable"}
+"""What a run that died before it had begun may have left."""
+
+
 class RunDirectoryError(RuntimeError):
     """A directory that must not, or cannot, be written to."""
 
@@ -56,7 +60,7 @@ class RunDirectory:
                 f"run_dir {self.path} holds an unfinished run. Pass --resume (resume=True) to continue it, "
                 "choose another directory, or delete it."
             )
-        foreign = found - {"config.yaml", "log.txt"}
+        foreign = found - BEFORE_START
         if foreign and not ours:
             raise RunDirectoryError(
                 f"run_dir {self.path} is not empty and not a run of ours (it holds {min(foreign)!r}). "
@@ -76,23 +80,31 @@ class RunDirectory:
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         """Write a JSON file whole or not at all."""
+        self._write(name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+    def _write(self, name: str, text: str) -> None:
         target, temporary = self.path / name, self.path / (name + ".part")
-        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(temporary, target)
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, target)
+        except OSError as error:
+            raise RunDirectoryError(f"Could not write {target}: {error}.") from error
 
     def start(self, history: Iterable[Mapping[str, Any]], config: str) -> None:
         """Write the settings, the environment, and the metrics of the epochs that the run already has."""
-        (self.path / "config.yaml").write_text(config, encoding="utf-8")
+        self._write("config.yaml", config)
         self.write_json("environment.json", environment())
-        lines = "".join(json.dumps(record) + "\n" for record in history)
-        temporary = self.path / "metrics.jsonl.part"
-        temporary.write_text(lines, encoding="utf-8")
-        os.replace(temporary, self.path / "metrics.jsonl")
+        self._write("metrics.jsonl", "".join(json.dumps(record) + "\n" for record in history))
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Add the metrics of one epoch."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        try:
+            with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise RunDirectoryError(
+                f"Could not write {self.path / 'metrics.jsonl'}: {error}. Free some space and resume."
+            ) from error
         if self._writer is None:
             from torch.utils.tensorboard.writer import SummaryWriter  # takes a second to import
 

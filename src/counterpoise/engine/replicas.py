@@ -96,6 +96,21 @@ def gather_rows(rows: Tensor, fabric: Fabric) -> Tensor:
     """Concatenate (n_r, ...) tensors of different lengths over the replicas, in rank order."""
     if fabric.world_size == 1:
         return rows
-    parts: list[Tensor | None] = [None] * fabric.world_size
-    torch.distributed.all_gather_object(parts, rows.cpu())
-    return torch.cat([part for part in parts if part is not None]).to(rows.device)
+    mine = rows.to(fabric.device)
+    counts = [torch.zeros(1, dtype=torch.int64, device=fabric.device) for _ in range(fabric.world_size)]
+    torch.distributed.all_gather(counts, torch.full_like(counts[0], len(rows)))
+    lengths = [int(count) for count in counts]
+    padded = mine.new_zeros(max(lengths), *mine.shape[1:])
+    padded[: len(mine)] = mine
+    parts = [torch.empty_like(padded) for _ in lengths]
+    torch.distributed.all_gather(parts, padded)
+    return torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)]).to(rows.device)
+
+
+def any_of(flag: bool, fabric: Fabric) -> bool:
+    """Whether the flag is set on any replica."""
+    if fabric.world_size == 1:
+        return flag
+    value = torch.tensor(int(flag), device=fabric.device)
+    torch.distributed.all_reduce(value, op=torch.distributed.ReduceOp.MAX)
+    return bool(value)

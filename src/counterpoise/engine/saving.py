@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from torch import Tensor
 from counterpoise.data.split import Split
 from counterpoise.engine.checkpoint import CheckpointError, fingerprint, load, refuse_other, save
 from counterpoise.engine.record import RunDirectory
-from counterpoise.engine.state import State
+from counterpoise.engine.state import State, random_state, set_random_state
 from counterpoise.metrics import lower_is_better
 
 if TYPE_CHECKING:
@@ -31,9 +32,13 @@ class Keeper:
 
     def __init__(self, trainer: Trainer):
         self._trainer = trainer
+        self.sign = -1.0 if lower_is_better(trainer.monitor) else 1.0
+        self.forget()
+
+    def forget(self) -> None:
+        """No weights are best yet, and no directory is open."""
         self.best: dict[str, Any] = {}
         self.directory: RunDirectory | None = None
-        self.sign = -1.0 if lower_is_better(trainer.monitor) else 1.0
 
     @property
     def _writes(self) -> bool:
@@ -47,7 +52,7 @@ class Keeper:
         }  # fmt: skip
         return {
             **fingerprint(
-                t.model, method=t.method, optimizer=t.settings, schedule=t.schedule,
+                t.model, fusion=t.model.fusion, method=t.method, optimizer=t.settings, schedule=t.schedule,
                 train=t.train_split.fingerprint(), val=t.val_split.fingerprint(),
             ),
             "trainer": {name: str(value) for name, value in numbers.items()},
@@ -66,6 +71,7 @@ class Keeper:
         trainer.fabric.barrier()
         if self.directory is None:
             self.directory = RunDirectory(trainer.run_dir, resume=True)
+        trainer.fabric.barrier()
         if resume and self.directory.last.is_file():
             self._restore(self.directory)
         if self._writes:
@@ -85,15 +91,15 @@ class Keeper:
         trainer.history = saved["history"]
         trainer.totals = {name: (total, count) for name, (total, count) in saved["totals"].items()}
         if trainer.state.batch_in_epoch:
-            torch.set_rng_state(saved["rng"].cpu())
-        self.best = {}
+            set_random_state(saved["random"])
         if trainer.state.best_epoch is None:
             return
         upcoming = directory.path / "best.next.ckpt"
-        if upcoming.is_file():
-            state = load(upcoming)
-            if state["epoch"] == trainer.state.best_epoch and trainer.fabric.is_global_zero:
+        if trainer.fabric.is_global_zero and upcoming.is_file():
+            if load(upcoming)["epoch"] == trainer.state.best_epoch:
                 os.replace(upcoming, directory.best)
+            else:  # the epoch it was written for did not end
+                upcoming.unlink()
         trainer.fabric.barrier()
         self.best = load(directory.best)
         if self.best["epoch"] != trainer.state.best_epoch:
@@ -106,7 +112,7 @@ class Keeper:
         """Put a selected checkpoint into model and method, for evaluation."""
         trainer = self._trainer
         saved = load(path, trainer.device)
-        here = fingerprint(trainer.model, method=trainer.method)
+        here = fingerprint(trainer.model, fusion=trainer.model.fusion, method=trainer.method)
         refuse_other({name: saved["fingerprint"].get(name) for name in here}, here, path)
         trainer.model.load_state_dict(saved["model"])
         own = trainer.method.state_dict()  # buffers sized by the training data serve no prediction
@@ -161,7 +167,7 @@ class Keeper:
             "optimizer": t.optimizer.state_dict(),
             "schedule": t.schedule.state_dict(),
             "generator": t.generator.get_state(),
-            "rng": torch.get_rng_state(),
+            "random": random_state(),
             "rows": t.rows,
             "visible": t.visible,
             "history": t.history,
@@ -178,12 +184,10 @@ class Keeper:
         before = _on_cpu(trainer.model.fusion.state_dict())
         trainer.model.fusion.calibrate(found.unimodal, found.target, found.present)
         after = trainer.model.fusion.state_dict()
-        if (
-            self._writes
-            and self.directory is not None
-            and any(not torch.equal(before[k], after[k].cpu()) for k in before)
-        ):
-            self.best["model"] = _on_cpu(trainer.model.state_dict())
+        if all(torch.equal(before[k], after[k].cpu()) for k in before if isinstance(before[k], Tensor)):
+            return
+        self.best["model"] = _on_cpu(trainer.model.state_dict())
+        if self._writes and self.directory is not None:
             save(self.directory.best, {**self.best, "fingerprint": self._fingerprint()})
 
     def finish(self, test: Split | None, data: str) -> dict[str, Any]:
@@ -215,5 +219,9 @@ class Keeper:
             self.directory.close()
 
 
-def _on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().clone() for name, value in state.items()}
+def _on_cpu(state: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy; what ``get_extra_state`` gave may be anything plain."""
+    return {
+        name: value.detach().cpu().clone() if isinstance(value, Tensor) else copy.deepcopy(value)
+        for name, value in state.items()
+    }

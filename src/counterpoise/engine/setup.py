@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 from counterpoise._checks import did_you_mean, number
@@ -29,6 +30,9 @@ def check_numbers(*, epochs: int, batch_size: int, sam: float, clip_norm: float 
 def check_method(trainer: Trainer) -> None:
     """ValueError when the model lacks what the method needs, or a metric is unknown."""
     model, method = trainer.model, trainer.method
+    for name in ("fused", "shared"):
+        if name in model.modalities:
+            raise ValueError(f"A modality cannot be called {name!r}: scores and parameter groups use that name.")
     for name in (*trainer.metrics, trainer.monitor):
         if name not in METRICS:
             raise ValueError(did_you_mean("metric", name, METRICS))
@@ -72,3 +76,28 @@ def check_data(trainer: Trainer, split: Split, *, training: bool = False) -> Non
             f"Labels must lie in 0..{model.num_classes - 1}; found {low if low < 0 else high}. "
             "Unlabelled rows can be predicted, not trained on or evaluated."
         )
+
+
+def warn_if_scales_cancel(trainer: Trainer) -> None:
+    """A warning when the method scales gradients and the optimizer divides a constant scale out again."""
+    if trainer.settings.scale_free and trainer.method.edits_by_scale:
+        name, optimizer = type(trainer.method).__name__, type(trainer.settings).__name__
+        warnings.warn(
+            f"{name} scales gradients, and {optimizer} divides a constant scale out again: only its changes from "
+            "step to step act. Prefer SGD, or a method that sets learning rates.",
+            stacklevel=4,
+        )
+
+
+def check_rows(trainer: Trainer) -> None:
+    """ValueError when the rows that a method chose to train on fill no batch, or its masks do not fit them."""
+    count = len(trainer.train_split) if trainer.rows is None else len(trainer.rows)
+    if count < trainer.batch_size:
+        raise ValueError(
+            f"{type(trainer.method).__name__} leaves {count} training samples, fewer than "
+            f"batch_size={trainer.batch_size}. Lower batch_size."
+        )
+    for m, mask in (trainer.visible or {}).items():
+        trainer.model.select([m])
+        if len(mask) != count:
+            raise ValueError(f"present[{m!r}] must have one entry per row: {count} rows, {len(mask)} entries.")

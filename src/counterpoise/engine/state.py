@@ -29,6 +29,7 @@ class State:
         schedule_span: epochs the schedule is laid out for.
         frozen: modalities frozen for good.
         scales: modality -> learning-rate factor.
+        stopping: the phase ends after the current epoch.
         best_score: validation score of the selected weights, higher is better.
         best_epoch: the epoch (counted from 1) they come from.
         seconds: time spent so far.
@@ -43,6 +44,7 @@ class State:
     schedule_span: int = 1
     frozen: list[str] = field(default_factory=list)
     scales: dict[str, float] = field(default_factory=dict)
+    stopping: bool = False
     best_score: float | None = None
     best_epoch: int | None = None
     seconds: float = 0.0
@@ -70,13 +72,35 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def random_state() -> dict[str, Any]:
+    """The global random numbers of Python, NumPy and torch (all devices) as plain values and tensors."""
+    version, numbers, gauss = random.getstate()
+    kind, keys, place, has_gauss, cached = np.random.get_state(legacy=True)
+    return {
+        "python": [version, list(numbers), gauss],
+        "numpy": [kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), place, has_gauss, cached],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Counterpart of ``random_state``; devices that are not here any more are left out."""
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, keys.cpu().numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"].cpu())
+    if torch.cuda.is_available():
+        for device, value in zip(range(torch.cuda.device_count()), state["cuda"], strict=False):
+            torch.cuda.set_rng_state(value.cpu(), device)
+
+
 @contextmanager
 def untouched_randomness() -> Iterator[None]:
     """Leave the global random numbers as they were."""
-    python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
+    before = random_state()
+    try:
+        yield
+    finally:
+        set_random_state(before)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from os import PathLike
@@ -15,19 +13,19 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from counterpoise._checks import number
-from counterpoise.data.split import Split, Splits
+from counterpoise.data.split import Split, Splits, positions
 from counterpoise.engine.evaluation import Evaluator, Predictions, evaluating
-from counterpoise.engine.loader import Loader
+from counterpoise.engine.loader import Loader, Loaders
 from counterpoise.engine.loop import run_phases
 from counterpoise.engine.observer import ConsoleProgress, Observer
-from counterpoise.engine.optim import SGD, Constant, Optimizer, Schedule
+from counterpoise.engine.optim import SGD, Constant, Optimizer, Schedule, parameter_groups
 from counterpoise.engine.replicas import make_fabric
 from counterpoise.engine.saving import Keeper
 from counterpoise.engine.setup import check_data, check_method, check_numbers
 from counterpoise.engine.state import State, mix, untouched_randomness
 from counterpoise.engine.step import Step, cross_entropy
+from counterpoise.engine.trial import make_trial
 from counterpoise.method import Method
-from counterpoise.metrics import subsets
 from counterpoise.metrics.classification import score
 from counterpoise.model import MultimodalModel
 from counterpoise.types import Batch, Output, Phase
@@ -111,20 +109,25 @@ class Trainer:
         if self.fabric.world_size > 1:
             self.fabric.strategy.setup_module(self.model)
         self._own = {id(p) for p in self.model.parameters() if p.requires_grad}
-        self.generator = torch.Generator().manual_seed(mix(seed, "generator"))
-        self.state = State()
-        self.history: list[dict[str, Any]] = []
-        self.warned_rho = False
         self.config: str | None = None  # the command line's options in full, kept with the run
         self.is_trial = False
+        self.loaders = Loaders(batch_size, num_workers, self.fabric)
+        self.evaluator, self.keeper = Evaluator(self), Keeper(self)
+        self.reset()
+        check_method(self)
+
+    def reset(self) -> None:
+        """Forget every run before: ``fit`` starts here."""
+        self.state = State()
+        self.generator = torch.Generator().manual_seed(mix(self.seed, "generator"))
+        self.history: list[dict[str, Any]] = []
+        self.totals: dict[str, tuple[Tensor, int]] = {}
         self.rows: Tensor | None = None
         self.visible: dict[str, Tensor] | None = None
-        self._loaders: dict[tuple[int, bool], Loader] = {}
-        self.totals: dict[str, tuple[Tensor, int]] = {}
-        self.stopping = False
-        self.evaluator = Evaluator(self)
-        self.keeper = Keeper(self)
-        check_method(self)
+        self.warned_rho = False
+        self.keeper.forget()
+        self.model.zero_grad(set_to_none=True)
+        self.method.zero_grad(set_to_none=True)
 
     # -- what everyone may ask -------------------------------------------------------------------
     @property
@@ -162,6 +165,10 @@ class Trainer:
         """Parameters that train in this phase, those of the method included."""
         return [p for p in [*self.model.parameters(), *self.method.parameters()] if p.requires_grad]
 
+    def owns(self, parameter: nn.Parameter) -> bool:
+        """Whether the parameter of the model was trainable when it was handed over."""
+        return id(parameter) in self._own
+
     def mean(self, value: Tensor) -> Tensor:
         """The mean of a tensor over the replicas, detached."""
         return self.sum(value) / self.fabric.world_size
@@ -177,15 +184,7 @@ class Trainer:
 
     def loader(self, split: Split, *, everything: bool = False) -> Loader:
         """The loader of a split; ``everything`` gives each replica every sample."""
-        key = id(split), everything
-        if key not in self._loaders:
-            fabric = self.fabric
-            rank, world = (0, 1) if everything else (fabric.global_rank, fabric.world_size)
-            pinned = fabric.device.type == "cuda"
-            self._loaders[key] = Loader(
-                split, self.batch_size, num_workers=self.num_workers, rank=rank, world=world, pin_memory=pinned
-            )
-        return self._loaders[key]
+        return self.loaders.get(split, everything=everything)
 
     # -- evaluation ------------------------------------------------------------------------------
     def outputs(
@@ -252,17 +251,7 @@ class Trainer:
 
         Samples that have none of a subset's modalities are left out of its scores.
         """
-        results = {}
-        for names in subsets(self.method.reads(self.model.modalities)):
-            found = self.evaluator.predict(split, names, keep=True)
-            logits, target = found.fused, found.target
-            if found.present is not None:
-                some = torch.stack([found.present.get(m, torch.ones(len(target), dtype=torch.bool)) for m in names])
-                logits, target = logits[some.any(0)], target[some.any(0)]
-            scores = score({"fused": logits}, target, None, self.metrics) if len(target) else {}
-            results["+".join(names)] = {name.removeprefix("fused/"): value for name, value in scores.items()}
-        self.evaluator.forget()
-        return results
+        return self.evaluator.subset_scores(split)
 
     # -- what a method may ask for at a boundary ---------------------------------------------------
     def fork(
@@ -285,55 +274,32 @@ class Trainer:
             val: select on this instead of the validation split.
             lr: constant learning rate of the trial; None uses this run's rate and schedule from their start.
         """
-        settings, schedule = copy.deepcopy(self.settings), copy.deepcopy(self.schedule)
-        schedule.reset()
-        if lr is not None:
-            settings.lr, schedule = lr, Constant()
-        if model is None:
-            model = copy.deepcopy(self.model)
-            for mine, other in zip(self.model.parameters(), model.parameters(), strict=True):
-                other.requires_grad_(id(mine) in self._own)
-        trial = Trainer(
-            model,
-            method,
-            epochs=epochs,
-            batch_size=self.batch_size,
-            optimizer=settings,
-            schedule=schedule,
-            clip_norm=self.clip_norm,
-            monitor=self.monitor,
-            metrics=self.metrics,
-            seed=self.seed,
-            num_workers=self.num_workers,
-            progress=False,
-            criterion=self.criterion,
-            fabric=self.fabric,
-        )
-        trial.is_trial = True
+        trial = make_trial(self, method, epochs, model=model, lr=lr)
         trial.train_split, trial.val_split = train or self.train_split, val or self.val_split
         return trial
 
     def freeze(self, modality: str) -> None:
         """From now on nothing of this modality moves: parameters, buffers, optimizer state."""
+        self.model.select([modality])
         if modality not in self.state.frozen:
             self.state.frozen.append(modality)
         for p in self.model.parameters_of(modality):
-            p.grad = None
             self.optimizer.state.pop(p, None)
         self.select()
 
     def rescale(self, modality: str, factor: float) -> None:
         """Multiply the learning rate of this modality's parameters by ``factor`` (not cumulative)."""
+        self.model.select([modality])
         self.state.scales[modality] = number("factor", factor, low=0)
 
     def resample(self, indices: Tensor | None, present: Mapping[str, Tensor] | None = None) -> None:
         """Train on these rows from the next epoch on; None restores the whole split.
 
         Args:
-            indices: (n,) positions in the training split, repetitions allowed.
+            indices: (n,) positions in the training split, repetitions allowed, at least a batch of them.
             present: modality -> (n,) bool; False hides that modality of the row.
         """
-        self.rows = None if indices is None else indices.detach().cpu().to(torch.int64)
+        self.rows = None if indices is None else positions(indices, len(self.train_split))
         self.visible = None if present is None else {m: p.detach().cpu().bool() for m, p in present.items()}
 
     def load_best(self) -> None:
@@ -342,7 +308,7 @@ class Trainer:
 
     def stop(self) -> None:
         """End the phase after this epoch."""
-        self.stopping = True
+        self.state.stopping = True
 
     # -- the loop ----------------------------------------------------------------------------------
     def run(self, splits: Splits, *, resume: bool = False, data: str = "") -> dict[str, Any]:
@@ -397,19 +363,7 @@ class Trainer:
             self.totals[name] = total + value, count + 1
 
     def make_optimizer(self) -> None:
-        groups = [{"name": m, "params": self.model.parameters_of(m)} for m in self.model.modalities]
-        groups.append({"name": "shared", "params": [*self.model.shared_parameters(), *self.method.parameters()]})
-        for group in groups:
-            mine = {id(p) for p in self.method.parameters() if p.requires_grad} | self._own
-            group["params"] = [p for p in group["params"] if id(p) in mine]
-        self.optimizer = self.settings.build(group for group in groups if group["params"])
-        if self.settings.scale_free and self.method.edits_by_scale:
-            warnings.warn(
-                f"{type(self.method).__name__} scales gradients, and {type(self.settings).__name__} divides a constant "
-                "scale out again: only its changes from step to step act. Prefer SGD, or a method that sets "
-                "learning rates.",
-                stacklevel=4,
-            )
+        self.optimizer = self.settings.build(parameter_groups(self.model, self.method, self._own))
 
     def _lr(self, index: int) -> float:
         at = self.state.schedule_epoch + index / max(1, self.num_batches)
@@ -430,3 +384,12 @@ class Trainer:
                 module.train(m in active)
             for p in self.model.parameters_of(m):
                 p.requires_grad_(m in active and id(p) in self._own)
+                if not p.requires_grad:
+                    p.grad = None  # else the next update would move it
+
+    def release(self) -> None:
+        """After training: what could be trained before can be again, and the model is in evaluation mode."""
+        for p in self.model.parameters():
+            p.requires_grad_(id(p) in self._own)
+        self.model.eval()
+        self.method.eval()
