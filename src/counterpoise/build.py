@@ -30,8 +30,8 @@ def build_model(
     Args:
         encoders: modality -> module mapping (batch, ...) to (batch, dim), in the order of the modalities.
         fusion: name of a class of ``counterpoise.fusions``; or what builds one, called as
-            ``fusion(dims, num_classes, heads=heads)`` (a class, or ``functools.partial(Late, rule="sum")``);
-            or a fusion that is built already.
+            ``fusion(dims, num_classes)``, with ``heads=True`` where ``heads`` is (a class, or
+            ``functools.partial(Late, rule="sum")``); or a fusion that is built already.
         num_classes: number of classes.
         heads: give each modality a linear head of its own as well.
         example: where to read a sample or two to find the width of encoders that do not say it
@@ -51,7 +51,8 @@ def build_model(
                 raise ValueError(did_you_mean("fusion", fusion, names))
             fusion = getattr(fusions, fusion)
         assert callable(fusion)
-        return MultimodalModel(encoders, fusion(dims, num_classes, heads=heads))
+        asked = {"heads": True} if heads else {}  # a builder's own choice of heads stands otherwise
+        return MultimodalModel(encoders, fusion(dims, num_classes, **asked))
     if fusion.dims != dims or fusion.num_classes != num_classes:
         raise ValueError(
             f"fusion was built for widths {fusion.dims} and {fusion.num_classes} classes, the encoders give "

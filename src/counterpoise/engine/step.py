@@ -163,6 +163,20 @@ class Step:
         """The sum of a tensor over the replicas, detached."""
         return self._trainer.sum(value)
 
+    def gather(self, rows: Tensor) -> Tensor:
+        """The rows of all replicas, (global batch, ...), for losses that compare samples with each other.
+
+        Its gradient reaches this replica's rows, scaled so that after ``backward`` it is that of the global batch.
+        """
+        world = self._fabric.world_size
+        if world == 1:
+            return rows
+        parts = [torch.empty_like(rows) for _ in range(world)]
+        torch.distributed.all_gather(parts, rows.detach().contiguous())
+        if rows.requires_grad:
+            parts[self._fabric.global_rank] = rows * world - (rows * (world - 1)).detach()
+        return torch.cat(parts)
+
     def update(self) -> None:
         """Clip, move the parameters that have a gradient, forget the gradients."""
         self._trainer.update()

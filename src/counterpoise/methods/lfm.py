@@ -119,9 +119,11 @@ class LFM(Method):
         return step.criterion(output.logits, step.batch.target)
 
     def _alignment(self, output: Output, step: Step) -> Tensor:
+        everyone = {m: step.gather(z) for m, z in output.features.items()}  # samples are told apart in the global batch
+        present = {m: None if (p := step.present(m)) is None else step.gather(p) for m in everyone}
         pairs = [
-            info_nce(output.features[a], output.features[b], self.tau, _both(step.present(a), step.present(b)))
-            for a, b in combinations(output.features, 2)
+            info_nce(everyone[a], everyone[b], self.tau, _both(present[a], present[b]))
+            for a, b in combinations(everyone, 2)
         ]
         return torch.stack(pairs).mean()
 
