@@ -103,9 +103,7 @@ class Trainer:
             self.fabric.launch()
         if not self.fabric.is_global_zero:
             self.observers = list(observers)
-        self.fabric.to_device(model)
-        self.fabric.to_device(method)
-        self.model, self.method = model, method
+        self.model, self.method = self.fabric.to_device(model), self.fabric.to_device(method)
         if self.fabric.world_size > 1:
             self.fabric.strategy.setup_module(self.model)
         self._own = {id(p) for p in self.model.parameters() if p.requires_grad}
@@ -205,15 +203,21 @@ class Trainer:
             drop_last: leave an incomplete last batch out.
             shard: give each replica its share of every global batch; combine with ``mean`` or ``sum``.
         """
-        data = {"train": self.train_split, "val": self.val_split}[split] if isinstance(split, str) else split
+        data = self._split(split)
         loader = self.loader(data, everything=not shard)
         order = mix(self.seed, self.epoch, "outputs") if shuffle else None
         names = self.model.select(only)
         for index, batch in enumerate(loader.batches(names, order_seed=order, drop_last=drop_last)):
             batch = self.fabric.to_device(batch)
             with evaluating(self), torch.no_grad():
-                output = Step(self, batch, index, self.num_batches).forward(names)
+                output = Step(self, batch, index, -(-len(data) // self.batch_size)).forward(names)
             yield batch, output
+
+    def _split(self, split: Split | Literal["train", "val"]) -> Split:
+        found = getattr(self, f"{split}_split", None) if isinstance(split, str) else split
+        if found is None:
+            raise ValueError(f"There is no split {split!r} before fit(train, val); pass the split itself.")
+        return found
 
     def restore(self, path: str | PathLike[str], data: Split) -> None:
         """Load ``best.ckpt`` of a finished run, to evaluate or predict.
@@ -235,8 +239,8 @@ class Trainer:
 
     def scores(self, split: Split | Literal["train", "val"], only: Sequence[str] | None = None) -> dict[str, float]:
         """``fused/accuracy``, ``audio/accuracy``, ..., ``fused/loss`` of a split."""
-        data = {"train": self.train_split, "val": self.val_split}[split] if isinstance(split, str) else split
-        found = self.evaluator.predict(data, only, keep=data is self.val_split)
+        data = self._split(split)
+        found = self.evaluator.predict(data, only, keep=data is getattr(self, "val_split", None))
         wanted = dict.fromkeys(["accuracy", self.monitor, "loss"])
         return score(found.named(), found.target, found.present, tuple(wanted))
 

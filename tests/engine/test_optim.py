@@ -1,0 +1,122 @@
+import math
+
+import pytest
+import torch
+
+from counterpoise.engine import SGD, Adam, AdamW, Constant, Cosine, Plateau, StepDecay
+from counterpoise.engine.optim import parameter_groups
+from counterpoise.methods import Joint
+from counterpoise.testing import assert_same, everything, tiny_model, trainer_for
+
+
+@pytest.mark.parametrize("epoch", [0, 0.5, 3, 10, 99])
+def test_constant_is_constant(epoch):
+    assert Constant().factor(epoch, 10) == 1
+
+
+@pytest.mark.parametrize(("epoch", "factor"), [(0, 1), (1.99, 1), (2, 0.1), (3.5, 0.1), (4, 0.01), (7, 0.001)])
+def test_step_decay(epoch, factor):
+    assert StepDecay(every=2, gamma=0.1).factor(epoch, 8) == pytest.approx(factor)
+
+
+@pytest.mark.parametrize(("epoch", "factor"), [(0, 1), (2, (1 + math.cos(math.pi / 4)) / 2), (4, 0.5), (8, 0), (9, 0)])
+def test_cosine(epoch, factor):
+    assert Cosine().factor(epoch, 8) == pytest.approx(factor)
+    assert Cosine(floor=0.2).factor(epoch, 8) == pytest.approx(0.2 + 0.8 * factor)
+
+
+@pytest.mark.parametrize(("epoch", "ramp"), [(0, 0), (0.25, 0.1), (1.25, 0.5), (2.5, 1), (6, 1)])
+def test_warm_up_is_linear_in_fractions_of_epochs_and_multiplies(epoch, ramp):
+    assert Constant(warmup=2.5).factor(epoch, 8) == pytest.approx(ramp)
+    assert Cosine(warmup=2.5).factor(epoch, 8) == pytest.approx(ramp * Cosine().factor(epoch, 8))
+    assert StepDecay(every=1, warmup=2.5).factor(epoch, 8) == pytest.approx(ramp * StepDecay(every=1).factor(epoch, 8))
+
+
+def scales(schedule, scores):
+    found = []
+    for score in scores:
+        schedule.observe(score)
+        found.append(schedule.factor(0, 1))
+    return found
+
+
+def test_plateau_waits_and_starts_counting_again():
+    expected = [1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25]
+    assert scales(Plateau(patience=2, gamma=0.5), [0.3, 0.3, 0.2, 0.1, 0.1, 0.1, 0.1, 0.9]) == expected
+    assert scales(Plateau(patience=0, gamma=0.5), [0.3, 0.4, 0.4]) == [1, 1, 0.5]
+
+
+def test_plateau_counts_a_score_that_is_no_number_as_bad():
+    assert scales(Plateau(patience=1, gamma=0.5), [math.nan, math.nan, 0.1, math.nan]) == [1, 0.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("cut", range(8))
+def test_plateau_goes_on_where_it_was(cut):
+    scores = [0.3, 0.3, 0.2, 0.1, 0.4, 0.1, 0.1, 0.1]
+    first, second = Plateau(patience=1, gamma=0.5), Plateau(patience=1, gamma=0.5)
+    whole = scales(Plateau(patience=1, gamma=0.5), scores)
+    start = scales(first, scores[:cut])
+    second.load_state_dict(first.state_dict())
+    assert start + scales(second, scores[cut:]) == whole
+    second.reset()
+    assert second.state_dict() == Plateau().state_dict()
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda: SGD(lr=-1), "lr"),
+        (lambda: SGD(momentum=1), "momentum"),
+        (lambda: SGD(weight_decay=-1), "weight_decay"),
+        (lambda: Adam(betas=(0.9, 1.0)), "betas"),
+        (lambda: AdamW(lr=math.nan), "lr"),
+        (lambda: StepDecay(every=0), "every"),
+        (lambda: StepDecay(gamma=0), "gamma"),
+        (lambda: Cosine(floor=1.5), "floor"),
+        (lambda: Plateau(patience=-1), "patience"),
+        (lambda: Constant(warmup=-1), "warmup"),
+    ],
+)
+def test_settings_out_of_range_are_named(make, name):
+    with pytest.raises(ValueError, match=name):
+        make()
+
+
+def test_zero_is_a_learning_rate():
+    trainer, data = trainer_for(Joint, optimizer=SGD(lr=0.0), norm=False, epochs=2)
+    before = everything(trainer)
+    trainer.fit(data.train, data.val)
+    assert_same(before, everything(trainer))
+
+
+@pytest.mark.parametrize("fusion", ["Concat", "Late", "Shared", "Attention"])
+def test_every_parameter_is_in_one_group_named_after_its_owner(fusion):
+    model = tiny_model(Joint(), ("first", "second", "third"), fusion)
+    method = Joint()
+    method.extra = torch.nn.Parameter(torch.zeros(2))
+    frozen = model.encoders["second"][0].weight.requires_grad_(False)
+    groups = parameter_groups(model, method, {id(p) for p in model.parameters() if p.requires_grad})
+    ids = [id(p) for group in groups for p in group["params"]]
+    assert len(ids) == len(set(ids))
+    assert set(ids) == {id(p) for p in [*model.parameters(), method.extra]} - {id(frozen)}
+    by_name = {group["name"]: {id(p) for p in group["params"]} for group in groups}
+    assert set(by_name) == {"first", "second", "third", "shared"}
+    assert id(method.extra) in by_name["shared"]
+    for m in model.modalities:
+        assert by_name[m] == {id(p) for p in model.parameters_of(m)} - {id(frozen)}
+
+
+def test_the_rate_follows_the_schedule_within_epochs():
+    rates = []
+
+    class Watch(Joint):
+        def step(self, step):
+            rates.append(step._trainer.optimizer.param_groups[0]["lr"])
+            return super().step(step)
+
+    trainer, data = trainer_for(Watch, optimizer=SGD(lr=0.5), schedule=Cosine(warmup=1.5), epochs=3)
+    trainer.fit(data.train, data.val)
+    n = trainer.num_batches
+    expected = [0.5 * Cosine(warmup=1.5).factor(e + i / n, 3) for e in range(3) for i in range(n)]
+    assert rates == pytest.approx(expected)
+    assert trainer.history[1]["lr"] == pytest.approx(0.5 * Cosine(warmup=1.5).factor(2, 3))
