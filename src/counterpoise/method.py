@@ -124,6 +124,10 @@ class Method(nn.Module):
         """How the parts become one prediction: (batch, classes) logits."""
         return output.logits
 
+    def length(self, trainer: Trainer) -> int:
+        """Epochs that the run takes, for the time left; the trainer's ``epochs`` unless phases make it more."""
+        return trainer.epochs
+
     def reads(self, modalities: tuple[str, ...]) -> tuple[str, ...]:
         """The modalities that evaluation reads; all of them unless the method ignores some for good."""
         return modalities

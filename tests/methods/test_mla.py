@@ -172,8 +172,8 @@ def test_resumes_and_accepts_absent_samples(mode):
     [
         "Concat",
         "Late",
-        lambda dims, classes, heads: Shared(dims, classes, hidden=(8,)),
-        lambda dims, classes, heads: Shared(dims, classes, heads=True),
+        lambda dims, classes: Shared(dims, classes, hidden=(8,)),
+        lambda dims, classes: Shared(dims, classes, heads=True),
     ],
 )
 def test_another_fusion_is_refused_with_what_to_use(fusion):

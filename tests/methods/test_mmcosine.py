@@ -101,7 +101,7 @@ def test_zero_features_and_one_class_stay_finite():
         "Gated",
         partial(Late, rule="mean", hidden=()),
         partial(Late, rule="sum", hidden=(4,)),
-        lambda d, c, heads: Concat(d, c, heads=True),
+        lambda d, c: Concat(d, c, heads=True),
     ],
 )
 def test_other_fusions_are_refused(fusion):

@@ -182,7 +182,7 @@ def test_heads_beside_the_fusion_learn_to_read_and_teach_nothing(fusion):
 
 
 def _with_heads(fusion):
-    return lambda dims, classes, heads: fusion(dims, classes, heads=True)
+    return lambda dims, classes: fusion(dims, classes, heads=True)
 
 
 def test_late_heads_are_part_of_the_prediction_and_get_no_second_loss():

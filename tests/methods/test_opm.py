@@ -129,7 +129,7 @@ def test_fusions_without_unimodal_logits_are_refused_and_heads_help():
     trainer, data = trainer_for(OPM, fusion="Attention")
     with pytest.raises(ValueError, match=r"Use fusion Concat, Sum or Late.*heads=True"):
         trainer.fit(data.train, data.val)
-    trainer, step = first_step(always, fusion=lambda d, c, heads: Gated(d, c, dim=4, heads=True))
+    trainer, step = first_step(always, fusion=lambda d, c: Gated(d, c, dim=4, heads=True))
     found = gradients(trainer, step)[2]
     assert found["fusion.own_heads.first.weight"].abs().max() > 0
 

@@ -64,7 +64,7 @@ class ConsoleProgress(Observer):
         batches = trainer.num_batches
         self._task = self._bar.add_task(
             type(trainer.method).__name__,
-            total=trainer.epochs * batches,
+            total=trainer.method.length(trainer) * batches,
             completed=trainer.state.epoch * batches + trainer.state.batch_in_epoch,
             scores="",
         )
@@ -82,13 +82,14 @@ class ConsoleProgress(Observer):
         )
         self._done += 1
         if self._bar is not None:
-            total = max(trainer.epochs, record["epoch"]) * trainer.num_batches
+            total = max(trainer.method.length(trainer), record["epoch"]) * trainer.num_batches
             self._bar.update(self._task, scores=f"{record['phase']}  {scores}", total=total)
             return
         each = (time.monotonic() - self._started) / self._done
-        left = max(0, trainer.epochs - record["epoch"]) * each
+        epochs = max(trainer.method.length(trainer), record["epoch"])
+        left = (epochs - record["epoch"]) * each
         print(
-            f"epoch {record['epoch']}/{max(trainer.epochs, record['epoch'])} {record['phase']}  "
+            f"epoch {record['epoch']}/{epochs} {record['phase']}  "
             f"loss {record['train/loss']:.4f}  {scores}  {each:.1f} s/epoch, {left:.0f} s left",
             file=sys.stderr,
             flush=True,

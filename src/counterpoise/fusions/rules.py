@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from counterpoise.functional import entropy_weights
+
 RULES = ("mean", "entropy", "sum", "calibrated")
 
 
@@ -34,17 +36,8 @@ def mean(logits: Tensor, present: Tensor | None = None) -> Tensor:
     return torch.logsumexp(log_p, dim=0) - there.sum(0).to(log_p.dtype).log()
 
 
-def entropy_weights(logits: Tensor, present: Tensor | None = None) -> Tensor:
-    """(modalities, batch): softmax over the modalities there of -H_m, sample by sample.
-
-    The weighting of MLA (Zhang et al., CVPR 2024), with the entropy over the classes.
-    """
-    score = (-entropies(logits)).masked_fill(~_there(logits, present).squeeze(-1), -torch.inf)
-    return score.softmax(dim=0)
-
-
 def entropy(logits: Tensor, present: Tensor | None = None) -> Tensor:
-    """Logits weighted by confidence: sum_m lambda_m u_m with the ``entropy_weights`` lambda."""
+    """Logits weighted by confidence: sum_m lambda_m u_m with ``functional.entropy_weights`` as lambda."""
     return (entropy_weights(logits, present).unsqueeze(-1) * logits).sum(0)
 
 

@@ -24,16 +24,15 @@ def turns(order: Sequence[str] | None, modalities: tuple[str, ...]) -> tuple[str
 def stage_epochs(stages: Sequence[int] | None, budget: int, count: int) -> list[int]:
     """Epochs of each stage, going round ``count`` modalities.
 
-    None gives two rounds (one, when ``budget`` is too small for two) that share ``budget`` epochs
-    evenly; the first stages take what is left over.
+    None gives every modality ``budget`` epochs, as joint training does, in two rounds (one when ``budget``
+    is 1; the first round takes what is left over).
     """
-    given, enough = ("epochs", budget) if stages is None else ("stages", len(stages))
-    if enough < count:
-        raise ValueError(f"{given} must be at least {count}, one for each of the modalities; got {enough}.")
-    if stages is not None:
-        return list(stages)
-    count *= 2 if budget >= 2 * count else 1
-    return [budget // count + (i < budget % count) for i in range(count)]
+    if stages is None:
+        rounds = min(2, budget)
+        return [budget // rounds + (r < budget % rounds) for r in range(rounds) for _ in range(count)]
+    if len(stages) < count:
+        raise ValueError(f"stages must be at least {count}, one for each of the modalities; got {len(stages)}.")
+    return list(stages)
 
 
 def predecessors(order: Sequence[str], directions: Sequence[str] | None) -> list[tuple[str, str]]:

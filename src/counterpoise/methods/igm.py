@@ -46,8 +46,8 @@ class IGM(Method):
     Args:
         tau: how strongly the directions k uses shrink, at least 0; 0 leaves gradients alone.
         rho: radius of the sharpness-aware step, at least 0; one number or {modality: number}.
-        stages: epochs of each stage, going round ``order``. None: two rounds (one, if the trainer has fewer
-            epochs than that) that share the trainer's ``epochs`` evenly, the first stages taking what is left.
+        stages: epochs of each stage, going round ``order``. None: two rounds in which every modality
+            gets the trainer's ``epochs`` in all, the passes over its data that joint training makes.
         order: the modalities in training order; None for the model's.
         scope: the layers whose gradient is modified. "head"; names such as ["head.0", "encoder.layer4.1.conv2"];
             or a share in [0, 1] of the branch's parameters, from the output backwards (the number of layers
@@ -134,6 +134,9 @@ class IGM(Method):
             mixup: 1.0 in the code, 0.9 for the images of Twitter2015.
         """
         return cls(rho=rho, stages=stages, sam="released", mixup=mixup, reload_best=True)
+
+    def length(self, trainer: Trainer) -> int:
+        return sum(stage_epochs(self.stages, trainer.epochs, len(trainer.model.modalities)))
 
     # -- stages ----------------------------------------------------------------------------------
     def setup(self, trainer: Trainer) -> None:

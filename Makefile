@@ -1,0 +1,49 @@
+# make demo | test | check: each sets up .venv first when it is missing. Needs Python 3.11 or newer and make.
+PYTHON ?= python3
+BIN := .venv/bin
+JOBS ?= 2
+# one thread per test process: more would fight over the cores
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+.PHONY: setup demo test test-slow check docs format lock clean
+
+setup: .venv/ready
+
+.venv/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) --version). Try make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	@echo "Installing PyTorch and the rest into .venv (several GB, a few minutes)"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,text,timm]'
+	@touch $@
+
+demo: setup
+	$(BIN)/counterpoise benchmark --data digits --methods Unimodal,Joint,MLA,IGM --seeds 0,1,2 --jobs $(JOBS) \
+		--epochs 16 --optimizer.lr 0.05 --out runs/demo
+	@echo "Open runs/demo/report.html"
+
+test: setup
+	$(PYTEST) -n $(JOBS) --dist worksteal -m "not slow and not gpu"
+
+test-slow: setup
+	$(PYTEST) -m "slow or gpu"
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+docs: setup
+	$(BIN)/python docs/generate.py
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# what is installed now becomes what is tested; the CUDA packages are pinned by torch itself
+lock: setup
+	$(BIN)/python -m pip freeze --exclude-editable | grep -v -i -E '^(nvidia|cuda|triton)' > constraints.txt
+
+clean:
+	rm -rf .venv runs build dist
