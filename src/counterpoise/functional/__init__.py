@@ -1,9 +1,14 @@
 """The mathematics of the methods as functions of tensors; they work in any training loop, without the engine."""
 
+from counterpoise.functional.alignment import feature_distances, gap_weight, info_nce, look_ahead
+from counterpoise.functional.blending import blend_weights, overfitting_to_generalization
+from counterpoise.functional.boosting import boost_loss, boosting_stages, consolidation_loss
 from counterpoise.functional.cosines import cosine_logits
+from counterpoise.functional.divergence import divergence, fusion_gate, gated_losses
 from counterpoise.functional.dropping import keep_mask, sample_uniform
 from counterpoise.functional.entropy import batch_entropy_weights, entropy_weights
 from counterpoise.functional.gradients import assign, cosine, flatten, global_norm, unflatten
+from counterpoise.functional.min_norm import min_norm_pair, pareto_gradient
 from counterpoise.functional.modulation import (
     agm_coefficients,
     agm_ratios,
@@ -21,6 +26,7 @@ from counterpoise.functional.prototypes import (
     prototype_logits,
     stratified,
 )
+from counterpoise.functional.rates import accuracy_ratio, smoothed_rates
 from counterpoise.functional.shapley import coalitions, shapley
 from counterpoise.functional.spectrum import (
     InputMoments,
@@ -33,33 +39,53 @@ from counterpoise.functional.spectrum import (
     second_moment,
 )
 from counterpoise.functional.statistics import frozen_statistics
+from counterpoise.functional.stopping import Patience, expired, observe
+from counterpoise.functional.valuation import smv_copies, smv_draws, smv_gaps, smv_values, training_list
 
 __all__ = [
     "InputMoments",
+    "Patience",
+    "accuracy_ratio",
     "agm_coefficients",
     "agm_ratios",
     "ascended",
     "assign",
     "batch_entropy_weights",
+    "blend_weights",
+    "boost_loss",
+    "boosting_stages",
     "changed_fraction",
     "coalitions",
     "collect_inputs",
+    "consolidation_loss",
     "cosine",
     "cosine_logits",
+    "divergence",
     "entropy_weights",
+    "expired",
+    "feature_distances",
     "flat_directions",
     "flatten",
     "frozen_statistics",
+    "fusion_gate",
+    "gap_weight",
+    "gated_losses",
     "ge_noise",
     "global_norm",
+    "info_nce",
     "input_rows",
     "input_shape",
     "keep_mask",
+    "look_ahead",
     "merge_prototypes",
+    "min_norm_pair",
+    "observe",
     "ogm_coefficients",
     "ogm_ratios",
     "opm_rates",
     "opm_ratios",
+    "overfitting_to_generalization",
+    "pareto_gradient",
     "pmr_coefficients",
     "project_inputs",
     "prototype_distances",
@@ -68,6 +94,12 @@ __all__ = [
     "sample_uniform",
     "second_moment",
     "shapley",
+    "smoothed_rates",
+    "smv_copies",
+    "smv_draws",
+    "smv_gaps",
+    "smv_values",
     "stratified",
+    "training_list",
     "unflatten",
 ]
