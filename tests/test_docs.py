@@ -1,0 +1,127 @@
+"""What the documents say is true: their code and commands run, their tables and links are up to date."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from counterpoise import cli, methods
+from counterpoise._checks import settings
+from counterpoise.data import READERS
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ("README.md", "docs/architecture.md", "docs/guide.md", "CONTRIBUTING.md")
+EVERY_PAGE = [p.relative_to(ROOT).as_posix() for p in [*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md"))]]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+ELSEWHERE = ("make ", ". .venv/")  # run by hand and by .ci/run
+SECTIONS = [
+    "Rule",
+    "What it changes",
+    "When it helps, and when not",
+    "Arguments and the paper's values",
+    "Deviations from paper and released code",
+    "Cost",
+    "Citation",
+]
+
+
+def text(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def shell(block: str, namespace: dict) -> None:
+    """The lines of a shell block, inside this process: Python and the commands of this package."""
+    for line in block.replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        if words[:2] == ["python", "-c"]:
+            exec(words[2], dict(namespace))
+        elif words[:1] == ["counterpoise"]:
+            code = None
+            try:
+                cli.main(words[1:])
+            except SystemExit as end:
+                code = end.code
+            assert not code, f"{line} ended with {code}"
+        elif words:
+            assert line.startswith(ELSEWHERE), f"no test runs this line: {line}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_code_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """In order, in one folder and one namespace; a YAML block is saved under the name in its first line."""
+    monkeypatch.chdir(tmp_path)
+    namespace: dict = {"__name__": "__main__"}
+    for language, block in BLOCK.findall(text(page)):
+        if language == "python":
+            exec(compile(block, page, "exec"), namespace)
+        elif language == "bash":
+            shell(block, namespace)
+        elif language == "yaml":
+            name = block.splitlines()[0].removeprefix("# ")
+            assert name.endswith(".yaml"), f"{page}: the first line of a YAML block must name its file"
+            Path(name).write_text(block, encoding="utf-8")
+        else:
+            assert language in ("text", "bibtex", "csv"), f"{page}: {language} blocks are not tested"
+
+
+def test_shell_blocks_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(AssertionError, match="ended with 2"):
+        shell("counterpoise fitt --data digits", {})
+    with pytest.raises(AssertionError, match="no test runs"):
+        shell("make\nsudo reboot", {})
+
+
+def generator():
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("page", generator().PAGES)
+def test_method_table_is_up_to_date(page: str):
+    assert text(page) == generator().page(page), "run make docs"
+
+
+def test_readme_shows_the_table_of_the_command(capsys: pytest.CaptureFixture[str]):
+    with contextlib.suppress(SystemExit):
+        cli.main(["methods", "--markdown"])
+    assert capsys.readouterr().out.strip() in text("README.md")
+
+
+@pytest.mark.parametrize("name", methods.__all__)
+def test_every_method_has_a_card(name: str):
+    card = text(f"docs/methods/{name.lower()}.md")
+    assert card.startswith("# ")
+    assert re.findall(r"^## (.*)$", card, re.MULTILINE) == SECTIONS
+
+
+def test_every_card_is_of_a_method():
+    cards = {p.stem for p in (ROOT / "docs" / "methods").glob("*.md")} - {"README"}
+    assert cards == {name.lower() for name in methods.__all__}
+
+
+@pytest.mark.parametrize("page", EVERY_PAGE)
+def test_links_lead_somewhere(page: str):
+    here = (ROOT / page).parent
+    prose = re.sub(r"```.*?```|`[^`]*`|\$\$?.*?\$\$?", "", text(page), flags=re.DOTALL)
+    targets = [t.split("#")[0] for t in re.findall(r"\]\(([^)\s]+)\)", prose) if "://" not in t]
+    assert [t for t in targets if t and not (here / t).exists()] == []
+
+
+def test_reader_options_exist():
+    rows = re.findall(r"^\| `(\w+)` \|.*\| ([^|]*) \|$", text("docs/guide.md"), re.MULTILINE)
+    options = {name: set(re.findall(r"`(\w+)`", cell)) for name, cell in rows if name in READERS}
+    assert options == {name: set(settings(cls())) for name, cls in READERS.items()}
+
+
+def test_pictures_stay_small():
+    assert all(p.stat().st_size < 200_000 for p in (ROOT / "docs" / "images").iterdir())
