@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from importlib import import_module
 
 COMMANDS = {
@@ -45,18 +46,29 @@ def main(arguments: list[str] | None = None) -> None:
 
         fail(did_you_mean("command", name, COMMANDS), 2)
     command = import_module(f"counterpoise.{COMMANDS[name][0]}")
+    from counterpoise.cli.messages import UsageError
+
+    code: int | None = 0
     try:
-        code = command.main(rest)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            code = command.main(rest)
     except KeyboardInterrupt as stop:
         fail(str(stop) or "Stopped.", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
+    except UsageError as error:
+        fail(str(error), 2)
     except (ValueError, OSError, ImportError, RuntimeError, FloatingPointError) as error:
         if os.environ.get("COUNTERPOISE_TRACEBACK"):
             raise
         fail(f"{error}\n(set COUNTERPOISE_TRACEBACK=1 to see where)", 1)
-    sys.exit(code or 0)
+    sys.exit(code)
+
+
+def _warn(message: Warning | str, *_: object) -> None:
+    print(f"counterpoise: warning: {message}", file=sys.stderr, flush=True)
 
 
 def fail(message: str, code: int) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonargparse import Namespace
 from rich.console import Console
 
 from counterpoise import methods
@@ -18,14 +19,23 @@ from counterpoise.benchmark.grid import RunConfig, grid
 from counterpoise.benchmark.runner import run
 from counterpoise.benchmark.summary import summarize
 from counterpoise.cli.job import source_of
+from counterpoise.cli.messages import Options, UsageError, usage
 from counterpoise.cli.options import fit_parser, parse
+from counterpoise.data.source import Table
 
 UNIMODAL = "Unimodal"
+FIXED = {
+    "--method": "--methods names the methods",
+    "--seed": "--seeds gives the seeds",
+    "--run_dir": "--out is the directory of all runs",
+    "--resume": "unfinished runs go on by themselves",
+}
+"""Options of ``fit`` that a comparison sets itself."""
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run methods x seeds, then compare them."""
-    parser = argparse.ArgumentParser(
+    parser = Options(
         prog="counterpoise benchmark",
         description="Train several methods with several seeds on one data set, in parallel; started again, it goes on "
         "where it stopped. Every other option is one of `counterpoise fit` and holds for all methods.",
@@ -38,18 +48,22 @@ def main(arguments: Sequence[str]) -> int:
         "--settings", help="YAML file: method -> options of fit for it alone, e.g. 'OGM: {method.alpha: 0.3}'"
     )
     own, rest = parser.parse_known_args(arguments)
-    configs = plan(_names(own.methods), _seeds(own.seeds), rest, _settings(own.settings))
+    seeds = _seeds(own.seeds)
+    if own.jobs < 1:
+        raise UsageError(f"--jobs must be at least 1; got {own.jobs}.")
+    others = [option for action in parser._actions for option in action.option_strings]
+    configs = plan(_names(own.methods), seeds, rest, _settings(own.settings), others)
     out = Path(own.out)
     outcome = run(configs, command, out / "runs", jobs=own.jobs)
     print(outcome.message())
     results = [out / "runs" / config.id / "result.json" for config in configs]
     records = [json.loads(path.read_text(encoding="utf-8")) for path in results if path.is_file()]
     if records:
-        conclude(records, out, len(_seeds(own.seeds)))
+        conclude(records, [path.parent for path in results if path.parent.is_dir()], out, len(seeds))
     return outcome.exit_code
 
 
-def conclude(records: Sequence[dict[str, Any]], out: Path, seeds: int) -> None:
+def conclude(records: Sequence[dict[str, Any]], runs: Sequence[Path], out: Path, seeds: int) -> None:
     """Print the table; write ``results.json``, ``results.md`` and ``report.html``."""
     from counterpoise.report import write_report
 
@@ -60,28 +74,50 @@ def conclude(records: Sequence[dict[str, Any]], out: Path, seeds: int) -> None:
         json.dumps({"runs": records, "summary": summary.to_dict()}, indent=2) + "\n", encoding="utf-8"
     )
     (out / "results.md").write_text(summary.to_markdown(), encoding="utf-8")
-    page = write_report(out / "runs", out / "report.html", seeds=seeds)
+    page = write_report(runs, out / "report.html", seeds=seeds)
     print(f"Open {page} in a browser; every number is in {out / 'results.json'}.")
 
 
 def plan(
-    names: Sequence[str], seeds: Sequence[int], common: Sequence[str], settings: Mapping[str, Mapping[str, Any]]
+    names: Sequence[str],
+    seeds: Sequence[int],
+    common: Sequence[str],
+    settings: Mapping[str, Mapping[str, Any]],
+    others: Sequence[str] = (),
 ) -> list[RunConfig]:
-    """The runs of a comparison; every one's options are parsed once before anything starts."""
-    parser = fit_parser("counterpoise benchmark")
-    source = source_of(parser, parse(parser, [*common, "--method", "Joint"]).data)
+    """The runs of a comparison; every one's options are parsed once before anything starts.
+
+    Args:
+        names: of methods.
+        seeds: of the runs.
+        common: options of ``fit`` for all runs.
+        settings: method -> options for it alone.
+        others: options of ``benchmark`` itself, for messages about misspelt ones.
+    """
+    for option in (argument.split("=")[0] for argument in common):
+        if option in FIXED:
+            raise UsageError(f"{option} is an option of `fit`; here {FIXED[option]}.")
+    parser = fit_parser("counterpoise benchmark", others)
+    with usage():
+        source = source_of(parser, parse(parser, [*common, "--method", "Joint"]).data)
+    if isinstance(source, Table):
+        source.splits()  # what is wrong with the table is said once, here, and not by every run
+    files = {path.name: path.read_text(encoding="utf-8") for path in _configs(common)}
+    shared = {"files": files} if files else {}  # a changed file makes other runs
     variants: dict[str, list[dict[str, Any]]] = {}
     for name in names:
         extra = [f"--{key}={_text(value)}" for key, value in settings.get(name, {}).items()]
         if name == UNIMODAL:
             variants[name] = [
-                {"options": [*common, *extra, f"--method.modality={modality}"]} for modality in source.layouts()
+                {**shared, "options": [*common, *extra, f"--method.modality={modality}"]}
+                for modality in source.layouts()
             ]
         else:
-            variants[name] = [{"options": [*common, *extra]}]
-    configs = grid(variants, seeds)
-    for config in configs:
-        parse(parser, _options(config))
+            variants[name] = [{**shared, "options": [*common, *extra]}]
+    with usage():
+        configs = grid(variants, seeds)
+        for config in configs:
+            parser.instantiate(Namespace(method=parse(parser, _options(config)).method))
     return configs
 
 
@@ -92,10 +128,13 @@ def command(config: RunConfig, path: Path) -> list[str]:
 
 
 def _options(config: RunConfig) -> list[str]:
-    options = config.settings["options"]
-    # the method comes before its own options
-    own = [o for o in options if o.startswith("--method.")]
-    return [*(o for o in options if o not in own), "--method", config.method, *own, "--seed", str(config.seed)]
+    return [*config.settings["options"], "--method", config.method, "--seed", str(config.seed)]
+
+
+def _configs(options: Sequence[str]) -> list[Path]:
+    """The files given by ``--config``."""
+    found = [value for name, value in pairwise(options) if name == "--config"]
+    return [Path(p) for p in [*found, *(o.removeprefix("--config=") for o in options if o.startswith("--config="))]]
 
 
 def _names(text: str) -> list[str]:
@@ -105,7 +144,7 @@ def _names(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         if name.casefold() not in folded:
-            raise ValueError("--methods: " + did_you_mean("method", name, methods.__all__))
+            raise UsageError("--methods: " + did_you_mean("method", name, methods.__all__))
     return [folded[name.casefold()] for name in names]
 
 
@@ -113,7 +152,7 @@ def _seeds(text: str) -> list[int]:
     try:
         return [int(seed) for seed in text.split(",")]
     except ValueError:
-        raise ValueError(f"--seeds must be whole numbers separated by commas; got {text!r}.") from None
+        raise UsageError(f"--seeds must be whole numbers separated by commas; got {text!r}.") from None
 
 
 def _settings(path: str | None) -> dict[str, dict[str, Any]]:
@@ -121,11 +160,12 @@ def _settings(path: str | None) -> dict[str, dict[str, Any]]:
         return {}
     found = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
     if not isinstance(found, dict) or not all(isinstance(value, dict) for value in found.values()):
-        raise ValueError(f"--settings {path} must map method names to mappings of options.")
+        raise UsageError(f"--settings {path} must map method names to mappings of options.")
+    folded = {name.casefold(): name for name in methods.__all__}
     for name in found:
-        if name not in methods.__all__:
-            raise ValueError(f"--settings {path}: " + did_you_mean("method", name, methods.__all__))
-    return found
+        if str(name).casefold() not in folded:
+            raise UsageError(f"--settings {path}: " + did_you_mean("method", name, methods.__all__))
+    return {folded[name.casefold()]: options for name, options in found.items()}
 
 
 def _text(value: Any) -> str:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from rich.console import Console
-
 from counterpoise.cli.job import source_of
+from counterpoise.cli.messages import UsageError, usage
 from counterpoise.cli.options import Parser, parse
 from counterpoise.data.source import Source, Table
 
@@ -19,9 +18,9 @@ def main(arguments: Sequence[str]) -> int:
     from counterpoise._checks import did_you_mean
 
     if arguments and arguments[0] not in (*ACTIONS, "-h", "--help"):
-        raise ValueError(did_you_mean("data command", arguments[0], ACTIONS))
+        raise UsageError(did_you_mean("data command", arguments[0], ACTIONS))
     action = arguments[0] if arguments and arguments[0] in ACTIONS else "check"
-    parser = Parser(
+    parser = Parser.outer(
         prog=f"counterpoise data {action}",
         description="usage: counterpoise data check|show TABLE [--data.OPTION ...]: every problem with file and row "
         "(check), or shapes, ranges and classes (show).",
@@ -33,10 +32,13 @@ def main(arguments: Sequence[str]) -> int:
     rest = list(arguments[1:]) if arguments and arguments[0] in ACTIONS else list(arguments)
     if rest and not rest[0].startswith("-"):
         rest.insert(0, "--data")
+    if not rest:
+        raise UsageError(f"Name a table: counterpoise data {action} TABLE. See: counterpoise data {action} --help")
     options = parse(parser, rest)
-    source = source_of(parser, options.data)
+    with usage():
+        source = source_of(parser, options.data)
     if not isinstance(source, Table):
-        raise ValueError(f"data {action} reads tables of files; {source.name} is none.")
+        raise UsageError(f"data {action} reads tables of files; {source.name} is none.")
     return _check(source, options.strict, options.json) if action == "check" else _show(source, options.json)
 
 
@@ -44,7 +46,7 @@ def _check(source: Table, strict: bool, as_json: bool) -> int:
     from counterpoise.data.check import check
 
     report = check(source.table)
-    print(json.dumps(report.to_dict(), indent=2, ensure_ascii=False)) if as_json else Console().print(report)
+    print(json.dumps(report.to_dict(), indent=2, ensure_ascii=False) if as_json else report)
     return 1 if report.errors or (strict and report.warnings) else 0
 
 

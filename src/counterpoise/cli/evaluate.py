@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 
-from counterpoise.cli.fit import print_scores
+from counterpoise.cli.fit import SPLITS, print_scores
+from counterpoise.cli.messages import Options, UsageError
 from counterpoise.cli.trained import open_run
 
 
 def main(arguments: Sequence[str]) -> int:
     """Score the selected weights of a run."""
-    parser = argparse.ArgumentParser(
+    parser = Options(
         prog="counterpoise evaluate",
         description="Score a trained run: every metric, fused and per modality, and every subset of the modalities.",
     )
@@ -21,14 +21,17 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="of the run's own data")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(arguments)
-    trainer, job, samples = open_run(options.run, options.table)
+    trainer, job, samples = open_run(options.run, options.table, labelled=True)
     split = samples if samples is not None else getattr(job.splits, options.split)
     if split is None:
-        raise ValueError(f"{job.source.name} has no {options.split} split. Choose another with --split.")
+        raise UsageError(
+            f"{job.source.name} has no {options.split} split. Pass --split val (its scores selected the weights, so "
+            "they flatter), or --table with other samples."
+        )
     scores, subsets = trainer.evaluate(split), trainer.evaluate_subsets(split)
     if options.json:
         print(json.dumps({"scores": scores, "subsets": subsets}, indent=2))
     else:
-        name = options.table or f"{job.source.name}, {options.split} split"
+        name = options.table or f"{SPLITS[options.split]} of {job.source.name}"
         print_scores(f"{trainer.method.label} on {name} ({len(split)} samples)", scores, more=subsets)
     return 0

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from counterpoise.cli.job import Job
+from counterpoise.cli.messages import UsageError, usage
 from counterpoise.cli.options import fit_parser, parse
+
+SPLITS = {"train": "the training split", "val": "the validation split", "test": "the test split"}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -18,14 +22,24 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--resume", action="store_true", help="Continue the unfinished run in run_dir, if any.")
     options = parse(parser, arguments)
     resume = bool(options.pop("resume"))
-    job = Job.of(parser, options)
-    trainer = job.trainer()
+    with usage():
+        job = Job.of(parser, options)
+    splits = job.splits
+    try:
+        with usage():
+            trainer = job.trainer()
+    except UsageError:
+        print(job.describe())  # what was read tells why the options do not fit
+        raise
     if trainer.fabric.is_global_zero:
-        print(job.source.describe(), flush=True)
-    result = trainer.run(job.splits, resume=resume, data=job.source.name)
+        print(job.describe(), flush=True)
+    result = trainer.run(splits, resume=resume, data=job.source.name)
     if trainer.fabric.is_global_zero:
         part = "test" if result["test"] else "val"
-        print_scores(f"{result['label']} on {part}, weights of epoch {result['best_epoch']}", result[part])
+        title = f"{result['label']} on {SPLITS[part]}, weights of epoch {result['best_epoch']}"
+        print_scores(title, result[part])
+        if part == "val":
+            print("No test samples: these are the scores that selected the weights, so they flatter.")
         if trainer.run_dir is not None:
             print(f"Everything is in {trainer.run_dir}; `counterpoise report {trainer.run_dir}` draws it.")
     return 0
@@ -38,12 +52,13 @@ def print_scores(title: str, scores: dict[str, float], *, more: dict[str, dict[s
         name, metric = key.rsplit("/", 1)
         rows.setdefault(name, {})[metric] = value
     for name, values in (more or {}).items():
-        rows[f"only {name}"] = values
+        rows[f"from {name}"] = values
     metrics = list(dict.fromkeys(metric for values in rows.values() for metric in values))
-    table = Table(title=title, title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD)
     table.add_column("")
     for metric in metrics:
         table.add_column(metric, justify="right")
     for name, values in rows.items():
         table.add_row(name, *(f"{values[m]:.4f}" if m in values else "" for m in metrics))
+    print(title)
     Console().print(table)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, Namespace, dict_to_namespace
 from torch import nn
 
 from counterpoise._checks import did_you_mean
 from counterpoise.build import build_model
+from counterpoise.cli.options import AUTO
 from counterpoise.data.source import Source
-from counterpoise.data.split import Splits
+from counterpoise.data.split import Split, Splits
 from counterpoise.encoders import default_encoder
 from counterpoise.engine import Trainer
 from counterpoise.engine.state import mix, seed_everything
@@ -33,17 +35,33 @@ class Job:
         options: what it read.
         source: the data set.
         classes: class names, when they are known without opening the data.
+        samples: of another table than the one trained on.
     """
 
     parser: ArgumentParser
     options: Namespace
     source: Source
     classes: Sequence[str] | None = None
+    samples: Split | None = None
 
     @classmethod
     def of(cls, parser: ArgumentParser, options: Namespace) -> Job:
         """The job that the options describe."""
-        return cls(parser, options, source_of(parser, options.data))
+        source = source_of(parser, options.data)
+        if options.run_dir in ("null", "None"):  # typed; a path may be any text
+            options.run_dir = None
+        stated = source.stated()
+        if "modalities" in stated:
+            stated["modalities"] = {m: dict_to_namespace(reader) for m, reader in stated["modalities"].items()}
+        if stated:
+            options.data.init_args.update(Namespace(**stated))
+        return cls(parser, options, source)
+
+    def describe(self) -> str:
+        """The data set in a few lines."""
+        parts = [("training", self.splits.train), ("validation", self.splits.val), ("test", self.splits.test)]
+        counts = ", ".join(f"{0 if split is None else len(split)} {name}" for name, split in parts)
+        return f"{self.source.describe()}\n  {counts} samples of {len(self.splits.classes)} classes"
 
     @cached_property
     def splits(self) -> Splits:
@@ -56,12 +74,16 @@ class Job:
         seed_everything(mix(options.seed, "model"))
         made = self.parser.instantiate(Namespace(**{k: v for k, v in vars(options).items() if k != "data"}))
         method: Method = made.method
+        if options.run_dir == AUTO:
+            label = re.sub(r"[^A-Za-z0-9]+", "-", method.label).strip("-")
+            options.run_dir = made.run_dir = str(Path("runs") / f"{self.source.name}-{label}-s{options.seed}")
         classes = self.splits.classes if self.classes is None else self.classes
         model = build_model(
             _encoders(self.source, made.encoders),
             made.fusion or method.default_fusion,
             num_classes=len(classes),
             heads=method.own_heads,
+            example=self.splits.train if self.samples is None else self.samples,
         )
         arguments = {name: value for name, value in vars(made).items() if name not in OWN and name[0] != "_"}
         trainer = Trainer(model, method, **{**arguments, **replace})

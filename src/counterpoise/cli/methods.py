@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import argparse
 import inspect
 import json
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from counterpoise import methods
 from counterpoise._checks import did_you_mean
+from counterpoise.cli.messages import Options, UsageError
 from counterpoise.method import Method
 
-COLUMNS = ("family", "forward", "backward", "fusions", "modalities", "state")
+COLUMNS = ("method", "family", "summary")
 
 
 def main(arguments: Sequence[str]) -> int:
     """List the methods, or explain one."""
-    parser = argparse.ArgumentParser(
+    parser = Options(
         prog="counterpoise methods",
         description="The training methods. Passes are per batch, in units of one joint pass.",
     )
@@ -31,19 +33,20 @@ def main(arguments: Sequence[str]) -> int:
     if options.name is not None:
         folded = {name.casefold(): name for name in methods.__all__}
         if options.name.casefold() not in folded:
-            raise ValueError(did_you_mean("method", options.name, methods.__all__))
+            raise UsageError(did_you_mean("method", options.name, methods.__all__))
         _explain(folded[options.name.casefold()], as_json=options.json)
     elif options.json:
         print(json.dumps([row(name) for name in methods.__all__], indent=2, ensure_ascii=False))
     elif options.markdown:
         print(markdown())
     else:
-        table = Table(title="Training methods", title_justify="left", caption="counterpoise methods NAME says more")
-        for column in ("method", *COLUMNS):
-            table.add_column(column, overflow="fold")
+        table = Table(box=box.SIMPLE_HEAD)
+        for column in COLUMNS:
+            table.add_column(column, no_wrap=column != "summary")
         for name in methods.__all__:
-            table.add_row(name, *(str(row(name)[column]) for column in COLUMNS))
+            table.add_row(*(str(row(name)[column]) for column in COLUMNS))
         Console().print(table)
+        print("counterpoise methods NAME tells its options, its cost and the fusions it works with.")
     return 0
 
 
@@ -71,7 +74,9 @@ def _explain(name: str, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(row(name), indent=2, ensure_ascii=False))
         return
-    print(f"{name}{inspect.signature(cls.__init__)}".replace("(self, ", "(").replace("(self)", "()"))
+    arguments = [p for p in inspect.signature(cls.__init__).parameters.values() if p.name != "self"]
+    shown = [p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in arguments]
+    print(textwrap.fill(f"{name}({', '.join(shown)})", 80, subsequent_indent=" " * (len(name) + 1)))
     print()
     print(inspect.cleandoc(cls.__doc__ or ""))
     print()

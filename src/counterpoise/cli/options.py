@@ -1,19 +1,24 @@
-"""Options of ``fit``: read off the constructors, with the nearest name for a misspelt one."""
+"""Options of ``fit``: read off the constructors, with short names for the classes of this library."""
 
 from __future__ import annotations
 
+import inspect
+import json
+import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Optional
 
-from jsonargparse import ArgumentParser, Namespace
+import yaml
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 from torch import nn
 
 from counterpoise import encoders, engine, fusions, methods
 from counterpoise._checks import did_you_mean
+from counterpoise.cli.messages import FILES, UsageError, explain
 from counterpoise.data import readers
-from counterpoise.data.source import Arrays, Digits, Source, Table
+from counterpoise.data.source import Arrays, Digits, Layout, Source, Table
 from counterpoise.engine import Optimizer, Schedule, Trainer
 from counterpoise.fusions import Fusion
 from counterpoise.method import Method
@@ -29,42 +34,77 @@ REGISTRIES: dict[str, Mapping[str, type]] = {
 }
 """What each option accepts by its short name; any other class is named by its import path."""
 
+KINDS = {
+    "data": r"--data",
+    "reader": r"--data\.modalities(\.[^.]+)?",
+    "method": r"--method",
+    "fusion": r"--fusion",
+    "encoder": r"--encoders(\.[^.]+)?",
+    "optimizer": r"--optimizer",
+    "schedule": r"--schedule",
+}
+"""Which options name a class of which registry."""
+
+TABLES = (".csv", ".tsv", ".parquet", ".pq")
+AUTO = "auto"
 _FROM_TRAINER: set[str | int] = {"model", "method", "optimizer", "schedule", "observers", "criterion", "fabric"}
 
 
+class _HelpFormatter(DefaultHelpFormatter):
+    """Without the import path of every subclass that happens to be loaded: torch alone has hundreds."""
+
+    def _expand_help(self, action: Any) -> str:
+        text = re.sub(r", known subclasses: [^)]*", "", super()._expand_help(action))
+        text = re.sub(r"type: (<class|Optional|Union)[^()]*?(, (?=default)|(?=\)))", "", text)
+        text = text.replace(", )", ")").replace(" ()", "")
+        return re.sub(r"Show the help for the given .* and exit\.", "Show the options of one.", text)
+
+
 class Parser(ArgumentParser):
-    """A parser whose errors name the nearest option, method, reader or argument."""
+    """A parser whose errors name the nearest option, method, reader or argument.
+
+    jsonargparse makes further parsers of this class for the options of classes; their errors become
+    part of the outermost one's.
+    """
+
+    outermost = False
+    others: frozenset[str] = frozenset()
+
+    @classmethod
+    def outer(cls, *, others: Iterable[str] = (), **arguments: Any) -> Parser:
+        """The parser of a command; ``others`` are options that something else takes, for messages."""
+        parser = cls(default_env=False, allow_abbrev=False, formatter_class=_HelpFormatter, **arguments)
+        parser.outermost, parser.others = True, frozenset(others)
+        return parser
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise SystemExit2(f"{explain(message, self)}\nSee: {self.prog} --help")
+        if self.outermost:
+            known = {o for action in self._actions for o in action.option_strings} | self.others
+            known = {o for o in known if not o.endswith((".help", "+")) and o != "--print_shtab"}
+            raise UsageError(f"{explain(message, known, REGISTRIES, KINDS)}\nSee: {self.prog} --help")
+        super().error(message, ex)
 
 
-class SystemExit2(SystemExit):
-    """Wrong arguments: the message on standard error, exit code 2."""
-
-    def __init__(self, message: str):
-        import sys
-
-        super().__init__(2)
-        self.message = message
-        print(f"counterpoise: {message}", file=sys.stderr)
-
-
-def fit_parser(prog: str = "counterpoise fit") -> ArgumentParser:
+def fit_parser(prog: str = "counterpoise fit", others: Iterable[str] = ()) -> ArgumentParser:
     """The options of one training run."""
-    parser = Parser(
+    parser = Parser.outer(
         prog=prog,
+        others=others,
         description="Train one method on one data set. Every option can stand in a YAML file given by --config.",
-        default_env=False,
     )
     parser.add_argument("--config", action="config", help="YAML file of options; later options win.")
     parser.add_argument(
         "--data",
         type=Source,
         required=True,
-        help="A .csv, .tsv, .parquet or .npz file, 'digits', or a class with its options (--data.help CLASS).",
+        help="A .csv, .tsv, .parquet or .npz file, or 'digits'. More with --data.help Table, Arrays or Digits.",
     )
-    parser.add_argument("--method", type=Method, required=True, help=f"One of {', '.join(REGISTRIES['method'])}.")
+    parser.add_argument(
+        "--method",
+        type=Method,
+        required=True,
+        help=f"One of {', '.join(REGISTRIES['method'])}, or your own as package.module.Class.",
+    )
     parser.add_argument(
         "--fusion",
         type=Optional[Callable[[dict, int], Fusion]],  # noqa: UP045 - jsonargparse reads it so
@@ -75,84 +115,150 @@ def fit_parser(prog: str = "counterpoise fit") -> ArgumentParser:
         "--encoders",
         type=Optional[dict[str, nn.Module]],  # noqa: UP045
         default=None,
-        help=f"modality -> encoder ({', '.join(REGISTRIES['encoder'])}); a default for each kind of input.",
+        help=f"--encoders.MODALITY NAME, one of {', '.join(REGISTRIES['encoder'])}, or any module as "
+        "package.module.Class; left out, a default for each kind of input.",
     )
-    parser.add_argument("--optimizer", type=Optimizer, default={"class_path": "counterpoise.engine.SGD"})
-    parser.add_argument("--schedule", type=Schedule, default={"class_path": "counterpoise.engine.Constant"})
+    for name, kind, default in (("optimizer", Optimizer, "SGD"), ("schedule", Schedule, "Constant")):
+        parser.add_argument(
+            f"--{name}",
+            type=kind,
+            default={"class_path": f"counterpoise.engine.{default}"},
+            help=f"One of {', '.join(REGISTRIES[name])}.",
+        )
     parser.add_class_arguments(Trainer, None, skip=_FROM_TRAINER)
+    parser.set_defaults(run_dir=AUTO)
+    directory = next(action for action in parser._actions if action.dest == "run_dir")
+    directory.help = f"Where to write settings, metrics and checkpoints; {AUTO}: runs/DATA-METHOD-sSEED; null: nowhere."
     return parser
 
 
 def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
     """Parse, after writing shorthands out: ``--data x.csv``, ``--data digits``, ``--data.modalities.a audio``."""
-    written: list[str] = []
+    written: list[tuple[str, ...]] = []
     for argument in arguments:
         option, equals, value = argument.partition("=")
         if equals and option.startswith("--"):
             written += _spelled(option, value)
-        elif written and written[-1].startswith("--") and not argument.startswith("--"):
-            written += _spelled(written.pop(), argument)
+        elif written and len(written[-1]) == 1 and written[-1][0].startswith("--") and not argument.startswith("--"):
+            written += _spelled(written.pop()[0], argument)
         else:
-            written.append(argument)
-    return parser.parse_args(written)
+            written.append((argument,))
+    written = _classes_first(written)
+    if any(re.fullmatch(KINDS["encoder"], option) or option == "--config" for option, *_ in written):
+        written = _fitted(parser, written)
+    return parser.parse_args([text for pair in written for text in pair])
 
 
-def _spelled(option: str, value: str) -> list[str]:
-    if option == "--data" and Path(value).suffix.lower() in (".csv", ".tsv", ".parquet", ".pq"):
-        return ["--data", "Table", "--data.path", value]
-    if option == "--data" and Path(value).suffix.lower() == ".npz":
-        return ["--data", "Arrays", "--data.path", value]
-    for kind, pattern in _KINDS.items():
-        if re.fullmatch(pattern, option) and "." not in value:
-            folded = {name.casefold(): name for name in REGISTRIES[kind]}
-            name = folded.get(value.casefold(), value)
-            if kind == "encoder" and name in REGISTRIES[kind]:
-                name = f"counterpoise.encoders.{name}"  # torch has classes of the same short names
-            return [option, name]
-    return [option, value]
+def _fitted(parser: ArgumentParser, written: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """With what the data say of the inputs of encoders: ``--encoders.image CNN`` gets its number of channels."""
+    given = {option for option, *_ in written}
+    named = {p[0].split(".", 1)[1]: p[1] for p in written if re.fullmatch(r"--encoders\.[^.]+", p[0]) and len(p) == 2}
+    files = [json.loads(pair[1]) for pair in written if pair[0] == "--config" and len(pair) == 2]
+    for m, value in (item for file in files for item in (file.get("encoders") or {}).items()):
+        if isinstance(value, dict) and m not in named:
+            named[m] = str(value.get("class_path"))
+            given |= {f"--encoders.{m}.{name}" for name in value.get("init_args") or {}}
+    ours = {f"counterpoise.encoders.{name}": cls for name, cls in REGISTRIES["encoder"].items()}
+    named = {m: ours[path] for m, path in named.items() if path in ours}
+    if not named:
+        return list(written)
+    others = [pair for pair in written if not pair[0].startswith("--encoders") and pair[0] != "--config"]
+    files = [("--config", json.dumps({name: value for name, value in f.items() if name != "encoders"})) for f in files]
+    rest = [text for pair in (*files, *others) for text in pair]
+    layouts = parser.instantiate(Namespace(data=parser.parse_args(rest).data)).data.layouts()
+    fitted = list(written)
+    for m, cls in named.items():
+        if m not in layouts:
+            raise UsageError("--encoders: " + did_you_mean("modality", m, layouts))
+        known = inspect.signature(cls.__init__).parameters
+        needs = inputs_of(cls, layouts[m])
+        fitted += [
+            (f"--encoders.{m}.{name}", str(number))
+            for name, number in needs.items()
+            if name in known and f"--encoders.{m}.{name}" not in given
+        ]
+    return fitted
 
 
-_KINDS = {
-    "data": r"--data",
-    "reader": r"--data\.modalities\.[^.]+",
-    "method": r"--method",
-    "fusion": r"--fusion",
-    "encoder": r"--encoders\.[^.]+",
-    "optimizer": r"--optimizer",
-    "schedule": r"--schedule",
-}
+def inputs_of(encoder: type, layout: Layout) -> dict[str, int]:
+    """Arguments of our encoders that the data determine."""
+    steps = encoder.__name__.startswith("Sequence")
+    return {
+        "in_dim": layout.shape[-1] if steps else math.prod(layout.shape),
+        "channels": 1 if len(layout.shape) == 2 else layout.shape[0],
+        **{name: value for name, value in layout.options.items() if name == "vocab_size"},
+    }
 
 
-def explain(message: str, parser: ArgumentParser) -> str:
-    """A parser's message as one or two lines that say what was meant, probably."""
-    found = re.search(r'arser key "([^"]+)"', message)
-    key = found[1] if found else ""
-    if found := re.search(r"Expected a dot import path string: ([^\s,]+)", message):
-        option = f"--{key}"
-        for kind, pattern in _KINDS.items():
-            if re.fullmatch(pattern, option) or (kind == "reader" and key.startswith("data.modalities")):
-                return f"{option}: " + did_you_mean(kind, found[1], REGISTRIES[kind])
-    if found := re.search(r"[Uu]nrecognized arguments: (--[^\s=,]+)", message):
-        known = [o for action in parser._actions for o in action.option_strings if o.startswith("--")]
-        return did_you_mean("option", found[1], [o for o in known if not o.endswith(".help")])
-    if found := re.search(
-        r"class_path '([\w.]+)'.*?(?:Option|Key) '([\w.]+)' is not (?:accepted|expected)", message, re.DOTALL
-    ):
-        cls = next((c for r in REGISTRIES.values() for n, c in r.items() if n == found[1].split(".")[-1]), None)
-        if cls is not None:
-            return f"{cls.__name__}: " + did_you_mean("option", found[2], _arguments(cls))
-    if found := re.search(r"(?:Key|Option) '([\w.]+)' is not (?:expected|accepted)", message):
-        known = [action.dest for action in parser._actions if action.dest not in ("help", "print_config")]
-        return did_you_mean("option", found[1], known)
-    return message.strip()
+def _classes_first(written: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """``--data.size 10 --data digits`` in the order that the parser needs: the class before its options."""
+    ordered: list[tuple[str, ...]] = []
+    for pair in written:
+        at = len(ordered)
+        if any(re.fullmatch(pattern, pair[0]) for pattern in KINDS.values()):
+            at = next((i for i, (option, *_) in enumerate(ordered) if option.startswith(pair[0] + ".")), at)
+        ordered.insert(at, pair)
+    return ordered
 
 
-def _arguments(cls: type) -> list[str]:
-    import inspect
+def _spelled(option: str, value: str) -> list[tuple[str, ...]]:
+    if option == "--config":
+        return [(option, _config(value))]
+    if option == "--data" and Path(value).suffix.lower() in (*TABLES, ".npz"):
+        source = _data(value)
+        return [("--data", source["class_path"]), ("--data.path", source["init_args"]["path"])]
+    if option == "--data" and Path(value).is_file():
+        raise UsageError(f"--data {value}: {FILES}")
+    for kind, pattern in KINDS.items():
+        if re.fullmatch(pattern.replace("(", "(?:") + r"(\.help)?", option):
+            return [(option, class_named(kind, value))]
+    return [(option, value)]
 
-    return [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
+
+def class_named(kind: str, name: str) -> str:
+    """The spelling of a class that the parser takes: short names in any case, import paths as they are."""
+    folded = {known.casefold(): known for known in REGISTRIES[kind]}
+    name = folded.get(name.casefold(), name)
+    # torch has classes of the same short names as our encoders
+    return f"counterpoise.encoders.{name}" if kind == "encoder" and name in REGISTRIES[kind] else name
 
 
-def described(cls: Any) -> str:
-    """First paragraph of a class's docstring."""
-    return (cls.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
+def _config(path: str) -> str:
+    """A YAML file with its shorthands written out, as the text of a configuration."""
+    try:
+        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"--config {path}: {error.strerror or error}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config {path} is no YAML: {error}") from error
+    if not isinstance(found, dict):
+        raise UsageError(f"--config {path} must hold 'option: value' lines; it holds {type(found).__name__}.")
+    found = dict(found)
+    if "data" in found:
+        found["data"] = _data(found["data"])
+    for kind in ("method", "fusion", "optimizer", "schedule"):
+        if kind in found:
+            found[kind] = _class(kind, found[kind])
+    if isinstance(found.get("encoders"), dict):
+        found["encoders"] = {m: _class("encoder", value) for m, value in found["encoders"].items()}
+    return json.dumps(found)
+
+
+def _data(value: Any) -> Any:
+    if isinstance(value, str) and Path(value).suffix.lower() in (*TABLES, ".npz"):
+        kind = "Arrays" if Path(value).suffix.lower() == ".npz" else "Table"
+        return {"class_path": kind, "init_args": {"path": value}}
+    value = _class("data", value)
+    inner = value.get("init_args") if isinstance(value, dict) else None
+    if isinstance(inner, dict) and isinstance(inner.get("modalities"), dict):
+        inner["modalities"] = {m: _class("reader", reader) for m, reader in inner["modalities"].items()}
+    return value
+
+
+def _class(kind: str, value: Any) -> Any:
+    """``value`` as a mapping with ``class_path``, when it names a class."""
+    if isinstance(value, str):
+        return {"class_path": class_named(kind, value)}
+    if isinstance(value, dict) and isinstance(value.get("class_path"), str):
+        return {**value, "class_path": class_named(kind, value["class_path"])}
+    return value

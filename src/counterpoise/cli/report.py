@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
+
+from counterpoise.cli.messages import Options
 
 
 def main(arguments: Sequence[str]) -> int:
     """Draw finished runs as one HTML file."""
-    parser = argparse.ArgumentParser(
+    parser = Options(
         prog="counterpoise report",
         description="One self-contained HTML file from run directories (or a directory of them). Nothing is trained.",
     )

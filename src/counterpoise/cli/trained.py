@@ -12,12 +12,14 @@ from counterpoise.engine import Trainer
 from counterpoise.engine.checkpoint import load
 
 
-def open_run(run: str, table: str | None = None) -> tuple[Trainer, Job, Split | None]:
+def open_run(run: str, table: str | None = None, *, labelled: bool = False) -> tuple[Trainer, Job, Split | None]:
     """The trained model of a run, its job, and the samples of another table.
 
     Args:
         run: the run directory.
-        table: another CSV or Parquet file with the same columns; None for the run's own data.
+        table: another CSV or Parquet file with the same columns; None for the run's own data. Its paths are
+            relative to the folder that was stated for training, or else to its own.
+        labelled: refuse rows of it without a label.
 
     Raises:
         FileNotFoundError: no run, no finished epoch, no such table.
@@ -27,6 +29,8 @@ def open_run(run: str, table: str | None = None) -> tuple[Trainer, Job, Split | 
     parser = fit_parser()
     options = parser.parse_args(["--config", str(config_of(run))])
     best = Path(run) / "best.ckpt"
+    if not best.is_file():
+        raise FileNotFoundError(f"{run} has no best.ckpt yet: no epoch of it is finished.")
     saved = load(best)
     if table is None:
         job = Job(parser, options, source_of(parser, options.data), saved["classes"])
@@ -39,11 +43,18 @@ def open_run(run: str, table: str | None = None) -> tuple[Trainer, Job, Split | 
             "Train on a CSV, or use Trainer.predict from Python."
         )
     data = options.data.clone()
-    data.init_args.path, data.init_args.root, data.init_args.classes = table, None, list(saved["classes"])
-    source = source_of(parser, data)
+    data.init_args.path, data.init_args.classes = table, list(saved["classes"])
+    for role in ("split", "group"):  # roles of training; the other table may lack the columns
+        data.init_args[role] = role
+    try:
+        source = source_of(parser, data)
+    except ValueError as error:
+        if "column" not in str(error):
+            raise
+        raise ValueError(f"{error} Where samples lack a modality, leave the cells of its column empty.") from error
     assert isinstance(source, Table)
-    samples = source.samples()
-    job = Job(parser, options, source, saved["classes"])
+    samples = source.samples(labelled=labelled)
+    job = Job(parser, options, source, saved["classes"], samples)
     trainer = job.trainer(run_dir=None, progress=False, devices=1, num_nodes=1)
     trainer.restore(best, samples)
     return trainer, job, samples

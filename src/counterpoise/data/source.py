@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from counterpoise._checks import did_you_mean
+from counterpoise._checks import did_you_mean, settings
 from counterpoise.data.arrays import from_arrays
 from counterpoise.data.digits import digits, readers
 from counterpoise.data.readers import Reader
@@ -40,6 +42,10 @@ class Source(ABC):
     def describe(self) -> str:
         """A few lines for people."""
         return self.name
+
+    def stated(self) -> dict[str, Any]:
+        """Arguments that read the same data the same way from any folder: nothing left to guess."""
+        return {}
 
 
 class Table(Source):
@@ -82,17 +88,50 @@ class Table(Source):
         )  # fmt: skip
 
     def splits(self) -> Splits:
-        return self.table.splits()
+        splits = self.table.splits()
+        gone = list(self._gone())
+        if gone:
+            more = f"\n... and {len(gone) - 5} more" if len(gone) > 5 else ""
+            raise FileNotFoundError("\n".join(gone[:5]) + f"{more}\n`counterpoise data check` lists every problem.")
+        return splits
 
-    def samples(self) -> Split:
-        """Every row, labelled or not."""
-        return self.table.samples()
+    def _gone(self) -> Iterator[str]:
+        """A line per file that is not there; nothing is opened."""
+        table = self.table
+        for m in (m for m, reader in table.readers.items() if reader.reads_files):
+            known: dict[str, bool] = {}
+            for row, cell in enumerate(table.columns.cells(m)):
+                if cell is None:
+                    continue
+                if cell not in known:
+                    known[cell] = os.path.exists(table.folder / cell)
+                if not known[cell]:
+                    yield f"{table.place(row)}, column {m!r}: {table.folder / cell}: no such file"
+
+    def stated(self) -> dict[str, Any]:
+        table = self.table
+        readers = {
+            m: {"class_path": f"{type(reader).__module__}.{type(reader).__qualname__}", "init_args": settings(reader)}
+            for m, reader in table.readers.items()
+        }
+        places = {"path": table.columns.path, "root": table.root, "cache": table.cache}
+        return {
+            "modalities": readers,
+            **{name: str(Path(place).expanduser().resolve()) for name, place in places.items() if place is not None},
+        }
+
+    def samples(self, *, labelled: bool = False) -> Split:
+        """Every row; ``labelled`` refuses rows without a label."""
+        return self.table.samples(labelled=labelled)
 
     def layouts(self) -> dict[str, Layout]:
         return {m: _layout(m, reader) for m, reader in self.table.readers.items()}
 
     def describe(self) -> str:
-        return self.table.describe()
+        roles = (self.table.label, self.table.id, self.table.split, self.table.group)
+        used = {*self.table.readers, *roles, *self.table.ignored}
+        left = [name for name in self.table.columns.names if name not in used]
+        return self.table.describe() + (f"\n  not used (no reader stated): {', '.join(left)}" if left else "")
 
 
 class Digits(Source):
@@ -152,9 +191,9 @@ class Arrays(Source):
         test: float = 0.15,
         seed: int = 0,
     ):
-        self.name = Path(path).stem
+        self.name, self.path = Path(path).stem, path
         if not Path(path).is_file():
-            raise FileNotFoundError(f"path: there is no file {path}.")
+            raise FileNotFoundError(f"There is no file {path}.")
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         if label not in arrays:
@@ -166,6 +205,9 @@ class Arrays(Source):
         return from_arrays(
             self.inputs, self.y, split=self.parts, group=self.groups, val=self.val, test=self.test, seed=self.seed
         )
+
+    def stated(self) -> dict[str, Any]:
+        return {"path": str(Path(self.path).resolve())}
 
     def layouts(self) -> dict[str, Layout]:
         kinds = {2: "array", 3: "sequence", 4: "image"}
