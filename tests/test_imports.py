@@ -25,6 +25,7 @@ PARTS = {
     "build": ("functional", "fusions", "encoders", "model"),
     "metrics": ("functional",),
     "data": ("functional",),
+    "datasets": ("data",),
     "method": ("functional", "fusions", "encoders", "model"),
     "methods": ("functional", "fusions", "encoders", "model", "build", "metrics", "data", "method"),
     "engine": ("functional", "fusions", "encoders", "model", "build", "metrics", "data", "method"),

@@ -1,0 +1,24 @@
+"""Published data sets: from the raw downloads to a table, with every count checked."""
+
+from __future__ import annotations
+
+from counterpoise._checks import did_you_mean
+
+from .base import Dataset, Excluded, Prepared, Row
+from .checks import Check, render
+
+__all__ = ["DATASETS", "Check", "Dataset", "Excluded", "Prepared", "Row", "get", "render"]
+
+DATASETS: dict[str, type[Dataset]] = {cls.name: cls for cls in ()}
+
+
+def get(name: str) -> Dataset:
+    """A data set by name; ValueError with the nearest one when there is none."""
+    known = {_folded(key): cls for key, cls in DATASETS.items()}
+    if _folded(name) not in known:
+        raise ValueError(did_you_mean("data set", name, DATASETS))
+    return known[_folded(name)]()
+
+
+def _folded(name: str) -> str:
+    return name.casefold().replace("_", "").replace("-", "")
