@@ -6,10 +6,12 @@ from counterpoise._checks import did_you_mean
 
 from .base import Dataset, Excluded, Prepared, Row
 from .checks import Check, render
+from .cremad import CremaD
+from .kinetics_sounds import KineticsSounds
 
-__all__ = ["DATASETS", "Check", "Dataset", "Excluded", "Prepared", "Row", "get", "render"]
+__all__ = ["DATASETS", "Check", "CremaD", "Dataset", "Excluded", "KineticsSounds", "Prepared", "Row", "get", "render"]
 
-DATASETS: dict[str, type[Dataset]] = {cls.name: cls for cls in ()}
+DATASETS: dict[str, type[Dataset]] = {cls.name: cls for cls in (CremaD, KineticsSounds)}
 
 
 def get(name: str) -> Dataset:

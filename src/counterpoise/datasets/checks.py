@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from counterpoise.data.readers.base import without_window
+
 
 @dataclass(frozen=True)
 class Check:
@@ -96,13 +98,13 @@ def same_content(out: Path, samples: Sequence[Mapping[str, str]], column: str) -
     sizes: dict[int, list[Mapping[str, str]]] = defaultdict(list)
     for row in samples:
         if row[column]:
-            sizes[sum(f.stat().st_size for f in _files(out / row[column]))].append(row)
+            sizes[sum(f.stat().st_size for f in _files(out / without_window(row[column])))].append(row)
     same: dict[str, set[str]] = defaultdict(set)
     for rows in sizes.values():
         if len({row["split"] for row in rows}) > 1:  # only files of equal size can be equal
             for row in rows:
                 state = hashlib.blake2b(digest_size=16)
-                for file in _files(out / row[column]):
+                for file in _files(out / without_window(row[column])):
                     state.update(file.read_bytes())
                 same[state.hexdigest()].add(row["split"])
     return Check.same(f"{column}: equal files in two parts", 0, sum(len(parts) > 1 for parts in same.values()))
@@ -110,7 +112,7 @@ def same_content(out: Path, samples: Sequence[Mapping[str, str]], column: str) -
 
 def missing(out: Path, samples: Sequence[Mapping[str, str]], column: str) -> Check:
     """Paths of one column that lead nowhere."""
-    gone = [row[column] for row in samples if row[column] and not (out / row[column]).exists()]
+    gone = [row[column] for row in samples if row[column] and not (out / without_window(row[column])).exists()]
     return Check(
         f"{column}: files that are gone", "0", f"{len(gone)}" + (f", first {gone[0]}" if gone else ""), not gone
     )
