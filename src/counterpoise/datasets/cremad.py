@@ -39,7 +39,7 @@ class CremaD(Clipped):
     )
     classes = ("NEU", "HAP", "SAD", "FEA", "DIS", "ANG")
     splits: ClassVar[dict[str, str]] = {
-        "ogm": "the lists of OGM-GE, 6698 and 744; validation: the 744 of the 6698 listed by Diagnosing and Re-learning",
+        "ogm": "the lists of OGM-GE, 6698 and 744; validation: 744 of the 6698, as listed by Diagnosing Relearning",
         "mla": "the lists of MLA, 6698 and 744; validation: a tenth of the 6698, every class in proportion",
         "speaker": "no actor in two parts: 63, 14 and 14 of 91; made here, not published",
     }
@@ -47,6 +47,7 @@ class CremaD(Clipped):
     shared_groups: ClassVar[dict[str, int]] = {"ogm": 91, "mla": 91, "speaker": 0}
     layout = "AudioWAV/<clip>.wav and VideoFlash/<clip>.flv (or .mp4), or Image-01-FPS/<clip>/*.jpg for the pictures"
     durations = (0.5, 10.0)
+    needed = 1
 
     _published: ClassVar[dict[str, dict[str, tuple[int, ...]]]] = {  # in the order of `classes`
         "ogm": {
@@ -107,7 +108,7 @@ def _parts(listed: Sequence[dict[str, str]], split: str) -> list[str]:
         return [part_of[_actor(row["id"])] for row in listed]
     parts = np.array([row[split] for row in listed])
     train = np.flatnonzero(parts == "train")
-    labels = [CremaD.classes.index(listed[i]["label"]) for i in train]
+    labels = [CremaD.classes.index(listed[i]["label"]) for i in train.tolist()]
     _, held = holdout(labels, 0.1, seed=0)
     parts = parts.astype("<U5")
     parts[train[held]] = "val"

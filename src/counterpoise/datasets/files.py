@@ -42,10 +42,15 @@ def replacing(target: Path) -> Iterator[Path]:
 def place(source: Path, target: Path) -> None:
     """``source`` at ``target`` as well: a second name of the same file where the file system can, else a copy."""
     with replacing(target) as temporary:
-        try:
-            os.link(os.path.realpath(source), temporary)
-        except OSError:  # another disk, or a file system without links
-            shutil.copyfile(source, temporary)
+        link(source, temporary)
+
+
+def link(source: Path, target: Path) -> None:
+    """As `place`, for a target in a folder that is being written itself."""
+    try:
+        os.link(os.path.realpath(source), target)
+    except OSError:  # another disk, or a file system without links
+        shutil.copyfile(source, target)
 
 
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -47,6 +47,7 @@ class KineticsSounds(Clipped):
         "train_img/Image-01-FPS/<id>/*.jpg and test_img/Image-01-FPS/<id>/*.jpg"
     )
     durations = (0.5, 11.0)
+    needed = 3
 
     _published: ClassVar[dict[str, tuple[int, ...]]] = {  # in the order of `classes`
         "train": (

@@ -18,7 +18,7 @@ from .base import Dataset, Excluded, Row
 from .checks import Check
 
 VIDEOS = (".flv", ".mp4", ".mkv", ".webm", ".avi", ".mov")
-LEAST = 3  # frames per clip
+LEAST = 3  # frames taken from a video
 LFS = b"version https://git-lfs"
 
 
@@ -66,6 +66,10 @@ class Clipped(Dataset):
     measures: ClassVar[tuple[str, ...]] = ("seconds", "frames")
     layout: ClassVar[str]
     """What the raw folder holds, for messages."""
+    durations: ClassVar[tuple[float, float]]
+    """Shortest and longest clip that is plausible, in seconds."""
+    needed: ClassVar[int]
+    """Frames that the published preprocessing asks for, at least."""
 
     def key(self, name: str) -> Hashable | None:
         """What identifies a clip in the name of a file, without its ending, or of a folder; None for other names."""
@@ -101,7 +105,7 @@ class Clipped(Dataset):
         pictures = out / "frames" / row.id
         if not pictures.is_dir():
             if frames is not None:
-                place_frames(frames, pictures)
+                place_frames(frames, pictures, self.needed)
             elif video is not None:
                 extract_frames(video, pictures)
         return {
@@ -113,13 +117,10 @@ class Clipped(Dataset):
 
     def further(self, out: Path, samples: Sequence[Mapping[str, str]]) -> Iterator[Check]:
         yield checks.between("seconds of sound per clip", (float(row["seconds"]) for row in samples), *self.durations)
-        yield checks.between("frames per clip", (int(row["frames"]) for row in samples), LEAST, float("inf"))
+        yield checks.between("frames per clip", (int(row["frames"]) for row in samples), self.needed, float("inf"))
         wrong = [r["id"] for r in samples if len(_pictures(out / r["visual"])) != int(r["frames"])]
         more = f", first {wrong[0]}" if wrong else ""
         yield Check("clips whose frames on disk changed", "0", f"{len(wrong)}{more}", not wrong)
-
-    durations: ClassVar[tuple[float, float]]
-    """Shortest and longest clip that is plausible, in seconds."""
 
     def _one_of(self, kind: Mapping[Hashable, list[Path]], row: Row) -> Path | None:
         found: list[Path] = next((kind[k] for k in self.keys(row) if k in kind), [])
@@ -130,8 +131,8 @@ class Clipped(Dataset):
         return found[0] if found else None
 
 
-def _size(path: Path) -> list[int]:
-    return [f.stat().st_size for f in _pictures(path)] if path.is_dir() else [path.stat().st_size]
+def _size(path: Path) -> tuple[int, ...]:
+    return tuple(file.stat().st_size for file in (_pictures(path) if path.is_dir() else [path]))
 
 
 def _pictures(folder: Path) -> list[Path]:
@@ -197,22 +198,23 @@ def extract_sound(video: Path, target: Path) -> None:
             raise Excluded(f"damaged: {video}: holds no sound (0 samples)")
 
 
-def place_frames(folder: Path, target: Path) -> None:
+def place_frames(folder: Path, target: Path, needed: int) -> None:
     """Frames that are extracted already, under the names they have."""
     pictures = _pictures(folder)
-    if len(pictures) < LEAST:
-        raise Excluded(f"too few frames: {folder} holds {len(pictures)}, {LEAST} are needed")
+    if len(pictures) < needed:
+        raise Excluded(f"too few frames: {folder} holds {len(pictures)}, {needed} are needed")
     with files.replacing(target) as temporary:
+        temporary.mkdir()
         for picture in pictures:
             _not_lfs(picture)
-            files.place(picture, temporary / picture.name)
+            files.link(picture, temporary / picture.name)
 
 
 def extract_frames(video: Path, target: Path) -> None:
     """One frame per second, and at least three: ``%05d.jpg``, the number being that of the frame in the video.
 
-    The first frame of every second is taken, by its time stamp. A clip that gives fewer than three so
-    gives the middles of three equal stretches instead.
+    As in the preprocessing of OGM-GE, a second is the whole part of the frame rate. A clip that gives
+    fewer than three frames so gives the middles of three equal stretches instead.
     """
     from av.error import FFmpegError
 
@@ -235,26 +237,22 @@ def extract_frames(video: Path, target: Path) -> None:
 
 
 def _decode(video: Path, wanted: Sequence[int] | None) -> tuple[list[tuple[int, Any]], int]:
-    """The frames at some positions, or the first of every second, with their positions; and how many there are."""
+    """The frames at some positions, or one per second, with their positions; and how many there are in all."""
     import av
 
     kept: list[tuple[int, Any]] = []
-    total, start = 0, 0.0
+    total = 0
     with av.open(str(video)) as container:
         if not container.streams.video:
             raise Excluded(f"no picture: {video} has no video stream")
         stream = container.streams.video[0]
         stream.codec_context.options = {"err_detect": "explode"}
-        rate = float(stream.average_rate or 25)
+        step = max(1, int(stream.average_rate or 25))
         for packet in container.demux(stream):
             if packet.is_corrupt:
                 raise Excluded(f"damaged: {video}: truncated or damaged after frame {total}")
             for frame in packet.decode():
-                time = frame.time if frame.time is not None else total / rate
-                if total == 0:
-                    start = time
-                due = time - start >= len(kept) - 0.5 / rate if wanted is None else total in wanted
-                if due:
+                if total % step == 0 if wanted is None else total in wanted:
                     kept.append((total, frame.to_image()))
                 total += 1
     return kept, total
