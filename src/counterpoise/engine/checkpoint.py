@@ -64,11 +64,8 @@ def fingerprint(model: nn.Module, **parts: object) -> dict[str, Any]:
         name: "x".join(map(str, t.shape)) or "scalar" for name, t in model.state_dict().items() if isinstance(t, Tensor)
     }
     layers = {name: f"{type(m).__name__}({m.extra_repr()})" for name, m in model.named_modules() if name}
-    return {
-        "model": shapes,
-        "layers": layers,
-        **{name: part if isinstance(part, str) else describe(part) for name, part in parts.items()},
-    }
+    described = {name: part if isinstance(part, str) else describe(part) for name, part in parts.items()}
+    return {**described, "layers": layers, "model": shapes}  # in this order, so that causes come before effects
 
 
 def describe(part: object) -> dict[str, str]:

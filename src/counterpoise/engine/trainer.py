@@ -93,7 +93,6 @@ class Trainer:
         self.sam, self.clip_norm, self.criterion = sam, clip_norm, criterion
         self.monitor, self.metrics, self.seed = monitor, tuple(metrics), seed
         self.run_dir = run_dir
-        self.observers = [*observers, *([ConsoleProgress()] if progress else [])]
         self.fabric = fabric or make_fabric(
             accelerator=accelerator, devices=devices, num_nodes=num_nodes, precision=precision
         )
@@ -101,9 +100,11 @@ class Trainer:
             raise ValueError(f"batch_size={batch_size} must be a multiple of the {self.fabric.world_size} replicas.")
         if fabric is None and self.fabric.world_size > 1:
             self.fabric.launch()
-        if not self.fabric.is_global_zero:
-            self.observers = list(observers)
-        self.model, self.method = self.fabric.to_device(model), self.fabric.to_device(method)
+        shown = progress and self.fabric.is_global_zero
+        self.observers = [*observers, *([ConsoleProgress()] if shown else [])]
+        self.fabric.to_device(model)
+        self.fabric.to_device(method)
+        self.model, self.method = model, method
         if self.fabric.world_size > 1:
             self.fabric.strategy.setup_module(self.model)
         self._own = {id(p) for p in self.model.parameters() if p.requires_grad}
@@ -376,7 +377,7 @@ class Trainer:
     def set_lr(self, index: int) -> None:
         lr = self._lr(index)
         for group in self.optimizer.param_groups:
-            group["lr"] = lr * self.state.scales.get(group["name"], 1.0)
+            group["lr"] = lr * group["factor"] * self.state.scales.get(group["name"], 1.0)
 
     def select(self) -> None:
         """Let the parameters of this phase train; everything else is in evaluation mode and without gradient."""
