@@ -1,4 +1,4 @@
-"""``counterpoise data check`` and ``counterpoise data show``."""
+"""``counterpoise data check`` and ``counterpoise data show``; the published data sets are in `datasets`."""
 
 from __future__ import annotations
 
@@ -11,19 +11,25 @@ from counterpoise.cli.options import Parser, parse
 from counterpoise.data.source import Source, Table
 
 ACTIONS = ("check", "show")
+PUBLISHED = ("list", "prepare", "verify")
 
 
 def main(arguments: Sequence[str]) -> int:
     """List what is wrong with a table, or what is in it."""
     from counterpoise._checks import did_you_mean
 
+    if arguments and arguments[0] in PUBLISHED:
+        from counterpoise.cli import datasets
+
+        actions = {"list": datasets.list_, "prepare": datasets.prepare, "verify": datasets.verify}
+        return actions[arguments[0]](arguments[1:])
     if arguments and arguments[0] not in (*ACTIONS, "-h", "--help"):
-        raise UsageError(did_you_mean("data command", arguments[0], ACTIONS))
+        raise UsageError(did_you_mean("data command", arguments[0], (*ACTIONS, *PUBLISHED)))
     action = arguments[0] if arguments and arguments[0] in ACTIONS else "check"
     parser = Parser.outer(
         prog=f"counterpoise data {action}",
         description="usage: counterpoise data check|show TABLE [--data.OPTION ...]: every problem with file and row "
-        "(check), or shapes, ranges and classes (show).",
+        "(check), or shapes, ranges and classes (show). Published data sets: counterpoise data list|prepare|verify.",
     )
     parser.add_argument("--config", action="config", help="YAML file of options.")
     parser.add_argument("--data", type=Source, required=True, help="the table, or Table with its options")
