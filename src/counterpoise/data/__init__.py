@@ -3,7 +3,7 @@
 from counterpoise.data.arrays import ArraySplit, from_arrays
 from counterpoise.data.check import Report, check, show
 from counterpoise.data.digits import digits, write_digits
-from counterpoise.data.readers import READERS, Array, Audio, Frames, Image, Reader, ReadError, Text, Video
+from counterpoise.data.readers import READERS, Array, Audio, Clip, Flow, Frames, Image, Reader, ReadError, Text, Video
 from counterpoise.data.split import Split, Splits
 from counterpoise.data.table import Table, TableSplit
 
@@ -12,6 +12,8 @@ __all__ = [
     "Array",
     "ArraySplit",
     "Audio",
+    "Clip",
+    "Flow",
     "Frames",
     "Image",
     "ReadError",

@@ -100,7 +100,8 @@ class DecodeCache:
             # A file changed twice within one tick of its clock would look the same, so the newest are hashed again.
             if abs(time.time() - max(s.st_mtime for s in stats)) > _SETTLED:
                 self._remember(name, content)
-        return content
+        part = self.reader.part(cell)
+        return _digest(f"{content} {part}".encode()) if part else content
 
     def _remembered(self, name: str) -> str | None:
         """Look ``name`` up in what other processes and earlier runs have written since the last look."""

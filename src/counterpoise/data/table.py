@@ -320,7 +320,7 @@ class TableSplit(Split):
         source, reader = table.source(row, modality), table.readers[modality]
         if source is None:
             return None
-        generator = None if seed is None else torch.Generator().manual_seed(_seed(seed, row, modality))
+        generator = None if seed is None else torch.Generator().manual_seed(_seed(seed, row, reader.stream or modality))
         try:
             cache = table.caches.get(modality)
             decoded = reader.decode(source) if cache is None else cache.decode(source)
@@ -345,8 +345,8 @@ class TableSplit(Split):
         return torch.zeros_like(x)
 
 
-def _seed(seed: int, row: int, modality: str) -> int:
-    key = hashlib.blake2b(f"{seed} {row} {modality}".encode(), digest_size=8)
+def _seed(seed: int, row: int, stream: str) -> int:
+    key = hashlib.blake2b(f"{seed} {row} {stream}".encode(), digest_size=8)
     return int.from_bytes(key.digest(), "little") >> 1
 
 

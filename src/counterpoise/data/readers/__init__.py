@@ -8,12 +8,26 @@ from pathlib import Path
 
 from counterpoise.data.readers.array import Array
 from counterpoise.data.readers.audio import Audio
-from counterpoise.data.readers.base import Reader, ReadError
+from counterpoise.data.readers.base import Reader, ReadError, without_window
+from counterpoise.data.readers.clip import Clip, Flow
 from counterpoise.data.readers.text import Text
 from counterpoise.data.readers.video import Video
 from counterpoise.data.readers.visual import Frames, Image
 
-__all__ = ["READERS", "Array", "Audio", "Frames", "Image", "ReadError", "Reader", "Text", "Video", "guess"]
+__all__ = [
+    "READERS",
+    "Array",
+    "Audio",
+    "Clip",
+    "Flow",
+    "Frames",
+    "Image",
+    "ReadError",
+    "Reader",
+    "Text",
+    "Video",
+    "guess",
+]
 
 READERS: dict[str, type[Reader]] = {
     "audio": Audio,
@@ -22,6 +36,8 @@ READERS: dict[str, type[Reader]] = {
     "video": Video,
     "text": Text,
     "array": Array,
+    "clip": Clip,
+    "flow": Flow,
 }
 
 
@@ -45,7 +61,7 @@ def guess(cells: Sequence[str], root: str | Path = ".") -> str:
 
 
 def _guess_one(cell: str, root: Path) -> str:
-    ending = Path(cell).suffix.lower()
+    ending = Path(without_window(cell)).suffix.lower()
     for name, reader in READERS.items():
         if ending and ending in reader.extensions:
             return name

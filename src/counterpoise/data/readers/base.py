@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,12 +58,15 @@ class Reader(ABC):
         extensions: file endings, lower case with the dot, by which `guess` knows a column.
         decoded_by: names of the settings that `decode` depends on; the others may change without
             making cached values stale.
+        stream: readers of one table with the same name here draw the same random numbers for a row, so
+            that crops of views of one scene agree; None draws for each modality alone.
     """
 
     kind: str
     reads_files: ClassVar[bool] = True
     extensions: ClassVar[tuple[str, ...]] = ()
     decoded_by: tuple[str, ...] = ()
+    stream: ClassVar[str | None] = None
 
     @property
     @abstractmethod
@@ -106,7 +110,11 @@ class Reader(ABC):
 
     def files(self, cell: str) -> list[Path]:
         """The files a cell is made of, in order."""
-        return [Path(cell)] if self.reads_files else []
+        return [Path(without_window(cell))] if self.reads_files else []
+
+    def part(self, cell: str) -> str:
+        """Which part of the files is decoded; "" for all of them."""
+        return ""
 
     def problems(self, cell: str) -> str | None:
         """What is wrong with a cell, in one line, or None; reads the whole cell."""
@@ -148,6 +156,20 @@ class Reader(ABC):
         if not ending or not self.extensions or ending in self.extensions:
             return ""
         return f" ({type(self).__name__.lower()} expects {' '.join(self.extensions)}, this is {ending})"
+
+
+_WINDOW = re.compile(r"#(\d+):(\d+)$")
+
+
+def window_of(cell: str) -> tuple[int, int] | None:
+    """(start, end) of a cell like ``video.avi#138:218``, which means the frames 138 to 217; else None."""
+    found = _WINDOW.search(cell)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def without_window(cell: str) -> str:
+    """The path in such a cell."""
+    return _WINDOW.sub("", cell)
 
 
 def read_bytes(cell: str) -> bytes:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
 import string
 import threading
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from counterpoise import _checks
 from counterpoise.data.readers.base import Reader, ReadError, flag, whole
 
 _one_at_a_time = threading.Lock()  # fast tokenisers refuse to set their cut and padding in two threads at once
 _STRIPPED = string.punctuation + "“”‘’„«»…–—"
+_CLEANINGS = ("none", "caption", "letters")
+_CAPTION = str.maketrans({**dict.fromkeys(",.'!?\"()*#:;~"), "-": " ", "/": " "})
+_LETTERS = re.compile(r"\b[A-Za-z]+\b")
 
 
 class Text(Reader):
@@ -34,11 +39,15 @@ class Text(Reader):
         vocabulary: how many numbers ``words`` uses, padding included; the size of the embedding.
         alphabetic: keep only words made of letters, before anything else.
         words: keep only so many words, before the tokeniser splits them further.
+        cleaning: what is done to the text before it is split into words. ``caption`` (the sarcasm set in
+            the released code of IGM) lower-cases it, deletes ``,.'!?"()*#:;~`` and turns ``-`` and ``/``
+            into spaces; ``letters`` (Twitter2015 there) first keeps only runs of the letters A to Z that no
+            digit or other letter touches, so that ``can't`` becomes ``can t``; ``none`` leaves it.
     """
 
     kind = "text"
     reads_files = False
-    decoded_by = ("tokenizer", "length", "vocabulary", "alphabetic", "words")
+    decoded_by = ("tokenizer", "length", "vocabulary", "alphabetic", "words", "cleaning")
 
     def __init__(
         self,
@@ -47,6 +56,7 @@ class Text(Reader):
         vocabulary: int = 20000,
         alphabetic: bool = False,
         words: int | None = None,
+        cleaning: Literal["none", "caption", "letters"] = "none",
     ):
         if not isinstance(tokenizer, str) or not tokenizer:
             raise ValueError(f"tokenizer must be 'words' or the name of a Hugging Face tokeniser; got {tokenizer!r}.")
@@ -55,6 +65,7 @@ class Text(Reader):
         self.vocabulary = whole("vocabulary", vocabulary, low=2)
         self.alphabetic = flag("alphabetic", alphabetic)
         self.words = None if words is None else whole("words", words, low=1)
+        self.cleaning = _checks.choice("cleaning", cleaning, _CLEANINGS)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -90,15 +101,25 @@ class Text(Reader):
         return decoded.clone()
 
     def _cleaned(self, text: str) -> list[str]:
-        words = text.split()
+        words = _clean(text, self.cleaning).split()
         if self.tokenizer == "words":
             words = [word for word in (word.strip(_STRIPPED).lower() for word in words) if word]
         if self.alphabetic:
             words = [word for word in words if word.isalpha()]
         if not words:
             rule = "of letters only (alphabetic=True)" if self.alphabetic else "at all"
+            if self.cleaning != "none":
+                rule += f" after cleaning={self.cleaning!r}"
             raise ReadError(repr(text), f"empty text: every text needs at least one word, this one has none {rule}")
         return words[: self.words]
+
+
+def _clean(text: str, cleaning: str) -> str:
+    if cleaning == "none":
+        return text
+    if cleaning == "letters":
+        text = " ".join(_LETTERS.findall(text))
+    return text.lower().translate(_CAPTION)
 
 
 def _number(word: str, vocabulary: int) -> int:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from counterpoise import _checks
-from counterpoise.data.readers.base import ReadError, whole
+from counterpoise.data.readers.base import ReadError, whole, window_of, without_window
 from counterpoise.data.readers.visual import Visual, uniform
 
 
@@ -20,6 +20,8 @@ class Video(Visual):
     The whole stream is decoded, and every error of the decoder, every packet or frame marked as
     damaged, and a file that ends before its container says so raises. Damage that still decodes to
     valid pictures cannot be seen by anyone. Rotation for display is not applied.
+
+    A cell ``clip.avi#138:218`` means the frames 138 to 217 (from 0) of that file, and nothing else of it.
 
     Args:
         count: frames per sample; a video with fewer is an error.
@@ -32,12 +34,14 @@ class Video(Visual):
         scale: share of the area that a training crop has, smallest and largest.
         flip: probability of the mirror image in training.
         interpolation: ``bilinear`` or ``bicubic``.
-        normalize: mean and deviation of ``imagenet``, of ``clip``, or ``none`` (values in [0, 1]).
+        normalize: mean and deviation of ``imagenet``, of ``clip``, ``i3d`` (values in [-1, 1]), or ``none``
+            (values in [0, 1]).
         bound: shorter side, in pixels, at which larger frames are decoded and cached; None keeps them.
     """
 
     kind = "frames"
     decoded_by = ("channels", "bound", "count", "pick")
+    _scaling = "AREA"
     extensions = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".flv", ".mpg", ".mpeg", ".m4v", ".wmv")
 
     def __init__(
@@ -50,7 +54,7 @@ class Video(Visual):
         scale: Sequence[float] = (0.08, 1.0),
         flip: float = 0.5,
         interpolation: Literal["bilinear", "bicubic"] = "bilinear",
-        normalize: Literal["imagenet", "clip", "none"] = "imagenet",
+        normalize: Literal["imagenet", "clip", "i3d", "none"] = "imagenet",
         bound: int | None = 256,
     ):
         super().__init__(size, channels, augment, scale, flip, interpolation, normalize, bound)
@@ -61,17 +65,22 @@ class Video(Visual):
     def shape(self) -> tuple[int, ...]:
         return (self.channels, self.count, self.size, self.size)
 
+    def part(self, cell: str) -> str:
+        window = window_of(cell)
+        return "" if window is None else f"{window[0]}:{window[1]}"
+
     def load(self, cell: str) -> Tensor:
         from av.error import FFmpegError
 
-        _check_length(cell)
+        path = without_window(cell)
+        _check_length(path)
         try:
-            expected = _packets(cell)
-            frames, total = self._decode(cell, self._positions(cell, expected))
+            expected = packets(path)
+            frames, total = self._decode(path, self._positions(cell, expected))
             if total != expected:  # packets without a picture, or with two
-                frames, total = self._decode(cell, self._positions(cell, total))
+                frames, total = self._decode(path, self._positions(cell, total))
         except FFmpegError as error:
-            raise ReadError(cell, f"no readable video: {error.strerror}" + self._hint(cell)) from error
+            raise ReadError(cell, f"no readable video: {error.strerror}" + self._hint(path)) from error
         return torch.stack(frames)
 
     def transform(self, decoded: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -82,9 +91,14 @@ class Video(Visual):
         return self.pixels(decoded, generator).movedim(0, 1).contiguous()
 
     def _positions(self, cell: str, total: int) -> Collection[int]:
-        if total < self.count:
-            raise ReadError(cell, f"holds {total} frames, count={self.count} are asked for")
-        return range(total) if self.pick == "window" else set(uniform(self.count, total))
+        start, end = window_of(cell) or (0, total)
+        if not start < end <= total:
+            raise ReadError(cell, f"holds {total} frames, {start} to {end} are asked for")
+        if end - start < self.count:
+            raise ReadError(cell, f"holds {end - start} frames, count={self.count} are asked for")
+        if self.pick == "window":
+            return range(start, end)
+        return {start + i for i in uniform(self.count, end - start)}
 
     def _decode(self, cell: str, positions: Collection[int]) -> tuple[list[Tensor], int]:
         """The frames at ``positions`` (C, H, W), and how many there are in all."""
@@ -107,20 +121,24 @@ class Video(Visual):
                     total += 1
         return frames, total
 
+    def _decoded_size(self, width: int, height: int) -> tuple[int, int]:
+        if self.bound is None or (least := min(width, height)) <= self.bound:
+            return width, height
+        return max(1, round(width * self.bound / least)), max(1, round(height * self.bound / least))
+
     def _converter(self, width: int, height: int) -> Callable[[Any], Tensor]:
-        """How a decoded frame becomes (C, H, W) uint8, at most ``bound`` on its shorter side."""
-        if self.bound is not None and (least := min(width, height)) > self.bound:
-            width, height = (max(1, round(side * self.bound / least)) for side in (width, height))
+        """How a decoded frame becomes (C, H, W) uint8 of the size to keep."""
+        width, height = self._decoded_size(width, height)
         pixels = "gray" if self.channels == 1 else "rgb24"
 
         def to_tensor(frame: Any) -> Tensor:
-            array = frame.to_ndarray(format=pixels, width=width, height=height, interpolation="AREA")
+            array = frame.to_ndarray(format=pixels, width=width, height=height, interpolation=self._scaling)
             return torch.from_numpy(array).reshape(height, width, self.channels).movedim(-1, 0).contiguous()
 
         return to_tensor
 
 
-def _packets(cell: str) -> int:
+def packets(cell: str) -> int:
     """How many packets the first video stream has; ReadError when there is none."""
     import av
 

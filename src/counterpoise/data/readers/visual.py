@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from counterpoise import _checks
+from counterpoise.data.readers.augment import rand_augment
 from counterpoise.data.readers.base import Reader, ReadError, flag, read_bytes, whole
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -20,6 +21,7 @@ IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".p
 _NORMS = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    "i3d": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
 }
 
@@ -68,11 +70,14 @@ class Visual(Reader):
         """
         train = generator is not None and self.augment
         groups = frames.split(1) if alone and train else (frames,)
-        out = torch.cat([self._resized(group, generator if train else None) for group in groups])
+        return self._normalized(torch.cat([self._resized(group, generator if train else None) for group in groups]))
+
+    def _normalized(self, frames: Tensor) -> Tensor:
+        """(T, C, H, W) uint8 to float32 with the mean and deviation that ``normalize`` names."""
         mean, deviation = (torch.tensor(values) for values in _NORMS[self.normalize])
         if self.channels == 1:
             mean, deviation = mean.mean()[None], deviation.mean()[None]
-        return (out.float() / 255 - mean[:, None, None]) / deviation[:, None, None]
+        return (frames.float() / 255 - mean[:, None, None]) / deviation[:, None, None]
 
     def _resized(self, frames: Tensor, generator: torch.Generator | None) -> Tensor:
         from torchvision.transforms import InterpolationMode
@@ -128,8 +133,11 @@ class Image(Visual):
         scale: share of the area that a training crop has, smallest and largest.
         flip: probability of the mirror image in training; 0 for writing, digits and gestures.
         interpolation: ``bilinear`` or ``bicubic``.
-        normalize: mean and deviation of ``imagenet``, of ``clip``, or ``none`` (values in [0, 1]).
+        normalize: mean and deviation of ``imagenet``, of ``clip``, ``i3d`` (values in [-1, 1]), or ``none``
+            (values in [0, 1]).
         bound: shorter side, in pixels, at which larger pictures are decoded and cached; None keeps them.
+        randaugment: number of operations and their strength (0 to 10) that `rand_augment` adds in training, as
+            ``[2, 7]``; None for none.
     """
 
     kind = "image"
@@ -143,10 +151,17 @@ class Image(Visual):
         scale: Sequence[float] = (0.08, 1.0),
         flip: float = 0.5,
         interpolation: Literal["bilinear", "bicubic"] = "bilinear",
-        normalize: Literal["imagenet", "clip", "none"] = "imagenet",
+        normalize: Literal["imagenet", "clip", "i3d", "none"] = "imagenet",
         bound: int | None = None,
+        randaugment: Sequence[int] | None = None,
     ):
         super().__init__(size, channels, augment, scale, flip, interpolation, normalize, bound)
+        self.randaugment = randaugment
+        if randaugment is not None:
+            if len(randaugment) != 2:
+                raise ValueError(f"randaugment must be two numbers, operations and strength; got {randaugment!r}.")
+            whole("randaugment[0]", randaugment[0], low=1)
+            _checks.number("randaugment[1]", randaugment[1], low=0, high=10)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -157,6 +172,13 @@ class Image(Visual):
 
     def transform(self, decoded: Tensor, generator: torch.Generator | None) -> Tensor:
         return self.pixels(decoded[None], generator)[0]
+
+    def _resized(self, frames: Tensor, generator: torch.Generator | None) -> Tensor:
+        frames = super()._resized(frames, generator)
+        if generator is None or self.randaugment is None:
+            return frames
+        count, strength = self.randaugment
+        return rand_augment(frames, count, strength, generator)
 
 
 class Frames(Visual):
@@ -176,7 +198,8 @@ class Frames(Visual):
         scale: share of the area that a training crop has, smallest and largest.
         flip: probability of the mirror image in training.
         interpolation: ``bilinear`` or ``bicubic``.
-        normalize: mean and deviation of ``imagenet``, of ``clip``, or ``none`` (values in [0, 1]).
+        normalize: mean and deviation of ``imagenet``, of ``clip``, ``i3d`` (values in [-1, 1]), or ``none``
+            (values in [0, 1]).
         bound: shorter side, in pixels, at which larger pictures are decoded and cached; None keeps them.
         crops: draw the training crop once per ``clip``, or for every ``frame`` as the released code
             of IGM does.
@@ -195,7 +218,7 @@ class Frames(Visual):
         scale: Sequence[float] = (0.08, 1.0),
         flip: float = 0.5,
         interpolation: Literal["bilinear", "bicubic"] = "bilinear",
-        normalize: Literal["imagenet", "clip", "none"] = "imagenet",
+        normalize: Literal["imagenet", "clip", "i3d", "none"] = "imagenet",
         bound: int | None = None,
         crops: Literal["clip", "frame"] = "clip",
     ):
