@@ -141,12 +141,24 @@ class Step:
         self.generator.set_state(state)  # both evaluations see the same masks and noise
         with frozen_statistics(self.model), ascended(params, grads, rho) as start:
             if self.index == 0:
-                self._warn_if_lost(start, params, rho)
+                self._warn_if_lost(start, params, grads, rho)
             yield
 
-    def _warn_if_lost(self, before: Sequence[Tensor], after: Sequence[Tensor], rho: float) -> None:
-        changed = float(changed_fraction(before, after))
-        if changed < 0.5 and not self._trainer.warned_rho:
+    def _warn_if_lost(
+        self, before: Sequence[Tensor], after: Sequence[Tensor], grads: Sequence[Tensor], rho: float
+    ) -> None:
+        if self._trainer.warned_rho:
+            return
+        asked = [g != 0 for g in grads]  # a weight without gradient is not lost to rounding
+        if not any(bool(mask.any()) for mask in asked):
+            return
+        changed = float(
+            changed_fraction(
+                [b[mask] for b, mask in zip(before, asked, strict=True)],
+                [a[mask] for a, mask in zip(after, asked, strict=True)],
+            )
+        )
+        if changed < 0.5:
             self._trainer.warned_rho = True
             warnings.warn(
                 f"SAM radius rho={rho:g} changes only {changed:.2%} of the weights: it is below the resolution of "
