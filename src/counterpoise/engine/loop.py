@@ -11,6 +11,7 @@ import torch
 from counterpoise._checks import number
 from counterpoise.engine.interrupt import Interrupt, Interrupted, shared
 from counterpoise.engine.replicas import any_of
+from counterpoise.engine.reuse import encode_once
 from counterpoise.engine.setup import check_rows, warn_if_scales_cancel
 from counterpoise.engine.state import mix, seed_everything
 from counterpoise.engine.step import Step
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 def run_phases(trainer: Trainer, resume: bool) -> None:
     """The whole of ``fit`` once the data are checked."""
     trainer.reset()
+    encode_once(trainer)
     seed_everything(mix(trainer.seed, "setup"))
     trainer.method.setup(trainer)
     trainer.fabric.to_device(trainer.method)
@@ -88,7 +90,10 @@ def _epoch(trainer: Trainer, interrupt: Interrupt) -> None:
     )
     for index, batch in enumerate(batches, start=state.batch_in_epoch):
         trainer.set_lr(index)
-        loss = trainer.method.step(Step(trainer, trainer.fabric.to_device(batch), index, total))
+        batch = trainer.fabric.to_device(batch)
+        for observer in trainer.observers:
+            observer.on_batch_start(trainer, batch)
+        loss = trainer.method.step(Step(trainer, batch, index, total))
         trainer.log({"loss": loss})
         state.batch_in_epoch = index + 1
         for observer in trainer.observers:

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 if TYPE_CHECKING:
     from counterpoise.engine.trainer import Trainer
+    from counterpoise.types import Batch
 
 
 class Observer:
@@ -22,6 +23,9 @@ class Observer:
 
     def on_fit_start(self, trainer: Trainer) -> None:
         """Before the first batch, also of a resumed run."""
+
+    def on_batch_start(self, trainer: Trainer, batch: Batch) -> None:
+        """Before the method sees a batch (this replica's share, on its device)."""
 
     def before_update(self, trainer: Trainer) -> None:
         """Gradients are final (edited and clipped); the parameters have not moved yet."""
