@@ -1,0 +1,75 @@
+"""Looking at trained models: functions of a model and a split that give arrays. Nothing here trains."""
+
+from counterpoise.analysis.balance import (
+    GradientBalance,
+    Overfitting,
+    chance,
+    contributions,
+    gradient_balance,
+    overfitting_ratio,
+    subset_accuracies,
+)
+from counterpoise.analysis.gradient_change import (
+    GradientChange,
+    GradientChanges,
+    Histogram,
+    common_head_weights,
+    histogram,
+    load_changes,
+)
+from counterpoise.analysis.hessian import (
+    Eigenvalues,
+    Sharpness,
+    Trace,
+    gradient_norm,
+    hessian_product,
+    sam_sharpness,
+    top_eigenvalues,
+    trace,
+)
+from counterpoise.analysis.landscape import Path, Surface, filter_directions, interpolate, loss_surface
+from counterpoise.analysis.objective import SplitLoss, gradient, sample, value
+from counterpoise.analysis.probe import Probe, features, linear_probe, logistic, modality_probes, ridge
+from counterpoise.analysis.singular_values import LayerSpectrum, head_layers, input_spectra
+
+__all__ = [
+    "Eigenvalues",
+    "GradientBalance",
+    "GradientChange",
+    "GradientChanges",
+    "Histogram",
+    "LayerSpectrum",
+    "Overfitting",
+    "Path",
+    "Probe",
+    "Sharpness",
+    "SplitLoss",
+    "Surface",
+    "Trace",
+    "chance",
+    "common_head_weights",
+    "contributions",
+    "features",
+    "filter_directions",
+    "gradient",
+    "gradient_balance",
+    "gradient_norm",
+    "head_layers",
+    "hessian_product",
+    "histogram",
+    "input_spectra",
+    "interpolate",
+    "linear_probe",
+    "load_changes",
+    "logistic",
+    "loss_surface",
+    "modality_probes",
+    "overfitting_ratio",
+    "ridge",
+    "sam_sharpness",
+    "sample",
+    "subset_accuracies",
+    "top_eigenvalues",
+    "trace",
+    "value",
+]
