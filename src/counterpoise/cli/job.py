@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace, dict_to_namespace
+from jsonargparse import ArgumentParser, Namespace
 from torch import nn
 
 from counterpoise._checks import did_you_mean
@@ -52,7 +52,10 @@ class Job:
             options.run_dir = None
         stated = source.stated()
         if "modalities" in stated:
-            stated["modalities"] = {m: dict_to_namespace(reader) for m, reader in stated["modalities"].items()}
+            stated["modalities"] = {
+                m: Namespace(class_path=reader["class_path"], init_args=Namespace(**reader["init_args"]))
+                for m, reader in stated["modalities"].items()
+            }
         if stated:
             options.data.init_args.update(Namespace(**stated))
         return cls(parser, options, source)
@@ -87,7 +90,7 @@ class Job:
         )
         arguments = {name: value for name, value in vars(made).items() if name not in OWN and name[0] != "_"}
         trainer = Trainer(model, method, **{**arguments, **replace})
-        trainer.config = self.parser.dump(options, skip_none=False)
+        trainer.config = self.parser.dump(options, skip_unset=False)
         return trainer
 
 

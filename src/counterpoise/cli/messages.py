@@ -99,7 +99,8 @@ def explain(
     if unknown:
         typed = "nrecognized" in message or unknown[1].startswith("-")
         return unknown_option(unknown[1] if typed else f"--{unknown[1]}", known)
-    if found := re.search(r"NestedArg\(key='([^.']+)\.", message):
+    inside = message.partition("Does not validate against")[2]
+    if re.search(r"NestedArg\(key='[^.']+\.", inside) and "class_path" not in inside:
         first = option.removesuffix("." + option.rsplit(".", 1)[-1])
         return f"{option} must come with its class: {first} NAME. Known: {', '.join(_of(first, registries, kinds))}."
     text = _wrong_value(message, option) or message.strip()

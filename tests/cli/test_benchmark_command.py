@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from conftest import Run
+
+from counterpoise.benchmark.grid import RunConfig
+from counterpoise.cli import benchmark, main
+from counterpoise.cli.benchmark import plan
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Runs train in this process, one after another: a process of their own costs seconds each."""
+    started: list[list[str]] = []
+    plain = benchmark.command
+
+    def command(config: RunConfig, path: Path) -> Sequence[str]:
+        _, _, name, *arguments = plain(config, path)
+        assert name == "counterpoise"
+        started.append(arguments)
+        try:
+            main(arguments)
+        except SystemExit as left:
+            code = left.code
+        return [sys.executable, "-S", "-c", f"raise SystemExit({code})"]
+
+    monkeypatch.setattr(benchmark, "command", command)
+    return started
+
+
+def test_two_methods_and_two_seeds(run: Run, tiny: Sequence[str], here: list[list[str]]) -> None:
+    arguments = ["benchmark", *tiny, "--methods", "joint,MLA", "--seeds", "0,1", "--out", "b"]
+    done = run(*arguments)
+    assert done.code == 0, done.err
+    assert len(here) == 4
+    assert "Runs: 4 finished." in done.out
+    table = done.out[done.out.index("Runs: 4 finished.") :]
+    assert [name for name in ("Joint", "MLA", "fused", "audio", "image") if name not in table] == []
+    assert max(map(len, table.splitlines())) <= 80
+    assert {p.name for p in Path("b").iterdir()} == {"runs", "results.json", "results.md", "report.html"}
+    found = json.loads(Path("b/results.json").read_text())
+    assert sorted((r["method"], r["seed"]) for r in found["runs"]) == [
+        ("Joint", 0), ("Joint", 1), ("MLA", 0), ("MLA", 1)
+    ]  # fmt: skip
+    assert {"fused/accuracy", "fused/map", "audio/accuracy", "gap", "seconds"} <= set(found["summary"]["columns"])
+    assert "| Joint |" in Path("b/results.md").read_text()
+    assert "</html>" in Path("b/report.html").read_text()
+
+    again = run(*arguments)
+    assert (again.code, len(here)) == (0, 4)
+    assert "Runs: 4 already done." in again.out
+    # one more seed runs one more time each; what is there stays
+    assert run(*arguments, "--seeds", "0,1,2").code == 0
+    assert len(here) == 6
+
+
+def test_other_options_are_other_runs(run: Run, tiny: Sequence[str], here: list[list[str]]) -> None:
+    arguments = ["benchmark", *tiny, "--methods", "Joint", "--seeds", "0", "--out", "b"]
+    assert run(*arguments).code == 0
+    assert run(*arguments, "--optimizer.lr", "0.1").code == 0
+    assert len(here) == 2
+    # the table and the report are about the runs that were asked for now
+    assert len(json.loads(Path("b/results.json").read_text())["runs"]) == 1
+
+
+def test_a_failing_run_leaves_the_others_alone(run: Run, tiny: Sequence[str], here: list[list[str]]) -> None:
+    Path("s.yaml").write_text("mla: {batch_size: 900}\n")
+    done = run("benchmark", *tiny, "--methods", "MLA,Joint", "--seeds", "0", "--settings", "s.yaml", "--out", "b")
+    assert done.code == 1
+    assert "Runs: 1 finished, 1 failed." in done.out
+    assert "failed with exit status 1; log: b/runs/logs/MLA-s0-" in done.out
+    assert [r["method"] for r in json.loads(Path("b/results.json").read_text())["runs"]] == ["Joint"]
+
+
+def test_plan(tiny: Sequence[str], tmp_path: Path) -> None:
+    settings = {"IGM": {"method.tau": 0.1, "method.order": ["image", "audio"]}}
+    configs = plan(["Unimodal", "Joint", "IGM"], [0, 1], tiny, settings)
+    assert len(configs) == 2 * 4
+    options = {config.id: benchmark._options(config) for config in configs}
+    unimodal = [o for o in options.values() if "Unimodal" in o and o[-1] == "0"]
+    assert {next(t for t in o if t.startswith("--method.modality")) for o in unimodal} == {
+        "--method.modality=audio", "--method.modality=image"
+    }  # fmt: skip
+    igm = next(o for o in options.values() if "IGM" in o)
+    assert "--method.tau=0.1" in igm
+    assert '--method.order=["image", "audio"]' in igm
+    assert not any("tau" in t for o in options.values() if "Joint" in o for t in o)
+
+
+def test_a_changed_file_makes_other_runs(tiny: Sequence[str], tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    ids = []
+    for rate in ("0.1", "0.2", "0.1"):
+        file.write_text(f"optimizer: {{class_path: sgd, init_args: {{lr: {rate}}}}}\n")
+        ids.append(plan(["Joint"], [0], [*tiny, "--config", str(file)], {})[0].id)
+    assert ids[0] == ids[2] != ids[1]
+
+
+def test_options_of_a_method_hold_for_it(tiny: Sequence[str]) -> None:
+    assert len(plan(["IGM"], [0], [*tiny, "--method.tau", "0.1"], {})) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--methods", "joint,imq"], "--methods: Unknown method 'imq'. Did you mean 'IGM'?"),
+        (["--job", "2"], "Unknown option '--job'. Did you mean '--jobs'?"),
+        (["--jobs", "0"], "--jobs must be at least 1; got 0."),
+        (["--epocs", "2"], "Unknown option '--epocs'. Did you mean '--epochs'?"),
+        (["--method", "IGM"], "--method is an option of `fit`; here --methods names the methods."),
+        (["--seed", "1"], "--seed is an option of `fit`; here --seeds gives the seeds."),
+        (["--run_dir=x"], "--run_dir is an option of `fit`; here --out is the directory of all runs."),
+        (["--seeds", "a"], "--seeds must be whole numbers separated by commas; got 'a'."),
+        (["--seeds", "0,0"], "A benchmark runs each configuration once"),
+        (["--methods", "IGM", "--method.tua", "1"], "--method: Unknown option of IGM 'tua'. Did you mean 'tau'?"),
+        (["--methods", "IGM", "--method.tau", "-1"], "tau must be a finite number >= 0; got -1.0."),
+        (["--settings", "s.yaml"], "--settings s.yaml: Unknown method 'igq'. Did you mean 'IGM'?"),
+    ],
+)
+def test_messages(arguments: list[str], message: str, run: Run, tiny: Sequence[str]) -> None:
+    Path("s.yaml").write_text("igq: {batch_size: 9}\n")
+    done = run("benchmark", *tiny, "--out", "b", *arguments)
+    assert done.code == 2
+    assert done.err.startswith(f"counterpoise: {message}")
+    assert not Path("b").exists()
+
+
+def test_missing_files_are_said_once(run: Run, tmp_path: Path) -> None:
+    Path("t.csv").write_text("label,sound\na,x.wav\nb,y.wav\n" * 9)
+    done = run("benchmark", "--data", "t.csv", "--methods", "Joint,MLA", "--out", "b")
+    assert done.code == 1
+    assert "t.csv, row 1, column 'sound': x.wav: no such file" in done.err
+    assert not Path("b").exists()
+
+
+def test_a_real_process(run: Run, tiny: Sequence[str]) -> None:
+    done = run("benchmark", *tiny, "--methods", "Joint", "--seeds", "0", "--out", "b")
+    assert done.code == 0, done.out
+    log = next(Path("b/runs/logs").glob("Joint-s0-*.log")).read_text()
+    assert "-m counterpoise fit " in log
+    assert "67 training, 20 validation, 33 test samples" in log

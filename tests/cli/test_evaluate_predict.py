@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import Run, write
+
+QUICK = ["--epochs", "1", "--batch_size", "8", "--progress", "false"]
+
+
+@pytest.fixture
+def trained(run: Run, texts: Path) -> Path:
+    """A run on two texts; class "b" comes first on purpose."""
+    done = run("fit", "--data", texts, "--data.classes", "[b, a]", "--method", "Joint", "--run_dir", "trained", *QUICK)
+    assert done.code == 0, done.err
+    return Path("trained")
+
+
+def rows(path: str) -> list[dict[str, str]]:
+    with Path(path).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_evaluate_gives_the_scores_of_training(run: Run, tiny: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("fit", *tiny, "--method", "joint", "--run_dir", "r").code == 0
+    record = json.loads(Path("r/result.json").read_text())
+    done = run("evaluate", "r", "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    assert found["scores"] == pytest.approx(record["test"])
+    assert found["subsets"].keys() == {"audio", "image", "audio+image"}
+    val = json.loads(run("evaluate", "r", "--json", "--split", "val").out)
+    assert val["scores"] == pytest.approx(record["val"])
+
+    text = run("evaluate", "r").out
+    assert "Joint on the test split of digits (33 samples)" in text
+    assert "from audio+image" in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert {p.name for p in Path().iterdir()} == {"r"}  # nothing is written
+
+    assert "was not trained on a table" in run("predict", "r", "x.csv", "--out", "p.csv").err
+
+
+def test_evaluate_from_another_folder(run: Run, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = json.loads((trained / "result.json").read_text())
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    done = run("evaluate", "../trained", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["scores"] == pytest.approx(record["test"])
+
+
+def test_predict_round_trip(run: Run, trained: Path, texts: Path) -> None:
+    done = run("predict", trained, texts, "--out", "p.csv")
+    assert done.code == 0, done.err
+    assert done.out.splitlines() == ["Wrote p.csv: 60 rows of probabilities."]
+    found = rows("p.csv")
+    assert list(found[0]) == [
+        "id", "predicted", "fused:b", "fused:a", "said:b", "said:a", "seen:b", "seen:a"
+    ]  # fmt: skip
+    assert [row["id"] for row in found] == [f"s{i}" for i in range(60)]
+    for row in found:
+        assert row["predicted"] == max("ba", key=lambda c: float(row[f"fused:{c}"]))
+        for name in ("fused", "said", "seen"):
+            assert float(row[f"{name}:b"]) + float(row[f"{name}:a"]) == pytest.approx(1, abs=2e-6)
+    # the scores that evaluate gives are those of the file
+    truth = {f"s{i}": "ab"[i % 2] for i in range(60)}
+    share = sum(row["predicted"] == truth[row["id"]] for row in found) / 60
+    scores = json.loads(run("evaluate", trained, "--table", texts, "--json").out)["scores"]
+    assert scores["fused/accuracy"] == pytest.approx(share)
+
+
+def test_predict_with_absent_modalities_and_no_label(run: Run, trained: Path, tmp_path: Path) -> None:
+    table = write(tmp_path / "new.csv", ("seen", "said"), [("also 1", ""), ("", "word1 hello"), ("", ""), ("a", "b")])
+    done = run("predict", trained, table, "--out", "p.csv")
+    assert done.code == 0, done.err
+    assert "1 rows lack every modality; their cells are empty." in done.out
+    first, second, third, fourth = rows("p.csv")
+    assert first["said:a"] == first["said:b"] == ""
+    assert second["seen:a"] == ""
+    assert float(first["fused:a"]) == pytest.approx(float(first["seen:a"]), abs=0.5)
+    assert set(third.values()) == {"3", ""}
+    assert all(fourth.values())
+    for row in (first, second, fourth):
+        assert float(row["fused:a"]) + float(row["fused:b"]) == pytest.approx(1, abs=2e-6)
+
+
+def test_a_table_whose_column_is_empty_throughout(run: Run, trained: Path, tmp_path: Path) -> None:
+    table = write(tmp_path / "new.csv", ("said", "seen"), [("word1", ""), ("word0", "")])
+    assert run("predict", trained, table, "--out", "p.csv").code == 0
+    assert all(row["seen:a"] == "" and row["said:a"] for row in rows("p.csv"))
+
+
+def test_predict_overwrites_only_by_force(run: Run, trained: Path, texts: Path) -> None:
+    Path("p.csv").write_text("mine")
+    done = run("predict", trained, texts, "--out", "p.csv")
+    assert done.code == 2
+    assert "--out p.csv exists. Pass --force to overwrite it." in done.err
+    assert Path("p.csv").read_text() == "mine"
+    assert run("predict", trained, texts, "--out", "p.csv", "--force").code == 0
+    assert len(rows("p.csv")) == 60
+    done = run("predict", trained, texts, "--out", "nowhere/p.csv")
+    assert done.code == 2
+    assert "--out: there is no folder nowhere." in done.err
+
+
+def test_tables_that_do_not_fit(run: Run, trained: Path, tmp_path: Path) -> None:
+    table = write(tmp_path / "new.csv", ("sad", "seen"), [("word1", "x")])
+    done = run("predict", trained, table, "--out", "p.csv")
+    assert done.code == 1
+    assert "Unknown column 'said'. Did you mean 'sad'?" in done.err
+    assert "leave the cells of its column empty" in done.err
+    done = run("evaluate", trained, "--table", write(tmp_path / "u.csv", ("said", "seen"), [("a", "b")]))
+    assert done.code == 1
+    assert "Unknown column 'label'" in done.err
+    table = write(tmp_path / "half.csv", ("id", "label", "said", "seen"), [("p", "a", "x", "y"), ("q", "", "x", "y")])
+    done = run("evaluate", trained, "--table", table)
+    assert done.code == 1
+    assert "row 2 (id 'q') has no label (1 rows in all)" in done.err
+    table = write(tmp_path / "c.csv", ("label", "said", "seen"), [("a", "x", "y"), ("c", "x", "y")])
+    done = run("evaluate", trained, "--table", table)
+    assert done.code == 1
+    assert "'c'" in done.err
+    assert not Path("p.csv").exists()
+
+
+def test_runs_that_cannot_be_opened(run: Run, trained: Path, texts: Path) -> None:
+    done = run("evaluate", "nowhere")
+    assert (done.code, "nowhere is no run directory: it has no config.yaml." in done.err) == (1, True)
+    whole = (trained / "best.ckpt").read_bytes()
+    (trained / "best.ckpt").write_bytes(whole[:100])
+    done = run("evaluate", trained)
+    assert done.code == 1
+    assert "best.ckpt" in done.err
+    (trained / "best.ckpt").unlink()
+    done = run("predict", trained, texts, "--out", "p.csv")
+    assert (done.code, "has no best.ckpt yet: no epoch of it is finished." in done.err) == (1, True)
+
+
+def test_no_test_split_is_said(run: Run, tmp_path: Path) -> None:
+    table = write(
+        tmp_path / "t.csv",
+        ("label", "split", "said", "seen"),
+        [("ab"[i % 2], ("train", "val")[i % 4 == 0], f"word{i % 2}", "x y") for i in range(40)],
+    )
+    assert run("fit", "--data", table, "--method", "Joint", "--run_dir", "r", *QUICK).code == 0
+    done = run("evaluate", "r")
+    assert done.code == 2
+    assert "t has no test split. Pass --split val" in done.err
+    assert "Joint on the validation split of t (10 samples)" in run("evaluate", "r", "--split", "val").out
+
+
+def test_misspelt_options(run: Run, trained: Path) -> None:
+    done = run("evaluate", trained, "--spilt", "val")
+    assert (done.code, "Unknown option '--spilt'. Did you mean '--split'?" in done.err) == (2, True)
+    done = run("evaluate", trained, "--split", "tets")
+    assert (done.code, "--split: Unknown value 'tets'. Did you mean 'test'?" in done.err) == (2, True)
+    done = run("predict", trained, "--out", "p.csv")
+    assert (done.code, "required: table" in done.err) == (2, True)
+
+
+def test_config_holds_what_was_guessed(trained: Path) -> None:
+    init = yaml.safe_load((trained / "config.yaml").read_text())["data"]["init_args"]
+    assert init["modalities"]["said"]["class_path"].endswith("Text")
+    assert init["classes"] == ["b", "a"]
