@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -75,7 +76,7 @@ class Prepared:
         lines += [f"  left out: {n} x {kind}" for kind, n in self.excluded.items()]
         lines += [f"  every one is listed in {self.out / EXCLUDED}"] if self.excluded else []
         lines += [f"  {off} of {len(self.checks)} checks are off, see {self.card}"] if off else []
-        return "\n".join([*lines, f"Train with: counterpoise fit --config {self.config}"])
+        return "\n".join([*lines, f"Train with: counterpoise fit --config {self.config} --method IGM"])
 
 
 class Dataset(ABC):
@@ -269,14 +270,23 @@ class Dataset(ABC):
                 results[i] = f"unknown label: {row.label!r} is none of {', '.join(self.classes)}"
             else:
                 jobs.append(i)
+        todo, taking, stop = iter(jobs), threading.Lock(), threading.Event()
         with ExitStack() as stack:
             step = stack.enter_context(files.bar(f"preparing {self.name}", len(jobs))) if progress else lambda: None
-            pool = ThreadPoolExecutor(workers)
-            stack.callback(pool.shutdown, cancel_futures=True)  # after Ctrl-C or an error: no further sample
-            futures = {pool.submit(self._one, raw, rows[i], out): i for i in jobs}
-            for future in as_completed(futures):
-                results[futures[future]] = future.result()
-                step()
+            pool = stack.enter_context(ThreadPoolExecutor(workers))
+            stack.callback(stop.set)  # after Ctrl-C or an error: no further sample
+
+            def work() -> None:
+                while not stop.is_set():
+                    with taking:
+                        i = next(todo, None)
+                    if i is None:
+                        return
+                    results[i] = self._one(raw, rows[i], out)
+                    step()
+
+            for done in as_completed([pool.submit(work) for _ in range(workers)]):
+                done.result()
         return results
 
     def _one(self, raw: Any, row: Row, out: Path) -> dict[str, str] | str:
