@@ -37,7 +37,9 @@ def usage() -> Iterator[None]:
     except ReadError:
         raise
     except ValueError as error:
-        raise UsageError(str(error)) from error
+        # of an optional option the parser lists every reading; the first is what the class itself said
+        said = re.search(r"Union subtypes.*?Errors:\n  - (.*?)\n  - Expected ", str(error), re.DOTALL)
+        raise UsageError(said[1] if said else str(error)) from error
 
 
 class Options(argparse.ArgumentParser):

@@ -39,7 +39,7 @@ KINDS = {
     "reader": r"--data\.modalities(\.[^.]+)?",
     "method": r"--method",
     "fusion": r"--fusion",
-    "encoder": r"--encoders(\.[^.]+)?",
+    "encoder": r"--encoders(\.[^.]+(\.encoder)*)?",
     "optimizer": r"--optimizer",
     "schedule": r"--schedule",
 }
@@ -152,12 +152,16 @@ def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
 def _fitted(parser: ArgumentParser, written: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
     """With what the data say of the inputs of encoders: ``--encoders.image CNN`` gets its number of channels."""
     given = {option for option, *_ in written}
-    named = {p[0].split(".", 1)[1]: p[1] for p in written if re.fullmatch(r"--encoders\.[^.]+", p[0]) and len(p) == 2}
+    option = r"--encoders\.[^.]+(\.encoder)*"
+    named = {p[0].split(".", 1)[1]: p[1] for p in written if re.fullmatch(option, p[0]) and len(p) == 2}
     files = [json.loads(pair[1]) for pair in written if pair[0] == "--config" and len(pair) == 2]
-    for m, value in (item for file in files for item in (file.get("encoders") or {}).items()):
+    stated = [item for file in files for item in (file.get("encoders") or {}).items()]
+    for m, value in stated:
         if isinstance(value, dict) and m not in named:
             named[m] = str(value.get("class_path"))
-            given |= {f"--encoders.{m}.{name}" for name in value.get("init_args") or {}}
+            inner = value.get("init_args") or {}
+            given |= {f"--encoders.{m}.{name}" for name in inner}
+            stated += [(f"{m}.encoder", inner["encoder"])] if "encoder" in inner else []
     ours = {f"counterpoise.encoders.{name}": cls for name, cls in REGISTRIES["encoder"].items()}
     named = {m: ours[path] for m, path in named.items() if path in ours}
     if not named:
@@ -168,10 +172,11 @@ def _fitted(parser: ArgumentParser, written: Sequence[tuple[str, ...]]) -> list[
     layouts = parser.instantiate(Namespace(data=parser.parse_args(rest).data)).data.layouts()
     fitted = list(written)
     for m, cls in named.items():
-        if m not in layouts:
-            raise UsageError("--encoders: " + did_you_mean("modality", m, layouts))
+        modality = m.split(".")[0]
+        if modality not in layouts:
+            raise UsageError("--encoders: " + did_you_mean("modality", modality, layouts))
         known = inspect.signature(cls.__init__).parameters
-        needs = inputs_of(cls, layouts[m])
+        needs = inputs_of(cls, layouts[modality])
         fitted += [
             (f"--encoders.{m}.{name}", str(number))
             for name, number in needs.items()
@@ -260,5 +265,8 @@ def _class(kind: str, value: Any) -> Any:
     if isinstance(value, str):
         return {"class_path": class_named(kind, value)}
     if isinstance(value, dict) and isinstance(value.get("class_path"), str):
-        return {**value, "class_path": class_named(kind, value["class_path"])}
+        value = {**value, "class_path": class_named(kind, value["class_path"])}
+        inner = value.get("init_args")
+        if kind == "encoder" and isinstance(inner, dict) and "encoder" in inner:  # one around another, as Frozen
+            value["init_args"] = {**inner, "encoder": _class(kind, inner["encoder"])}
     return value

@@ -13,17 +13,25 @@ from torch import nn
 
 from counterpoise._checks import choice
 from counterpoise.encoders.cnn import CNN
+from counterpoise.encoders.i3d import I3D
 from counterpoise.encoders.mlp import MLP
-from counterpoise.encoders.pretrained import Timm, Transformers
-from counterpoise.encoders.resnet import ResNet18
+from counterpoise.encoders.pretrained import CLIPImage, CLIPText, Timm, Transformers
+from counterpoise.encoders.resnet import ResNet18, ResNet50
 from counterpoise.encoders.sequence import SequenceGRU, SequenceTransformer
 from counterpoise.encoders.text import TextBag, TextGRU
+from counterpoise.encoders.tuning import FineTuned, Frozen
 
 __all__ = [
     "CNN",
     "ENCODERS",
+    "I3D",
     "MLP",
+    "CLIPImage",
+    "CLIPText",
+    "FineTuned",
+    "Frozen",
     "ResNet18",
+    "ResNet50",
     "SequenceGRU",
     "SequenceTransformer",
     "TextBag",
@@ -35,8 +43,11 @@ __all__ = [
 
 ENCODERS: dict[str, type[nn.Module]] = {
     cls.__name__: cls
-    for cls in (CNN, MLP, ResNet18, SequenceGRU, SequenceTransformer, TextBag, TextGRU, Timm, Transformers)
-}
+    for cls in (
+        CLIPImage, CLIPText, CNN, I3D, MLP, ResNet18, ResNet50, SequenceGRU, SequenceTransformer, TextBag, TextGRU,
+        Timm, Transformers, FineTuned, Frozen,
+    )
+}  # fmt: skip
 
 _KINDS = ("array", "frames", "image", "sequence", "spectrogram", "text")
 

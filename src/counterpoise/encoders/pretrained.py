@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from counterpoise._checks import did_you_mean, number
 from counterpoise.encoders._frames import over_frames
+from counterpoise.encoders._weights import adopt, read_weights
 
 
 class Timm(nn.Module):
@@ -19,29 +22,48 @@ class Timm(nn.Module):
         name: as in ``timm.list_models()``, for example ``"resnet50"``.
         pretrained: start from published weights, which are downloaded once.
         channels: channels of the input.
+        weights: path of a state dict of this model (``.safetensors``, or of ``torch.save``), instead of
+            ``pretrained``. Its classifier is left out, its first convolution averaged over the
+            channels where their number differs.
 
     Raises:
         ImportError: when timm is not installed.
-        ValueError: for a name that timm does not know.
+        FileNotFoundError: when there is no file ``weights``.
+        ValueError: for a name that timm does not know, weights of another model, or both sources.
         RuntimeError: when the weights cannot be had.
     """
 
-    def __init__(self, name: str, *, pretrained: bool = False, channels: int = 3):
+    def __init__(self, name: str, *, pretrained: bool = False, channels: int = 3, weights: str | None = None):
         super().__init__()
         try:
             import timm
         except ImportError as error:
             raise ImportError("Timm needs the timm library: pip install 'counterpoise[timm]'.") from error
         self.name, self.pretrained, self.channels = name, pretrained, int(number("channels", channels, low=1))
+        self.weights = weights
+        if pretrained and weights is not None:
+            raise ValueError("pretrained=True downloads weights and weights=... reads a file: give one of the two.")
         if not timm.is_model(name):
             raise ValueError(did_you_mean("timm model", name, timm.list_models()))
         try:
             net = timm.create_model(name, pretrained=pretrained, num_classes=0, in_chans=channels)
         except (OSError, RuntimeError) as error:
             raise RuntimeError(
-                f"timm could not make {name!r} (pretrained={pretrained}): {error}. Without a connection, "
-                "put the weights into the cache beforehand or pass pretrained=False."
+                f"timm could not make {name!r} (pretrained={pretrained}): {error}. Without a connection, give the "
+                "path of a file with its weights, weights='path/to/model.safetensors', put them into the cache "
+                "beforehand, or pass pretrained=False."
             ) from error
+        if weights is not None:
+            facts: dict[str, Any] = net.pretrained_cfg  # pyright: ignore[reportAssignmentType]
+            first, heads = (_names(facts.get(key)) for key in ("first_conv", "classifier"))
+            where = f"Give the path of a state dict of timm's {name}."
+            adopt(
+                net,
+                read_weights(weights, where),
+                weights,
+                first=f"{first[0]}.weight" if first else None,
+                leave=[f"{head}." for head in heads],
+            )
         self.net: nn.Module = net
         self.dim = int(getattr(net, "head_hidden_size", None) or net.num_features)  # pyright: ignore[reportArgumentType]
 
@@ -49,43 +71,160 @@ class Timm(nn.Module):
         return over_frames(self.net, x)
 
 
+def _names(value: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value or ())
+
+
 class Transformers(nn.Module):
     """A text encoder of the transformers library: the last state of the first token, [CLS].
 
-    (batch, T) token numbers of the model's own tokeniser -> (batch, dim). Padding is masked.
+    (batch, T) token numbers of the model's own tokeniser -> (batch, dim). Padding is masked. The pooling
+    layer behind [CLS] that some models have is left out.
 
     Args:
         name_or_path: as for ``transformers.AutoModel.from_pretrained``, for example
             ``"bert-base-uncased"`` or a folder.
         pretrained: start from its weights; False takes only the architecture from its configuration.
-        pad: the token number of padding; None asks the model's configuration.
+        pad: the token number of padding (0 for BERT, 1 for RoBERTa); None asks the model's tokeniser, and
+            its configuration where there is no tokeniser.
 
     Raises:
         ImportError: when transformers is not installed.
         RuntimeError: when configuration or weights cannot be had.
+        ValueError: when the padding is not known, or the model is none that encodes.
     """
 
     def __init__(self, name_or_path: str, *, pretrained: bool = True, pad: int | None = None):
         super().__init__()
-        try:
-            from transformers import AutoConfig, AutoModel
-        except ImportError as error:
-            raise ImportError("Transformers needs its library: pip install 'counterpoise[text]'.") from error
+        transformers = _library("Transformers")
         self.name_or_path, self.pretrained, self.pad = name_or_path, pretrained, pad
         try:
-            config: Any = AutoConfig.from_pretrained(name_or_path)
-            self.net: nn.Module = (
-                AutoModel.from_pretrained(name_or_path) if pretrained else AutoModel.from_config(config)
+            config: Any = transformers.AutoConfig.from_pretrained(name_or_path)
+            net: Any = (
+                transformers.AutoModel.from_pretrained(name_or_path)
+                if pretrained
+                else transformers.AutoModel.from_config(config)
             )
         except (OSError, ValueError) as error:
-            raise RuntimeError(
-                f"transformers could not load {name_or_path!r}: {error}. Without a connection, give a folder "
-                "that holds the model, or download it into the cache beforehand."
-            ) from error
+            raise RuntimeError(_unavailable(name_or_path, error)) from error
+        if config.is_encoder_decoder or not hasattr(config, "hidden_size"):
+            raise ValueError(
+                f"{name_or_path!r} ({config.model_type}) is no text encoder as BERT is. For CLIP there are CLIPText "
+                "and CLIPImage."
+            )
+        if "add_pooling_layer" in inspect.signature(type(net).__init__).parameters:
+            net.pooler = None  # it would train on nothing
+        self.net: nn.Module = net
         self.dim = int(config.hidden_size)
-        self._pad = pad if pad is not None else (getattr(config, "pad_token_id", None) or 0)
+        self._pad = _padding(transformers, name_or_path, config) if pad is None else int(number("pad", pad, low=0))
 
     def forward(self, x: Tensor) -> Tensor:
         there = x != self._pad
         there[:, 0] = True  # so that an empty text attends to something
         return self.net(input_ids=x, attention_mask=there.to(x.dtype)).last_hidden_state[:, 0]
+
+
+class CLIPText(nn.Module):
+    """The text tower of CLIP (Radford et al., ICML 2021): (batch, T) token numbers -> (batch, dim).
+
+    The feature is the last state of the end-of-text token after normalisation. A token attends to those
+    before it only, so the padding behind the end of the text has no influence and needs no mask.
+
+    Args:
+        name_or_path: as for ``transformers.CLIPModel.from_pretrained``, for example
+            ``"openai/clip-vit-base-patch32"`` or a folder.
+        projection: give the feature projected into the space that texts and images share.
+        pretrained: start from its weights; False takes only the architecture from its configuration.
+
+    Raises:
+        ImportError: when transformers is not installed.
+        RuntimeError: when configuration or weights cannot be had.
+        ValueError: when it is no CLIP model.
+    """
+
+    def __init__(self, name_or_path: str, *, projection: bool = False, pretrained: bool = True):
+        super().__init__()
+        self.name_or_path, self.projection, self.pretrained = name_or_path, projection, pretrained
+        clip = _clip("CLIPText", name_or_path, pretrained)
+        self.net: nn.Module = clip.text_model
+        self.project: nn.Module = clip.text_projection if projection else nn.Identity()
+        self.dim = int(clip.config.projection_dim if projection else clip.config.text_config.hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.project(self.net(input_ids=x).pooler_output)
+
+
+class CLIPImage(nn.Module):
+    """The image tower of CLIP (Radford et al., ICML 2021): (batch, 3, H, W) -> (batch, dim).
+
+    The feature is the last state of the class token after normalisation. Frames (batch, 3, T, H, W) are
+    folded into the batch and their features averaged. Images must have the size of the model (224) and be
+    normalised with CLIP's mean and standard deviation.
+
+    Args:
+        name_or_path: as for ``transformers.CLIPModel.from_pretrained``, for example
+            ``"openai/clip-vit-base-patch32"`` or a folder.
+        projection: give the feature projected into the space that texts and images share.
+        pretrained: start from its weights; False takes only the architecture from its configuration.
+
+    Raises:
+        ImportError: when transformers is not installed.
+        RuntimeError: when configuration or weights cannot be had.
+        ValueError: when it is no CLIP model.
+    """
+
+    def __init__(self, name_or_path: str, *, projection: bool = False, pretrained: bool = True):
+        super().__init__()
+        self.name_or_path, self.projection, self.pretrained = name_or_path, projection, pretrained
+        clip = _clip("CLIPImage", name_or_path, pretrained)
+        self.net: nn.Module = clip.vision_model
+        self.project: nn.Module = clip.visual_projection if projection else nn.Identity()
+        self.dim = int(clip.config.projection_dim if projection else clip.config.vision_config.hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return over_frames(lambda images: self.project(self.net(pixel_values=images).pooler_output), x)
+
+
+def _library(encoder: str) -> Any:
+    """The transformers library, or ImportError that says how to install it."""
+    try:
+        import transformers
+    except ImportError as error:
+        raise ImportError(f"{encoder} needs the transformers library: pip install 'counterpoise[text]'.") from error
+    return transformers
+
+
+def _unavailable(name: str, error: Exception) -> str:
+    """The message when a model is neither here nor to be downloaded."""
+    return (
+        f"transformers could not load {name!r}: {error}. Without a connection, give the path of a folder that holds "
+        "the model (save_pretrained writes one), or download it into the cache beforehand."
+    )
+
+
+def _clip(encoder: str, name: str, pretrained: bool) -> Any:
+    transformers = _library(encoder)
+    try:
+        config = transformers.AutoConfig.from_pretrained(name)
+        if config.model_type == "clip":
+            made = transformers.CLIPModel
+            return made.from_pretrained(name) if pretrained else made(config)
+    except (OSError, ValueError) as error:
+        raise RuntimeError(_unavailable(name, error)) from error
+    raise ValueError(f"{name!r} is a {config.model_type} model; {encoder} needs a CLIP model. Use Transformers.")
+
+
+def _padding(transformers: Any, name: str, config: Any) -> int:
+    """The padding of the model's tokeniser; without one, of its configuration."""
+    found = None
+    # of a folder without these files transformers would make up a tokeniser
+    if not Path(name).is_dir() or any((Path(name) / f"tokenizer{end}.json").is_file() for end in ("", "_config")):
+        try:
+            found = transformers.AutoTokenizer.from_pretrained(name).pad_token_id
+        except (OSError, ValueError, ImportError):  # a model without one, or one that needs a further library
+            found = None
+    if found is None:
+        found = getattr(config, "pad_token_id", None)
+    if found is None:
+        raise ValueError(f"{name!r} does not say which token is padding; pass pad=<its number>.")
+    return int(found)

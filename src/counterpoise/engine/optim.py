@@ -85,17 +85,26 @@ class AdamW(Adam):
 
 
 def parameter_groups(model: MultimodalModel, method: Method, trainable: Collection[int]) -> list[dict[str, Any]]:
-    """One named group per modality and one that is shared, the method's own parameters in it.
+    """Groups named after the modality that owns their parameters, or "shared", the method's own in it.
+
+    One group per owner and ``factor`` on the learning rate. Factors come from modules that have a method
+    ``lr_factors()`` giving (parameter, factor) pairs, as ``encoders.FineTuned``; all others are 1.
 
     Args:
         model: whose parameters of which ``trainable`` holds the ids.
         method: whose parameters train unless they say otherwise.
         trainable: ids of parameters.
     """
+    stated = [getattr(module, "lr_factors", None) for module in model.modules()]
+    factors: dict[int, float] = {id(p): factor for pairs in stated if callable(pairs) for p, factor in pairs()}
     groups = {m: model.parameters_of(m) for m in model.modalities} | {"shared": model.shared_parameters()}
     groups = {name: [p for p in params if id(p) in trainable] for name, params in groups.items()}
     groups["shared"] += [p for p in method.parameters() if p.requires_grad]
-    return [{"name": name, "params": params} for name, params in groups.items() if params]
+    return [
+        {"name": name, "factor": factor, "params": [p for p in params if factors.get(id(p), 1.0) == factor]}
+        for name, params in groups.items()
+        for factor in dict.fromkeys(factors.get(id(p), 1.0) for p in params)
+    ]
 
 
 class Schedule(ABC):

@@ -1,0 +1,90 @@
+"""Weights from a file, fitted to a network; what does not fit is named."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def read_weights(path: str, where_from: str) -> dict[str, Tensor]:
+    """The state dict in a file of ``torch.save`` or safetensors; nothing in it is executed.
+
+    Args:
+        path: the file. A state dict inside ``{"state_dict": ...}`` or ``{"model": ...}`` is found, and the
+            prefix ``module.`` of parallel training is taken off.
+        where_from: where such a file is to be had, for the message when there is none.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or holds something else than weights.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise FileNotFoundError(f"weights={path!r}: there is no such file. {where_from}")
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            found: Any = load_file(file)
+        else:
+            found = torch.load(file, map_location="cpu", weights_only=True)
+    except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"weights={path!r} is no file of weights, or damaged: {reason}") from error
+    for name in ("state_dict", "model"):
+        if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
+            found = found[name]
+    if not isinstance(found, Mapping) or not found or not all(isinstance(v, Tensor) for v in found.values()):
+        raise ValueError(f"weights={path!r} must hold a state dict (name -> tensor); it holds {type(found).__name__}.")
+    return {str(name).removeprefix("module."): value for name, value in found.items()}
+
+
+def adopt(
+    net: nn.Module, state: Mapping[str, Tensor], source: str, *, first: str | None = None, leave: Sequence[str] = ()
+) -> None:
+    """Load weights into a network.
+
+    Args:
+        net: where to.
+        state: what to load.
+        source: what to call them in messages.
+        first: name of the first convolution's weight, whose input channels are averaged where their number
+            differs, see ``for_channels``.
+        leave: beginnings of names that are neither read from ``state`` nor required.
+
+    Raises:
+        ValueError: names or shapes differ.
+    """
+    own = net.state_dict()
+    state = {name: value for name, value in state.items() if not name.startswith(tuple(leave))}
+    if first is not None and first in state and first in own and state[first].shape[1] != own[first].shape[1]:
+        state[first] = for_channels(state[first], own[first].shape[1])
+    required = [n for n in own if not n.startswith(tuple(leave)) and not n.endswith("num_batches_tracked")]
+    problems = {
+        "missing": [n for n in required if n not in state],
+        "not part of it": [n for n in state if n not in own],
+        "of another shape": [n for n, v in state.items() if n in own and v.shape != own[n].shape],
+    }
+    if any(problems.values()):
+        listed = "; ".join(
+            f"{kind}: {', '.join(names[:3])}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+            for kind, names in problems.items()
+            if names
+        )
+        raise ValueError(f"weights={source!r} are those of another network. {listed}.")
+    net.load_state_dict(state, strict=False)
+
+
+def for_channels(weight: Tensor, channels: int) -> Tensor:
+    """A first convolution (out, in, ...) for another number of input channels: (out, channels, ...).
+
+    Every channel gets the mean over the old ones, scaled so that an input whose channels are all
+    equal gives what it gave before.
+    """
+    mean = weight.mean(1, keepdim=True) * (weight.shape[1] / channels)
+    return mean.expand(-1, channels, *weight.shape[2:]).clone()
