@@ -8,10 +8,29 @@ from .base import Dataset, Excluded, Prepared, Row
 from .checks import Check, render
 from .cremad import CremaD
 from .kinetics_sounds import KineticsSounds
+from .nvgesture import NVGesture
+from .sarcasm import Sarcasm
+from .twitter2015 import Twitter2015
 
-__all__ = ["DATASETS", "Check", "CremaD", "Dataset", "Excluded", "KineticsSounds", "Prepared", "Row", "get", "render"]
+__all__ = [
+    "DATASETS",
+    "Check",
+    "CremaD",
+    "Dataset",
+    "Excluded",
+    "KineticsSounds",
+    "NVGesture",
+    "Prepared",
+    "Row",
+    "Sarcasm",
+    "Twitter2015",
+    "get",
+    "render",
+]
 
-DATASETS: dict[str, type[Dataset]] = {cls.name: cls for cls in (CremaD, KineticsSounds)}
+DATASETS: dict[str, type[Dataset]] = {
+    cls.name: cls for cls in (CremaD, KineticsSounds, Twitter2015, Sarcasm, NVGesture)
+}
 
 
 def get(name: str) -> Dataset:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from counterpoise.data import ReadError
-from counterpoise.data.readers.video import _check_length
+from counterpoise.data.readers.video import check_length
 from counterpoise.data.readers.visual import IMAGES, uniform
 
 from . import checks, files
@@ -220,7 +220,7 @@ def extract_frames(video: Path, target: Path) -> None:
 
     _not_lfs(video)
     try:
-        _check_length(str(video))
+        check_length(str(video))
         frames, total = _decode(video, None)
         if len(frames) < LEAST <= total:
             frames, total = _decode(video, uniform(LEAST, total))

@@ -73,7 +73,7 @@ class Video(Visual):
         from av.error import FFmpegError
 
         path = without_window(cell)
-        _check_length(path)
+        check_length(path)
         try:
             expected = packets(path)
             frames, total = self._decode(path, self._positions(cell, expected))
@@ -152,7 +152,7 @@ def packets(cell: str) -> int:
     return found
 
 
-def _check_length(cell: str) -> None:
+def check_length(cell: str) -> None:
     """ReadError when the file is shorter than its container says, which most demuxers take for a regular end."""
     with open(cell, "rb") as file:
         size = os.fstat(file.fileno()).st_size
