@@ -65,6 +65,9 @@ def test_other_options_are_other_runs(run: Run, tiny: Sequence[str], here: list[
     assert run(*arguments, "--optimizer.lr", "0.1").code == 0
     assert len(here) == 2
     # the table and the report are about the runs that were asked for now
+    other, asked = (Path(arguments[arguments.index("--run_dir") + 1]).name for arguments in here)
+    page = Path("b/report.html").read_text()
+    assert (asked in page, other in page) == (True, False)
     assert len(json.loads(Path("b/results.json").read_text())["runs"]) == 1
 
 
