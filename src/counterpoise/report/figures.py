@@ -81,7 +81,7 @@ def learning_curves(panels: Mapping[str, Panel], modalities: Sequence[str], metr
     """One panel per method with equal axes: validation score of each modality and fused, mean ± sd over seeds."""
     columns = min(3, len(panels))
     rows = math.ceil(len(panels) / columns)
-    figure = _figure((6.5, 10, 10)[columns - 1], 0.5 + (3, 2.7, 2.3)[columns - 1] * rows)
+    figure = new_figure((6.5, 10, 10)[columns - 1], 0.5 + (3, 2.7, 2.3)[columns - 1] * rows)
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
     scale = 100 if share else 1
     for ax, (label, panel) in zip(axes, panels.items(), strict=False):
@@ -109,7 +109,7 @@ def learning_curves(panels: Mapping[str, Panel], modalities: Sequence[str], metr
                     va="top",
                     clip_on=True,
                 )
-        ax.set_title(_short(f"{label}  (n = {panel.seeds})", 34))
+        ax.set_title(short(f"{label}  (n = {panel.seeds})", 34))
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.tick_params(length=0)
     for ax in axes[len(panels) :]:
@@ -137,7 +137,7 @@ def accuracy_dots(summary: Summary, metric: str, modalities: Sequence[str]) -> F
         key=lambda label: sign * summary.rows[label][fused].mean,
     )
     pairs = {label: d for label in labels if (d := summary.rows[label][fused].difference) is not None}
-    figure = _figure(10, 1.4 + 0.42 * len(labels))
+    figure = new_figure(10, 1.4 + 0.42 * len(labels))
     axes = figure.subplots(1, 2 if pairs else 1, squeeze=False, sharey=True, width_ratios=(5, 2.4) if pairs else None)[
         0
     ]
@@ -169,7 +169,7 @@ def accuracy_dots(summary: Summary, metric: str, modalities: Sequence[str]) -> F
         name, value = summary.references[fused]
         axes[0].axvline(scale * value, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
         axes[0].annotate(
-            _short(f"best modality alone: {name}", 60),
+            short(f"best modality alone: {name}", 60),
             (scale * value, 1),
             xycoords=("data", "axes fraction"),
             xytext=(3, 2),
@@ -178,7 +178,7 @@ def accuracy_dots(summary: Summary, metric: str, modalities: Sequence[str]) -> F
         )
     counts = [summary.rows[label][fused] for label in labels]
     names = [
-        _short(label, 30) + ("" if c.complete else f" (n = {c.n})") for label, c in zip(labels, counts, strict=True)
+        short(label, 30) + ("" if c.complete else f" (n = {c.n})") for label, c in zip(labels, counts, strict=True)
     ]
     axes[0].set_yticks(range(len(labels)), names)
     axes[0].set_ylim(-0.6, len(labels) - 0.4)
@@ -202,7 +202,7 @@ def time_accuracy(summary: Summary, metric: str) -> Figure:
     fused = f"{FUSED}/{metric}"
     scale, unit = (100, " (%)") if metric in SHARES else (1, "")
     rows = {label: cells for label, cells in summary.rows.items() if fused in cells and "seconds" in cells}
-    figure = _figure(10, 4.2)
+    figure = new_figure(10, 4.2)
     ax = figure.subplots()
     for cells in rows.values():
         x, y = cells["seconds"], cells[fused]
@@ -232,7 +232,7 @@ def time_accuracy(summary: Summary, metric: str) -> Figure:
     ax.set_xlabel(f"training time (s), mean ± sd, n = {_seeds(summary)}")
     ax.set_ylabel(f"fused {SPLITS[summary.split]} {metric}{unit}")
     ax.tick_params(length=0)
-    _place(ax, [(label, cells["seconds"].mean, scale * cells[fused].mean) for label, cells in rows.items()])
+    place_labels(ax, [(label, cells["seconds"].mean, scale * cells[fused].mean) for label, cells in rows.items()])
     return figure
 
 
@@ -271,7 +271,8 @@ def to_svg(draw: Callable[[], Figure], name: str, description: str) -> str:
     return svg
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches, that lays itself out."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height))
@@ -320,7 +321,7 @@ def _differences(ax: Axes, labels: Sequence[str], pairs: Mapping[str, object], s
     ax.tick_params(length=0)
 
 
-def _place(ax: Axes, points: Sequence[tuple[str, float, float]]) -> None:
+def place_labels(ax: Axes, points: Sequence[tuple[str, float, float]]) -> None:
     """Write each label next to its point where it covers no other label and no point, as far as there is room."""
     ax.figure.draw_without_rendering()  # type: ignore[union-attr]
     pixels = [ax.transData.transform((x, y)) for _, x, y in points]
@@ -328,7 +329,7 @@ def _place(ax: Axes, points: Sequence[tuple[str, float, float]]) -> None:
     taken = [(x - 5 * dpi, y - 5 * dpi, x + 5 * dpi, y + 5 * dpi) for x, y in pixels]
     frame = ax.bbox
     for (label, x, y), (px, py) in zip(points, pixels, strict=True):
-        text = _short(label, 30)
+        text = short(label, 30)
         width, height = 5.2 * len(text) * dpi, 10 * dpi
         best: tuple[float, float, float, tuple[float, float, float, float]] | None = None
         for radius in (9, 16, 26, 38):
@@ -367,7 +368,8 @@ def _seeds(summary: Summary) -> str:
     return f"{summary.asked} seed{'s' * (summary.asked != 1)}"
 
 
-def _short(text: str, length: int) -> str:
+def short(text: str, length: int) -> str:
+    """A label of at most so many characters."""
     # Matplotlib reads $...$ as a formula; a method's label is text.
     text = text if len(text) <= length else text[: length - 1] + "…"
     return text.replace("$", r"\$")

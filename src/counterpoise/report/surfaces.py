@@ -1,0 +1,194 @@
+"""Figures of the analyses of one trained model: loss surfaces, lines between weights, histograms, spectra."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from counterpoise.analysis.gradient_change import histogram
+from counterpoise.analysis.landscape import Path, Surface
+from counterpoise.report.figures import INK, PALETTE, PAPER, new_figure, short
+from counterpoise.report.studies import key, log_axis, looks, outer_labels, panel_grid
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def contours(
+    panels: Mapping[str, Surface], *, loss: str = "training loss", step: float | None = None, columns: int | None = None
+) -> Figure:
+    """Loss above the centre around trained weights, the same levels in all panels: more lines, sharper minimum.
+
+    Levels end at twice what the middle panel reaches; what is higher has the deepest shade and no lines.
+
+    Args:
+        panels: title (method and modality, say) -> surface.
+        loss: what loss it is.
+        step: between two lines; None chooses a round number that gives about 15 in the steepest panel.
+        columns: panels side by side; None for up to three.
+    """
+    from matplotlib.colors import to_rgb
+    from matplotlib.ticker import MaxNLocator
+
+    heights = {title: surface.loss - surface.centre for title, surface in panels.items()}
+    tops = [float(h[np.isfinite(h)].max()) for h in heights.values()]
+    low = min(0.0, *(float(h[np.isfinite(h)].min()) for h in heights.values()))
+    high = min(max(tops), 2 * float(np.median(tops)))  # one surface that explodes must not flatten the others
+    if step is None:
+        levels = np.asarray(MaxNLocator(24, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high))
+    else:
+        levels = np.arange(np.floor(low / step), np.ceil(high / step) + 1) * step
+    levels = np.unique(np.round(levels, 12))
+    columns = columns or min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = new_figure(0.6 + 3.2 * columns, 0.5 + 3.25 * rows)
+    axes = list(figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel())
+    # One colour, deeper uphill: readable on a light and on a dark page.
+    shades = [(*to_rgb(PALETTE[0]), alpha) for alpha in np.linspace(0.04, 0.72, len(levels))]
+    for ax, (title, surface) in zip(axes, panels.items(), strict=False):
+        ax.contourf(surface.x, surface.y, heights[title], levels, colors=shades, extend="max")
+        drawn = ax.contour(surface.x, surface.y, heights[title], levels, colors=INK, linewidths=0.6)
+        ax.clabel(drawn, [*levels[:6], *levels[6::4]], fontsize=6.5, fmt="%g")
+        ax.plot(0, 0, "+", color=INK, markersize=8, markeredgewidth=1.4)
+        ax.set_title(short(title, 40))
+        ax.annotate(
+            f"centre {surface.centre:.3g}, corners {surface.rise:+.3g}",
+            (0.02, 0.02),
+            xycoords="axes fraction",
+            fontsize=7.5,
+            bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.8, "pad": 1.5},
+        )
+        ax.set_aspect("equal")
+        ax.grid(visible=False)
+        ax.tick_params(length=2)
+    for ax in axes[len(panels) :]:
+        ax.set_visible(False)
+    for place, ax in enumerate(axes[: len(panels)]):
+        if place % columns == 0:
+            ax.set_ylabel("step along direction 2")
+        if place + columns >= len(panels):
+            ax.set_xlabel("step along direction 1")
+            ax.tick_params(labelbottom=True)
+    figure.suptitle(
+        f"{loss} above the centre; steps in units of the filters' norms, lines every {levels[1] - levels[0]:g}",
+        fontsize=8.5,
+        x=0.01,
+        ha="left",
+    )
+    return figure
+
+
+def lines(paths: Mapping[str, Mapping[str, Path]], *, loss: str = "training loss", ends: tuple[str, str]) -> Figure:
+    """The loss on the line between two sets of weights, one panel per key.
+
+    Args:
+        paths: title -> series (a method, a split) -> path.
+        loss: what loss it is.
+        ends: names of the weights at 0 and at 1.
+    """
+    figure, axes = panel_grid(len(paths), sharey=True)
+    drawn = looks(list(dict.fromkeys(name for series in paths.values() for name in series)))
+    for ax, (title, series) in zip(axes, paths.items(), strict=False):
+        for name, path in series.items():
+            look = drawn[name]
+            few = len(path.position) <= 12
+            ax.plot(
+                path.position,
+                path.loss,
+                color=look.colour,
+                linestyle=look.line,
+                marker=look.marker if few else None,
+                markersize=4,
+            )
+        for position, end in zip((0, 1), ends, strict=True):
+            ax.axvline(position, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
+            ax.annotate(
+                short(end, 18),
+                (position, 1),
+                xycoords=("data", "axes fraction"),
+                xytext=(3, -2),
+                textcoords="offset points",
+                va="top",
+                fontsize=7.5,
+            )
+        barriers = ", ".join(f"{p.barrier:.2g}" for p in series.values())
+        ax.set_title(short(f"{title}  (barrier {barriers})", 44))
+        ax.tick_params(length=0)
+    outer_labels(axes, "position between the weights", [loss] * len(paths))
+    key(figure, drawn, line=True)
+    return figure
+
+
+def histograms(
+    values: Mapping[str, Sequence[float] | np.ndarray], *, x: str, bins: int = 80, seeds: int, threshold: float = 0.08
+) -> Figure:
+    """One histogram per key above each other on equal axes, with mean, median, and the share below ``threshold``.
+
+    Args:
+        values: title (a method) -> values, of all seeds together.
+        x: what they are.
+        bins: over the range of all values.
+        seeds: how many the values are of.
+        threshold: marked by a dotted line.
+    """
+    arrays = {title: np.asarray(v, dtype=float) for title, v in values.items()}
+    arrays = {title: v[np.isfinite(v)] for title, v in arrays.items()}
+    everything = np.concatenate(list(arrays.values())) if arrays else np.zeros(0)
+    span = (float(everything.min()), float(everything.max())) if len(everything) else (-1.0, 1.0)
+    span = span if span[0] < span[1] else (span[0] - 0.5, span[1] + 0.5)
+    figure = new_figure(7, 0.7 + 1.55 * len(arrays))
+    axes = figure.subplots(len(arrays), 1, squeeze=False, sharex=True, sharey=True).ravel()
+    for number, (ax, (title, found)) in enumerate(zip(axes, arrays.items(), strict=True)):
+        counted = histogram(found, bins=bins, span=span, threshold=threshold)
+        share = 100 * counted.counts / max(1, counted.n)
+        ax.stairs(share, counted.edges, fill=True, color=PALETTE[number % len(PALETTE)], alpha=0.75)
+        ax.axvline(threshold, color=INK, linewidth=0.9, linestyle=":")
+        described = "no values"
+        if counted.n:
+            ax.axvline(counted.mean, color=INK, linewidth=1.1)
+            ax.axvline(counted.median, color=INK, linewidth=1.1, linestyle=(0, (4, 3)))
+            described = (
+                f"mean {_three(counted.mean)}, median {_three(counted.median)}, "
+                f"{100 * counted.below:.1f} % below {threshold:g}"
+            )
+        ax.set_title(
+            f"{short(title, 30)}  (n = {counted.n}, {seeds} seed{'s' * (seeds != 1)}): {described}", fontsize=9
+        )
+        ax.set_ylabel("share (%)")
+        ax.tick_params(length=0)
+    axes[-1].set_xlabel(f"{x} (solid: mean, dashed: median, dotted: {threshold:g})")
+    return figure
+
+
+def _three(number: float) -> str:
+    return f"{round(number, 3) + 0.0:.3f}"  # no "-0.000"
+
+
+def spectra(layers: Mapping[str, Mapping[str, Sequence[float] | np.ndarray]], *, y: str = "singular value") -> Figure:
+    """Values of each layer in falling order on a logarithmic axis, one panel per layer, dots at the means.
+
+    Values below a billionth of the largest are rounding and left out.
+
+    Args:
+        layers: layer -> series (a method) -> values, largest first.
+        y: what they are.
+    """
+    figure, axes = panel_grid(len(layers))
+    drawn = looks(list(dict.fromkeys(name for series in layers.values() for name in series)))
+    for ax, (layer, series) in zip(axes, layers.items(), strict=False):
+        for name, found in series.items():
+            values, look = np.asarray(found, dtype=float), drawn[name]
+            kept = values[values > 1e-9 * values.max()] if len(values) else values
+            ax.plot(np.arange(1, len(kept) + 1), kept, color=look.colour, linestyle=look.line)
+            ax.axhline(values.mean(), color=look.colour, linewidth=0.9, linestyle=":")
+        log_axis(ax)
+        ax.set_yscale("log")
+        ax.minorticks_off()
+        widest = max(len(found) for found in series.values())
+        ax.set_title(short(f"{layer}  (d = {widest})", 40))
+        ax.tick_params(length=0)
+    outer_labels(axes, "number of the value", [f"{y} (dotted: mean)"] * len(layers))
+    key(figure, drawn, line=True)
+    return figure

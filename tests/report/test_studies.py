@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+
+from counterpoise.analysis.landscape import Path, Surface
+from counterpoise.report.figures import INK, PALETTE, STYLE, VARIABLES, to_svg
+from counterpoise.report.studies import bars, curves, looks, points, spread, sweep
+from counterpoise.report.surfaces import contours, histograms, lines, spectra
+
+
+@pytest.fixture(autouse=True)
+def style():
+    with mpl.rc_context(STYLE):
+        yield
+
+
+def surface(scale: float = 1.0) -> Surface:
+    steps = np.linspace(-0.7, 0.7, 9)
+    x, y = np.meshgrid(steps, steps)
+    return Surface(steps, steps, 0.5 + scale * (x**2 + 2 * y**2), 0.5)
+
+
+def path(height: float) -> Path:
+    at = np.linspace(-0.5, 1.5, 21)
+    return Path(at, height * np.sin(np.pi * at) ** 2)
+
+
+SETTING = {"accuracy": {0.0: [0.5, 0.7], 0.4: [0.8, 0.9], 100.0: [0.6]}}
+FIGURES = {
+    "curves": lambda: curves(
+        {"IGM": {"fused": [[0.1, 0.2], [0.3, 0.4]], "audio": [[0.1, 0.1]]}}, y="accuracy", share=True
+    ),
+    "stages": lambda: curves({"IGM": {"fused": [[0.1, 0.2]]}}, y="accuracy", x="stage", positions=["start", "audio 1"]),
+    "sweep": lambda: sweep({"τ": SETTING, "ρ": SETTING}, y="fused score"),
+    "bars": lambda: bars({"512x256": {"IGM": [45, 47], "no SAM": [109]}, "64x6": {"IGM": [23, 24]}}, x="mean value"),
+    "points": lambda: points({"Joint": ([20, 22], [0.6, 0.7]), "PMR": ([400], [0.7])}, x="time (s)", y="accuracy"),
+    "contours": lambda: contours({"IGM · audio": surface(), "MLA · audio": surface(3), "x": surface(1e6)}),
+    "lines": lambda: lines({"IGM": {"train": path(1.0), "val": path(2.0)}}, ends=("start", "end")),
+    "histograms": lambda: histograms({"MLA": [-0.2, -0.0001, 0.3], "none": []}, x="cosine", seeds=2),
+    "spectra": lambda: spectra({"512x256": {"IGM": [9.0, 1.0, 0.0]}, "256x64": {"IGM": [4.0]}}),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_svg_follows_the_page(name):
+    svg = to_svg(FIGURES[name], name, f"what {name} shows")
+    ET.fromstring(
+        svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" ', 1)
+    )
+    assert f'aria-label="what {name} shows"' in svg
+    assert not any(stand_in in svg for stand_in in VARIABLES)
+    left = {c.lower() for c in re.findall(r"#[0-9a-fA-F]{6}\b", svg)} - {"#000000"}
+    assert not left, f"colours that do not follow the page: {left}"
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_axes_have_names(name):
+    figure = FIGURES[name]()
+    seen = [ax for ax in figure.axes if ax.get_visible()]
+    assert any(ax.get_xlabel() for ax in seen)
+    assert any(ax.get_ylabel() for ax in seen) or name == "bars"
+
+
+def texts(figure) -> str:
+    figure.draw_without_rendering()
+    found = [t.get_text() for t in figure.findobj(mpl.text.Text)]
+    return "\n".join(found)
+
+
+def test_spread_is_mean_and_sd_over_seeds():
+    mean, sd, n = spread([[1, 2, 3], [3, 6]])
+    np.testing.assert_allclose(mean, [2, 4, 3])
+    np.testing.assert_allclose(sd[:2], [np.sqrt(2), 2 * np.sqrt(2)])
+    assert np.isnan(sd[2])
+    assert n == 2
+
+
+def test_curves_draw_means_bands_and_seeds():
+    figure = FIGURES["curves"]()
+    (ax,) = figure.axes
+    fused, audio = ax.lines
+    np.testing.assert_allclose(fused.get_ydata(), [20, 30])
+    np.testing.assert_allclose(audio.get_ydata(), [10, 10])
+    assert fused.get_xdata().tolist() == [1, 2]
+    band = ax.collections[0].get_paths()[0].vertices[:, 1]
+    assert (band.min(), band.max()) == pytest.approx((20 - np.sqrt(200), 30 + np.sqrt(200)))
+    assert ax.get_title(loc="left") == "IGM  (n = 1 to 2 seeds)"
+    assert ax.get_ylabel() == "accuracy (%), mean ± sd"
+    assert (to_hex(fused.get_color()), to_hex(audio.get_color())) == (INK, PALETTE[0])
+
+
+def test_panels_with_quantities_of_their_own():
+    runs = {"audio alone": [[0.1, 0.2]], "audio in joint": [[0.0, 0.1]], "image alone": [[0.3, 0.3]]}
+    like = {"audio in joint": "audio alone"}
+    figure = curves({"accuracy": runs, "loss": runs}, y={"accuracy": "test accuracy", "loss": "test loss"}, like=like)
+    labels = [ax.get_ylabel() for ax in figure.axes]
+    assert labels == ["test accuracy, mean ± sd", "test loss, mean ± sd"]
+    alone, joint, image = figure.axes[0].lines
+    assert alone.get_color() == joint.get_color() != image.get_color()
+    assert (alone.get_linestyle(), joint.get_linestyle()) == ("-", "--")
+
+
+def test_named_positions():
+    (ax,) = FIGURES["stages"]().axes
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["start", "audio 1"]
+
+
+def test_sweep_spaces_values_evenly_in_order():
+    figure = FIGURES["sweep"]()
+    ax = figure.axes[0]
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["0", "0.4", "100"]
+    line = next(line for line in ax.lines if line.get_linestyle() == "-" and line.get_marker() == "o")
+    np.testing.assert_allclose(line.get_ydata(orig=False), [60, 85, 60])
+    np.testing.assert_allclose(line.get_xdata(orig=False), [0, 1, 2])
+    assert ax.get_title(loc="left") == "τ  (n = 1 to 2 seeds)"
+
+
+def test_bars_are_as_long_as_the_means():
+    figure = FIGURES["bars"]()
+    (ax,) = figure.axes
+    assert [bar.get_width() for bar in ax.patches] == [46, 109, 23.5]
+    assert {"46.0", "109.0", "23.5", "512x256", "64x6"} <= set(texts(figure).split("\n"))
+    assert "n = 1 to 2 seeds" in ax.get_xlabel()
+    heights = [bar.get_y() for bar in ax.patches]
+    assert heights == sorted(heights)
+    assert ax.yaxis_inverted()
+
+
+def test_points_are_labelled_means_on_a_fitting_axis():
+    figure = FIGURES["points"]()
+    (ax,) = figure.axes
+    assert ax.get_xscale() == "log"  # 21 to 400
+    centres = [tuple(float(v[0]) for v in line.get_data()) for line in ax.lines if line.get_marker() == "D"]
+    np.testing.assert_allclose(centres, [(21, 0.65), (400, 0.7)])
+    assert {"Joint", "PMR"} <= set(texts(figure).split("\n"))
+    near = points({"a": ([1], [0.5]), "b": ([2], [0.5])}, x="x", y="y", share=True)
+    assert near.axes[0].get_xscale() == "linear"
+    assert near.axes[0].get_ylabel() == "y (%)"
+
+
+def test_contours_share_levels_and_say_the_numbers():
+    figure = contours({"a": surface(), "b": surface(3)}, step=0.25, columns=1)
+    written = texts(figure)
+    rise = 3 * 0.49
+    assert f"centre 0.5, corners {rise:+.3g}" in written
+    assert f"centre 0.5, corners {3 * rise:+.3g}" in written
+    assert "lines every 0.25" in written
+    levels = [[c.levels.tolist() for c in ax.collections if hasattr(c, "levels")] for ax in figure.axes]
+    assert levels[0] == levels[1]
+    assert levels[0][0][:3] == [0, 0.25, 0.5]
+    assert figure.axes[0].get_aspect() == 1
+
+
+def test_a_surface_that_explodes_does_not_flatten_the_others():
+    figure = FIGURES["contours"]()
+    levels = next(c.levels for c in figure.axes[0].collections if hasattr(c, "levels"))
+    assert levels.max() < 50
+    assert sum(levels < 1.5) > 2
+    broken = surface()
+    broken.loss[0, 0] = np.inf
+    assert "centre 0.5" in texts(contours({"a": broken}))
+
+
+def test_lines_name_their_ends_and_barrier():
+    written = texts(FIGURES["lines"]())
+    assert {"start", "end", "IGM  (barrier 1, 2)"} <= set(written.split("\n"))
+
+
+def test_histograms_describe_the_values():
+    figure = FIGURES["histograms"]()
+    titles = [ax.get_title(loc="left") for ax in figure.axes]
+    assert titles[0] == "MLA  (n = 3, 2 seeds): mean 0.033, median 0.000, 66.7 % below 0.08"
+    assert titles[1] == "none  (n = 0, 2 seeds): no values"
+    stairs = figure.axes[0].patches[0].get_data()
+    assert stairs.values.sum() == pytest.approx(100)
+    assert len(stairs.values) == 80
+    assert (stairs.edges[0], stairs.edges[-1]) == (-0.2, 0.3)
+    same = histograms({"one": [0.5, 0.5]}, x="cosine", seeds=1)
+    assert "mean 0.500" in same.axes[0].get_title(loc="left")
+
+
+def test_spectra_are_logarithmic_and_leave_rounding_out():
+    ax = FIGURES["spectra"]().axes[0]
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+    assert ax.lines[0].get_ydata().tolist() == [9, 1]
+    assert ax.lines[1].get_ydata() == pytest.approx([10 / 3, 10 / 3])  # the mean counts all of them
+    assert ax.get_title(loc="left") == "512x256  (d = 3)"
+
+
+def test_looks_tell_many_series_apart():
+    names = ["fused", *"abcdefgh"]
+    found = looks(names)
+    assert list(found) == names
+    assert found["fused"].colour == INK
+    assert len({(look.colour, str(look.line)) for look in found.values()}) == len(names)
