@@ -130,6 +130,8 @@ def test_a_line_between_two_minima():
     assert path.barrier == pytest.approx(1)
     assert w.tolist() == [7]
     whole = interpolate(loss, [w], *ends)
+    assert whole.barrier == pytest.approx(1)  # what lies outside 0..1 is no part of it
+    assert whole.loss[0] > 8
     assert (whole.position[0], whole.position[-1], len(whole.loss)) == (-0.5, 1.5, 25)
 
 

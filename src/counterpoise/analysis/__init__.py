@@ -9,6 +9,7 @@ from counterpoise.analysis.balance import (
     overfitting_ratio,
     subset_accuracies,
 )
+from counterpoise.analysis.balance_watch import BalanceCurves, BalanceWatch, load_curves
 from counterpoise.analysis.gradient_change import (
     GradientChange,
     GradientChanges,
@@ -33,6 +34,8 @@ from counterpoise.analysis.probe import Probe, features, linear_probe, logistic,
 from counterpoise.analysis.singular_values import LayerSpectrum, head_layers, input_spectra
 
 __all__ = [
+    "BalanceCurves",
+    "BalanceWatch",
     "Eigenvalues",
     "GradientBalance",
     "GradientChange",
@@ -61,6 +64,7 @@ __all__ = [
     "interpolate",
     "linear_probe",
     "load_changes",
+    "load_curves",
     "logistic",
     "loss_surface",
     "modality_probes",

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from counterpoise._checks import choice, number
-from counterpoise.analysis.objective import evaluation
+from counterpoise.analysis.objective import differentiable, evaluation
 from counterpoise.functional.gradients import cosine
 from counterpoise.functional.spectrum import is_supported
 from counterpoise.model import MultimodalModel
@@ -197,8 +197,7 @@ class GradientChange:
         names = {id(p): name for name, p in _head_weights(trainer.model, old).items()}
         applied = [torch.zeros_like(p) if p.grad is None else p.grad for p in ours]
         if self.pairing == "batch":
-            found = self._gradient(trainer, old, theirs)
-            before = None if found is None else [trainer.mean(g) for g in found]
+            before = [trainer.mean(g) for g in self._gradient(trainer, old, theirs)]
         else:
             stored = self._last.get(old, {})
             before = [stored.get(names[id(p)]) for p in theirs]
@@ -209,7 +208,7 @@ class GradientChange:
         self._values.append(torch.stack([cosine(applied, before), lengths[0] / lengths[1]]).detach())
         self._rows.append((old, new, trainer.epoch, trainer.state.batch_in_epoch))
 
-    def _gradient(self, trainer: Trainer, modality: str, params: Sequence[Tensor]) -> list[Tensor] | None:
+    def _gradient(self, trainer: Trainer, modality: str, params: Sequence[Tensor]) -> list[Tensor]:
         """The gradient of a modality's own loss on the present samples; zeros where none of them has it."""
         samples = self._samples
         assert samples is not None
@@ -218,22 +217,14 @@ class GradientChange:
         x = split.batch(rows.tolist(), modality, None).to(samples.target.device) if x is None else x
         mask = None if split.present is None else split.present.get(modality)
         there = torch.ones_like(samples.target) if mask is None else mask[rows].to(samples.target)
-        frozen = [p for p in params if not p.requires_grad]  # the old modality's own head, during a stage
-        try:
-            for p in frozen:
-                p.requires_grad_(True)
-            with evaluation(model), torch.enable_grad():
-                with torch.no_grad():
-                    encoded = model.encode(
-                        {modality: x}, (modality,), None if mask is None else {modality: there.bool()}
-                    )
-                logits = model.fuse(encoded).unimodal[modality].float()
-                losses = trainer.criterion(logits, samples.target)
-                loss = (losses * there).sum() / there.sum().clamp_min(1)
-                return list(torch.autograd.grad(loss, params, allow_unused=True, materialize_grads=True))
-        finally:
-            for p in frozen:
-                p.requires_grad_(False)
+        # The old modality's own head is frozen during a stage of the new one.
+        with differentiable(params), evaluation(model), torch.enable_grad():
+            with torch.no_grad():
+                encoded = model.encode({modality: x}, (modality,), {modality: there.bool()})
+            logits = model.fuse(encoded).unimodal[modality].float()
+            losses = trainer.criterion(logits, samples.target)
+            loss = (losses * there).sum() / there.sum().clamp_min(1)
+            return list(torch.autograd.grad(loss, params, allow_unused=True, materialize_grads=True))
 
     # -- results ---------------------------------------------------------------------------------
     def changes(self) -> GradientChanges:

@@ -64,9 +64,11 @@ class Path:
 
     @property
     def barrier(self) -> float:
-        """How far the line rises above the straight line between the losses at its ends; 0 when it does not."""
-        chord = np.interp(self.position, self.position[[0, -1]], self.loss[[0, -1]])
-        return float(np.maximum(self.loss - chord, 0.0).max())
+        """How far the loss between the two sets rises above the straight line between their losses; at least 0."""
+        inside = (self.position >= 0) & (self.position <= 1)
+        start, end = np.interp([0.0, 1.0], self.position, self.loss)
+        rise = self.loss[inside] - (start + (end - start) * self.position[inside])
+        return float(max(rise.max(initial=0.0), 0.0))
 
 
 def filter_directions(params: Sequence[Tensor], seed: int = 0, *, vectors: bool = False) -> list[Tensor]:

@@ -62,6 +62,19 @@ def evaluation(module: nn.Module) -> Iterator[None]:
             m.training = mode
 
 
+@contextmanager
+def differentiable(params: Iterable[Tensor]) -> Iterator[None]:
+    """Gradients by these parameters can be taken inside, also by those that are frozen for the moment."""
+    frozen = [p for p in params if not p.requires_grad]
+    for p in frozen:
+        p.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for p in frozen:
+            p.requires_grad_(False)
+
+
 class SplitLoss:
     """The mean loss of one prediction over a split, at whatever the weights are when it is called.
 

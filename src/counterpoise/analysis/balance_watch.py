@@ -1,0 +1,137 @@
+"""The balance between modalities over the course of training."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from counterpoise._checks import number
+from counterpoise.analysis.balance import gradient_balance
+from counterpoise.analysis.objective import SplitLoss, differentiable, sample, value
+from counterpoise.data.split import Split
+from counterpoise.types import Batch
+
+if TYPE_CHECKING:
+    from counterpoise.engine import Trainer
+
+
+@dataclass(frozen=True)
+class BalanceCurves:
+    """One row before training and one after every epoch; M modalities in model order.
+
+    Attributes:
+        epoch: (rows,) epochs finished.
+        magnitude: (rows, M) mean length of the fused loss's gradient by the modality's own parameters.
+        relative: (rows, M) the same divided by the length of those parameters.
+        alignment: (rows, M) mean cosine with the gradient of the modality's own loss; see ``GradientBalance``.
+        conflict: (rows, M, M) mean cosine between the modalities' gradients by shared parameters; nan without any.
+        train_loss: (rows, M) loss of the modality's own prediction on training samples, in evaluation mode.
+        val_loss: (rows, M) the same on validation samples. ``overfitting_ratio`` takes the two.
+    """
+
+    epoch: np.ndarray
+    magnitude: np.ndarray
+    relative: np.ndarray
+    alignment: np.ndarray
+    conflict: np.ndarray
+    train_loss: np.ndarray
+    val_loss: np.ndarray
+
+
+class BalanceWatch:
+    """Records how strongly each modality is trained, and how it generalises; an observer that changes nothing.
+
+    Measured on a fixed sample of the training and of the validation split, for every modality, also for those
+    that a stage leaves alone. Costs one pass over them with gradients per epoch.
+
+    Args:
+        samples: of each split, at most.
+        batch_size: samples per gradient.
+        seed: of the sample.
+        path: where to write an ``.npz`` after every epoch; a resumed run goes on with it. None keeps rows in
+            memory only (``curves()``).
+    """
+
+    def __init__(
+        self, samples: int = 512, *, batch_size: int = 64, seed: int = 0, path: str | os.PathLike[str] | None = None
+    ):
+        self.samples, self.batch_size = int(number("samples", samples, low=1)), batch_size
+        self.seed, self.path = seed, None if path is None else Path(path)
+        self._rows: list[dict[str, np.ndarray]] = []
+
+    def on_fit_start(self, trainer: Trainer) -> None:
+        """Measure before training, or go on with what the interrupted run wrote."""
+        self._rows = []
+        if trainer.epoch > 0 and self.path is not None and self.path.exists():
+            kept = vars(load_curves(self.path))
+            for i in np.flatnonzero(kept["epoch"] <= trainer.epoch):
+                self._rows.append({name: column[i] for name, column in kept.items()})
+        elif trainer.epoch == 0:
+            self._measure(trainer)
+
+    def on_epoch_end(self, trainer: Trainer, record: Mapping[str, Any]) -> None:
+        """Measure and write."""
+        self._measure(trainer)
+
+    def on_batch_start(self, trainer: Trainer, batch: Batch) -> None:
+        """Nothing."""
+
+    def before_update(self, trainer: Trainer) -> None:
+        """Nothing."""
+
+    def on_batch_end(self, trainer: Trainer) -> None:
+        """Nothing."""
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        """Nothing."""
+
+    def _measure(self, trainer: Trainer) -> None:
+        train, val = (sample(split, self.samples, self.seed) for split in (trainer.train_split, trainer.val_split))
+        model = trainer.model
+        with differentiable([p for p in model.parameters() if trainer.owns(p)]):
+            found = gradient_balance(
+                model, train, batch_size=self.batch_size, seed=self.seed, predict=trainer.method.predict
+            )
+        row = {name: _mean(getattr(found, name)) for name in ("magnitude", "relative", "alignment", "conflict")}
+        row["epoch"] = np.array(trainer.epoch)
+        for name, split in (("train_loss", train), ("val_loss", val)):
+            row[name] = np.array([_own_loss(trainer, split, m) for m in model.modalities])
+        self._rows.append(row)
+        self.write()
+
+    def curves(self) -> BalanceCurves:
+        """All rows so far."""
+        return BalanceCurves(*(np.array([row[field.name] for row in self._rows]) for field in fields(BalanceCurves)))
+
+    def write(self) -> None:
+        """Write the rows to ``path`` (nothing without one)."""
+        if self.path is None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        draft = self.path.with_name(f".{self.path.name}.{os.getpid()}.npz")
+        np.savez(draft, **vars(self.curves()))
+        draft.replace(self.path)
+
+
+def load_curves(path: str | os.PathLike[str]) -> BalanceCurves:
+    """What a ``BalanceWatch`` wrote."""
+    with np.load(path) as kept:
+        return BalanceCurves(*(kept[field.name] for field in fields(BalanceCurves)))
+
+
+def _own_loss(trainer: Trainer, split: Split, modality: str) -> float:
+    """The loss; nan where no sample of the split has the modality."""
+    if split.present is not None and modality in split.present and not split.present[modality].any():
+        return float("nan")
+    return value(SplitLoss(trainer.model, split, modality, criterion=trainer.criterion))
+
+
+def _mean(rows: np.ndarray) -> np.ndarray:
+    """Mean over the batches, of the finite values; nan where there are none."""
+    there = np.isfinite(rows)
+    return np.where(there.any(0), np.where(there, rows, 0.0).sum(0) / np.maximum(there.sum(0), 1), np.nan)

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from counterpoise.analysis import BalanceWatch, SplitLoss, gradient_balance, load_curves, value
+from counterpoise.engine import Observer
+from counterpoise.methods import IGM, MLA, Joint
+from counterpoise.testing import assert_same, everything, trainer_for
+
+NAMES = ("first", "second", "third")
+
+
+def fit(make, watch, **options):
+    trainer, data = trainer_for(make, options.pop("names", NAMES), observers=[watch], **options)
+    trainer.fit(data.train, data.val)
+    return watch.curves(), trainer, data
+
+
+def test_rows_are_those_of_the_weights_at_that_moment():
+    found, _, data = fit(Joint, BalanceWatch(), epochs=2)
+    assert found.epoch.tolist() == [0, 1, 2]
+    assert found.magnitude.shape == found.train_loss.shape == (3, 3)
+    trainer, _ = trainer_for(Joint, NAMES)  # the weights before training
+    own = [value(SplitLoss(trainer.model, data.val, m)) for m in NAMES]
+    np.testing.assert_allclose(found.val_loss[0], own, rtol=1e-5)
+    start = gradient_balance(trainer.model, data.train)
+    np.testing.assert_allclose(found.magnitude[0], start.magnitude.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(found.alignment[0], start.alignment.mean(0), atol=1e-5)
+    assert (found.train_loss[-1] < found.train_loss[0]).all()
+
+
+def test_modalities_that_stand_still_are_measured_too():
+    found, trainer, _ = fit(lambda: IGM(stages=[1, 1, 1]), BalanceWatch(), lr=0.01)
+    assert (found.magnitude > 0).all()
+    flags = [p.requires_grad for p in trainer.model.parameters()]
+    assert all(flags)
+    # while the first trains, the second's own loss stays where it was
+    assert found.train_loss[1, 1] == pytest.approx(found.train_loss[0, 1], abs=1e-6)
+    assert found.train_loss[1, 0] < found.train_loss[0, 0]
+
+
+@pytest.mark.parametrize("make", [MLA, Joint, lambda: IGM(stages=[2, 2])])
+def test_it_only_looks(make):
+    plain, data = trainer_for(make, epochs=2, absent=0.2)
+    plain.fit(data.train, data.val)
+    _, watched, _ = fit(make, BalanceWatch(30, batch_size=10), epochs=2, absent=0.2, names=NAMES[:2])
+    assert_same(everything(plain), everything(watched))
+
+
+class Dies(Observer):
+    def __init__(self, batches):
+        self.left = batches
+
+    def on_batch_end(self, trainer):
+        self.left -= 1
+        if self.left == 0:
+            raise RuntimeError("power cut")
+
+
+def test_a_resumed_run_has_the_rows_of_an_uninterrupted_one(tmp_path):
+    whole = fit(MLA, BalanceWatch(), epochs=3)[0]
+    path, options = tmp_path / "balance.npz", {"epochs": 3, "run_dir": tmp_path / "run"}
+    cut, data = trainer_for(MLA, NAMES, observers=[BalanceWatch(path=path), Dies(5)], **options)
+    with pytest.raises(RuntimeError, match="power cut"):
+        cut.fit(data.train, data.val)
+    watch = BalanceWatch(path=path)
+    again, data = trainer_for(MLA, NAMES, observers=[watch], **options)
+    again.fit(data.train, data.val, resume=True)
+    for name, expected in vars(whole).items():
+        np.testing.assert_array_equal(vars(watch.curves())[name], expected)
+        np.testing.assert_array_equal(vars(load_curves(path))[name], expected)
+
+
+def test_samples_is_checked():
+    with pytest.raises(ValueError, match="samples"):
+        BalanceWatch(0)
