@@ -72,6 +72,24 @@ def test_null_writes_nothing(run: Run, tiny: Sequence[str]) -> None:
     assert "Everything is in" not in done.out
 
 
+def test_a_frozen_encoder_whose_features_are_computed_once(run: Run, tiny: Sequence[str]) -> None:
+    frozen = ["--encoders.image", "Frozen", "--encoders.image.encoder", "CNN", "--encoders.image.encoder.dim", "8"]
+    for name, reuse in (("once", "true"), ("always", "false")):
+        done = run("fit", *tiny, "--method", "joint", *frozen, "--encoders.image.reuse", reuse, "--run_dir", name)
+        assert done.code == 0, done.err
+    once, always = (load(Path(name, "best.ckpt"))["model"] for name in ("once", "always"))
+    assert once.keys() == always.keys()
+    assert all(torch.allclose(once[k], always[k], rtol=1e-3, atol=1e-4) for k in once)
+    assert run("evaluate", "once", "--split", "test").code == 0  # from the images themselves
+
+
+def test_weights_that_are_not_there_are_named_in_one_line(run: Run, tiny: Sequence[str]) -> None:
+    done = run("fit", *tiny, "--method", "joint", "--encoders.image", "ResNet50", "--encoders.image.weights", "no.pth")
+    assert done.code == 2
+    assert done.err.startswith("counterpoise: weights='no.pth': there is no such file. Give the path of a state dict")
+    assert len(done.err.strip().splitlines()) == 1
+
+
 def test_zero_learning_rate_moves_nothing(run: Run, tiny: Sequence[str]) -> None:
     for name in ("a", "b"):
         epochs = {"a": "1", "b": "2"}[name]

@@ -99,6 +99,26 @@ def test_encoders_get_their_inputs_from_the_data() -> None:
     )
 
 
+def test_an_encoder_around_another(tmp_path: Path) -> None:
+    inner = ["--encoders.image.encoder.dim", 8, "--encoders.image.encoder", "cnn"]
+    made = parsed(*DIGITS, *inner, "--encoders.image", "frozen", "--encoders.image.reuse", "true").encoders["image"]
+    assert made.class_path == "counterpoise.encoders.Frozen"
+    assert made.init_args.encoder.class_path == "counterpoise.encoders.CNN"
+    assert (made.init_args.encoder.init_args.channels, made.init_args.encoder.init_args.dim) == (1, 8)
+    file = tmp_path / "run.yaml"
+    file.write_text(
+        "data: digits\nmethod: joint\nencoders:\n  image:\n    class_path: FineTuned\n    init_args:\n"
+        "      encoder: {class_path: ResNet18}\n      last: 1\n      lr: {all: 0.1}\n"
+    )
+    options = parsed("--config", file, "--encoders.image.last", 2)
+    made = options.encoders["image"].init_args
+    assert (made.encoder.class_path, made.encoder.init_args.channels) == ("counterpoise.encoders.ResNet18", 1)
+    assert (made.last, made.lr) == (2, {"all": 0.1})
+    assert refused(*DIGITS, "--encoders.image", "Frozen", "--encoders.image.encoder", "CN").startswith(
+        "--encoders.image.encoder: Unknown encoder 'CN'. Did you mean 'CNN'?"
+    )
+
+
 def test_encoders_and_methods_by_import_path() -> None:
     options = parsed(*DIGITS, "--encoders.audio", "torch.nn.Flatten", "--method", f"{__name__}.Mine")
     assert options.encoders["audio"].class_path == "torch.nn.Flatten"

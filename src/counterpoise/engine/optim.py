@@ -95,8 +95,8 @@ def parameter_groups(model: MultimodalModel, method: Method, trainable: Collecti
         method: whose parameters train unless they say otherwise.
         trainable: ids of parameters.
     """
-    stated = [getattr(module, "lr_factors", None) for module in model.modules()]
-    factors: dict[int, float] = {id(p): factor for pairs in stated if callable(pairs) for p, factor in pairs()}
+    stating: list[Any] = [module for module in model.modules() if hasattr(module, "lr_factors")]
+    factors: dict[int, float] = {id(p): factor for module in stating for p, factor in module.lr_factors()}
     groups = {m: model.parameters_of(m) for m in model.modalities} | {"shared": model.shared_parameters()}
     groups = {name: [p for p in params if id(p) in trainable] for name, params in groups.items()}
     groups["shared"] += [p for p in method.parameters() if p.requires_grad]
