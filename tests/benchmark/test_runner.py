@@ -130,17 +130,24 @@ import io, sys, pathlib
 from rich.console import Console
 from counterpoise.benchmark import grid, run
 configs = grid([sys.argv[3]], range(4))
-command = lambda config, directory: [sys.executable, "-S", sys.argv[2], directory, config.method]
-outcome = run(configs, command, sys.argv[1], jobs=2, console=Console(file=io.StringIO()), patience=30)
+script, forked = sys.argv[2], sys.argv[4] == "forked"
+how = ["-m", pathlib.Path(script).stem] if forked else ["-S", script]
+command = lambda config, directory: [sys.executable, *how, directory, config.method]
+options = {"preload": ["json"]} if forked else {}
+outcome = run(configs, command, sys.argv[1], jobs=2, console=Console(file=io.StringIO()), patience=30, **options)
 print(len(outcome.stopped), len(outcome.waiting), len(outcome.failed)); sys.exit(outcome.exit_code)
 """
 
 
-def start(tmp_path: Path, method: str) -> tuple[subprocess.Popen[str], list[Path]]:
+HOW = pytest.mark.parametrize("how", ["spawned", "forked"])
+
+
+def start(tmp_path: Path, method: str, how: str) -> tuple[subprocess.Popen[str], list[Path]]:
     script = tmp_path / "slow.py"
     script.write_text(SLOW)
-    arguments = [sys.executable, "-c", BENCHMARK, str(tmp_path / "runs"), str(script), method]
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+    arguments = [sys.executable, "-c", BENCHMARK, str(tmp_path / "runs"), str(script), method, how]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=environment)
     directories = [tmp_path / "runs" / config.id for config in grid([method], range(2))]
     wait_for(*(d / "started" for d in directories))
     return process, directories
@@ -153,9 +160,10 @@ def wait_for(*paths: Path, seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
+@HOW
 @pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
-def test_an_interruption_lets_the_runs_write_their_checkpoint(tmp_path: Path, which: signal.Signals) -> None:
-    process, directories = start(tmp_path, "Polite")
+def test_an_interruption_lets_the_runs_write_their_checkpoint(tmp_path: Path, which: signal.Signals, how: str) -> None:
+    process, directories = start(tmp_path, "Polite", how)
     process.send_signal(which)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -163,8 +171,9 @@ def test_an_interruption_lets_the_runs_write_their_checkpoint(tmp_path: Path, wh
     assert all((d / "checkpoint").exists() for d in directories)
 
 
-def test_a_second_interruption_kills(tmp_path: Path) -> None:
-    process, directories = start(tmp_path, "Stubborn")
+@HOW
+def test_a_second_interruption_kills(tmp_path: Path, how: str) -> None:
+    process, directories = start(tmp_path, "Stubborn", how)
     process.send_signal(signal.SIGINT)
     wait_for(*(d / "heard" for d in directories))
     process.send_signal(signal.SIGINT)
@@ -173,16 +182,54 @@ def test_a_second_interruption_kills(tmp_path: Path) -> None:
     assert not any((d / "checkpoint").exists() for d in directories)
 
 
-def test_a_run_that_outlived_its_benchmark_is_not_started_twice(tmp_path: Path) -> None:
-    process, directories = start(tmp_path, "Orphan")
+@HOW
+def test_a_run_that_outlived_its_benchmark_is_not_started_twice(tmp_path: Path, how: str) -> None:
+    process, directories = start(tmp_path, "Orphan", how)
     process.kill()
-    process.communicate()
+    process.wait()
+    assert process.stdout is not None
+    process.stdout.close()  # not read to its end: the server of the forks has it open as long as they live
     configs = grid(["Orphan"], [0])
     outcome = run(configs, python(DONE), tmp_path / "runs", console=quiet())
     assert outcome.failed[configs[0].id].reason == "is being run by another process"
     assert not finished(directories[0])
     for directory in directories:
         os.kill(int((directory / "started").read_text()), signal.SIGKILL)
+
+
+MODULE = """
+import json, os, pathlib, sys
+directory, method = pathlib.Path(sys.argv[1]), sys.argv[2]
+print("preloaded" if "colorsys" in sys.modules else "bare", flush=True)
+if method == "Killed":
+    os.kill(os.getpid(), 9)
+if method == "Bad":
+    raise ValueError("no such file: x.wav")
+if method == "Empty":
+    sys.exit(0)
+directory.mkdir(parents=True)
+(directory / "result.json").write_text(json.dumps({"threads": os.environ["OMP_NUM_THREADS"], "name": __name__}))
+"""
+
+
+def test_forks_have_logs_and_exit_statuses_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "forked_run.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    configs = {config.method: config for config in grid(["Good", "Killed", "Bad", "Empty"], [0])}
+
+    def command(config: RunConfig, directory: Path) -> list[str]:
+        return [sys.executable, "-m", "forked_run", str(directory), config.method]
+
+    outcome = run(list(configs.values()), command, tmp_path, jobs=2, console=quiet(), preload=["colorsys"])
+    assert outcome.finished == [configs["Good"].id]
+    assert (tmp_path / configs["Good"].id / "result.json").read_text() == '{"threads": "3", "name": "__main__"}'
+    failed = {method: outcome.failed[configs[method].id] for method in ("Killed", "Bad", "Empty")}
+    assert failed["Killed"].reason == "was killed by SIGKILL"
+    assert failed["Empty"].reason == "ended without result.json"
+    assert failed["Bad"].reason == "failed with exit status 1"
+    assert failed["Bad"].tail.endswith("ValueError: no such file: x.wav")
+    assert all("preloaded" in failure.log.read_text() for failure in failed.values())
 
 
 def test_jobs_must_be_positive(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from counterpoise._checks import number
+from counterpoise.benchmark.forked import Fork, ForkServerContext, server
 from counterpoise.benchmark.grid import RunConfig, finished, missing
 
 PAUSE = 0.05
@@ -82,7 +83,7 @@ class Outcome:
 @dataclass
 class _Child:
     config: RunConfig
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Fork
     log: IO[bytes]
     path: Path
     started: float
@@ -96,6 +97,7 @@ def run(
     jobs: int = 1,
     console: Console | None = None,
     patience: float = 60.0,
+    preload: Sequence[str] = (),
 ) -> Outcome:
     """Run every configuration that has no result yet, ``jobs`` at a time.
 
@@ -110,6 +112,9 @@ def run(
         jobs: how many at the same time.
         console: where the progress is shown; plain lines when it is no terminal.
         patience: seconds that a run has to stop after an interruption, before it is killed.
+        preload: modules that take long to import. Where the system can, runs whose command line is
+            ``[sys.executable, "-m", module, ...]`` are then forks of one process that has them, each
+            otherwise a process like any other.
 
     Returns:
         What became of each run; ``exit_code`` and ``message()`` say it in short.
@@ -121,13 +126,14 @@ def run(
     outcome = Outcome(skipped=[config.id for config in configs if config.id not in ids])
     (runs / "logs").mkdir(parents=True, exist_ok=True)
     queue, running = list(todo), list[_Child]()
+    context = server(preload) if preload and todo else None
     with _interrupts() as interrupts, _Display(console or Console(stderr=True), len(todo), jobs) as display:
         if outcome.skipped:
             display.say(f"{len(outcome.skipped)} run(s) already done, {len(todo)} to go.")
         while (queue or running) and not interrupts:
             while queue and len(running) < jobs:
                 config = queue.pop(0)
-                child = _start(config, command, runs, jobs, outcome)
+                child = _start(config, command, runs, jobs, outcome, context)
                 if child is not None:
                     running.append(child)
                 else:
@@ -154,7 +160,9 @@ def threads_per_run(jobs: int) -> int:
     return max(1, cores // jobs)
 
 
-def _start(config: RunConfig, command: Command, runs: Path, jobs: int, outcome: Outcome) -> _Child | None:
+def _start(
+    config: RunConfig, command: Command, runs: Path, jobs: int, outcome: Outcome, context: ForkServerContext | None
+) -> _Child | None:
     path = runs / "logs" / f"{config.id}.log"
     log = path.open("ab")
     if not _locked(log):
@@ -166,20 +174,28 @@ def _start(config: RunConfig, command: Command, runs: Path, jobs: int, outcome: 
     log.flush()
     environment = {"OMP_NUM_THREADS": str(threads_per_run(jobs)), **os.environ, "PYTHONUNBUFFERED": "1"}
     try:
-        # A session of its own: Ctrl-C in the terminal reaches a run once, through us, and not twice.
-        process = subprocess.Popen(
-            arguments,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            start_new_session=True,
-        )
+        process = _spawned(arguments, log, environment, context)
     except OSError as error:
         log.close()
         outcome.failed[config.id] = Failure(f"could not be started: {error}", "", path)
         return None
     return _Child(config, process, log, path, time.monotonic())
+
+
+def _spawned(
+    arguments: list[str], log: IO[bytes], environment: dict[str, str], context: ForkServerContext | None
+) -> subprocess.Popen[bytes] | Fork:
+    if context is not None and Fork.fits(arguments):
+        return Fork(context, arguments, log, environment)
+    # A session of its own (a fork has one too): Ctrl-C in the terminal reaches a run once, through us, and not twice.
+    return subprocess.Popen(
+        arguments,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        start_new_session=True,
+    )
 
 
 def _locked(log: IO[bytes]) -> bool:
@@ -203,6 +219,7 @@ def _close(child: _Child, runs: Path, outcome: Outcome, *, interrupted: bool = F
     """Enter an ended run into the outcome."""
     child.log.close()
     name, code = child.config.id, child.process.returncode
+    assert code is not None
     if finished(runs / name):
         outcome.finished.append(name)
     elif interrupted:
