@@ -28,9 +28,13 @@ FIXED = {
     "--method": "--methods names the methods",
     "--seed": "--seeds gives the seeds",
     "--run_dir": "--out is the directory of all runs",
+    "--label": "--settings names variants",
     "--resume": "unfinished runs go on by themselves",
 }
 """Options of ``fit`` that a comparison sets itself."""
+
+PRELOAD = ("counterpoise.cli.fit", "torch.utils.tensorboard.writer")
+"""What a run imports before anything else happens; all runs share it."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -41,20 +45,28 @@ def main(arguments: Sequence[str]) -> int:
         "where it stopped. Every other option is one of `counterpoise fit` and holds for all methods.",
     )
     parser.add_argument("--out", required=True, help="directory of the comparison")
-    parser.add_argument("--methods", default="all", help="names with commas, or 'all'; Unimodal means each modality")
+    parser.add_argument(
+        "--methods",
+        default="all",
+        help="names with commas, or 'all'; Unimodal means each modality; "
+        "'settings' means the rows of --settings and no other",
+    )
     parser.add_argument("--seeds", default="0,1,2", help="comma-separated numbers")
     parser.add_argument("--jobs", type=int, default=1, help="runs at the same time")
     parser.add_argument(
-        "--settings", help="YAML file: method -> options of fit for it alone, e.g. 'OGM: {method.alpha: 0.3}'"
+        "--settings",
+        help="YAML file: method -> options of fit for it alone, e.g. 'OGM: {method.alpha: 0.3}'; under any other name, "
+        "with 'method' among the options, it is one more row, e.g. 'Joint+SAM: {method: Joint, sam: 0.05}'",
     )
     own, rest = parser.parse_known_args(arguments)
     seeds = _seeds(own.seeds)
     if own.jobs < 1:
         raise UsageError(f"--jobs must be at least 1; got {own.jobs}.")
     others = [option for action in parser._actions for option in action.option_strings]
-    configs = plan(_names(own.methods), seeds, rest, _settings(own.settings), others)
+    settings = _settings(own.settings)
+    configs = plan(_names(own.methods, settings), seeds, rest, settings, others)
     out = Path(own.out)
-    outcome = run(configs, command, out / "runs", jobs=own.jobs)
+    outcome = run(configs, command, out / "runs", jobs=own.jobs, preload=PRELOAD)
     print(outcome.message())
     results = [out / "runs" / config.id / "result.json" for config in configs]
     records = [json.loads(path.read_text(encoding="utf-8")) for path in results if path.is_file()]
@@ -88,10 +100,10 @@ def plan(
     """The runs of a comparison; every one's options are parsed once before anything starts.
 
     Args:
-        names: of methods.
+        names: of methods, and of variants in ``settings``.
         seeds: of the runs.
         common: options of ``fit`` for all runs.
-        settings: method -> options for it alone.
+        settings: method -> options for it alone; variant -> the same and its ``method``.
         others: options of ``benchmark`` itself, for messages about misspelt ones.
     """
     for option in (argument.split("=")[0] for argument in common):
@@ -99,24 +111,27 @@ def plan(
             raise UsageError(f"{option} is an option of `fit`; here {FIXED[option]}.")
     parser = fit_parser("counterpoise benchmark", others)
     with usage():
-        source = source_of(parser, parse(parser, [*common, "--method", "Joint"]).data)
+        first = settings.get(names[0], {}).get("method", names[0])
+        any_modality = ["--method.modality", "x"] if first == UNIMODAL else []  # the data are what matters here
+        source = source_of(parser, parse(parser, [*common, "--method", first, *any_modality]).data)
     if isinstance(source, Table):
         source.splits()  # what is wrong with the table is said once, here, and not by every run
     files = {path.name: path.read_text(encoding="utf-8") for path in _configs(common)}
     shared = {"files": files} if files else {}  # a changed file makes other runs
     variants: dict[str, list[dict[str, Any]]] = {}
     for name in names:
-        extra = [f"--{key}={_text(value)}" for key, value in settings.get(name, {}).items()]
-        if name == UNIMODAL:
-            variants[name] = [
-                {**shared, "options": [*common, *extra, f"--method.modality={modality}"]}
-                for modality in source.layouts()
-            ]
-        else:
-            variants[name] = [{**shared, "options": [*common, *extra]}]
+        options = dict(settings.get(name, {}))
+        method = options.pop("method", name)
+        extra = [*common, *(f"--{key}={_text(value)}" for key, value in options.items())]
+        rows = [(name, extra)]
+        if method == UNIMODAL and "method.modality" not in options:
+            rows = [(f"{name}({m})", [*extra, f"--method.modality={m}"]) for m in source.layouts()]
+        if method != name:
+            rows = [(label, [*own, f"--label={label}"]) for label, own in rows]
+        variants[name] = [{**shared, "method": method, "options": own} for _, own in rows]
     with usage():
         configs = grid(variants, seeds)
-        for config in configs:
+        for config in (config for config in configs if config.seed == seeds[0]):
             parser.instantiate(Namespace(method=parse(parser, _options(config)).method))
     return configs
 
@@ -128,7 +143,7 @@ def command(config: RunConfig, path: Path) -> list[str]:
 
 
 def _options(config: RunConfig) -> list[str]:
-    return [*config.settings["options"], "--method", config.method, "--seed", str(config.seed)]
+    return [*config.settings["options"], "--method", config.settings["method"], "--seed", str(config.seed)]
 
 
 def _configs(options: Sequence[str]) -> list[Path]:
@@ -137,14 +152,17 @@ def _configs(options: Sequence[str]) -> list[Path]:
     return [Path(p) for p in [*found, *(o.removeprefix("--config=") for o in options if o.startswith("--config="))]]
 
 
-def _names(text: str) -> list[str]:
+def _names(text: str, settings: Mapping[str, Any]) -> list[str]:
+    known = list(dict.fromkeys([*methods.__all__, *settings]))
     if text == "all":
-        return list(methods.__all__)
-    folded = {name.casefold(): name for name in methods.__all__}
+        return known
+    if text == "settings" and settings:
+        return list(settings)
+    folded = {name.casefold(): name for name in known}
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         if name.casefold() not in folded:
-            raise UsageError("--methods: " + did_you_mean("method", name, methods.__all__))
+            raise UsageError("--methods: " + did_you_mean("method", name, known))
     return [folded[name.casefold()] for name in names]
 
 
@@ -162,10 +180,16 @@ def _settings(path: str | None) -> dict[str, dict[str, Any]]:
     if not isinstance(found, dict) or not all(isinstance(value, dict) for value in found.values()):
         raise UsageError(f"--settings {path} must map method names to mappings of options.")
     folded = {name.casefold(): name for name in methods.__all__}
-    for name in found:
-        if str(name).casefold() not in folded:
-            raise UsageError(f"--settings {path}: " + did_you_mean("method", name, methods.__all__))
-    return {folded[name.casefold()]: options for name, options in found.items()}
+    settings = {folded.get(str(name).casefold(), str(name)): dict(options) for name, options in found.items()}
+    for name, options in settings.items():
+        method = str(options.pop("method", name))
+        if name in methods.__all__ and method != name:
+            raise UsageError(f"--settings {path}: {name} is a method itself; give the row of {method} another name.")
+        if method.casefold() not in folded:
+            raise UsageError(f"--settings {path}: " + did_you_mean("method", method, methods.__all__))
+        if method != name:
+            options["method"] = folded[method.casefold()]
+    return settings
 
 
 def _text(value: Any) -> str:

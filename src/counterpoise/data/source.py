@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from counterpoise._checks import did_you_mean, settings
+from counterpoise._checks import choice, did_you_mean, settings
 from counterpoise.data.arrays import from_arrays
 from counterpoise.data.digits import digits, readers
 from counterpoise.data.readers import Reader
+from counterpoise.data.readers.base import without_window
 from counterpoise.data.split import Split, Splits
 from counterpoise.data.table import Table as _Table
 
@@ -104,7 +105,7 @@ class Table(Source):
                 if cell is None:
                     continue
                 if cell not in known:
-                    known[cell] = os.path.exists(table.folder / cell)
+                    known[cell] = os.path.exists(table.folder / without_window(cell))
                 if not known[cell]:
                     yield f"{table.place(row)}, column {m!r}: {table.folder / cell}: no such file"
 
@@ -172,7 +173,8 @@ class Arrays(Source):
 
     Args:
         path: the file; first axis of every array is the sample. A modality's array of 2 axes is a vector per
-            sample, of 3 a sequence of vectors, of 4 an image.
+            sample, of 3 a sequence of vectors, of 4 an image; `kinds` can say otherwise.
+        kinds: modality -> "array", "sequence", "image", "spectrogram" or "text" (token numbers, 0 is padding).
         label: name of the array of class names or numbers.
         split: name of an array of "train", "val", "test"; without it, shares are split off.
         group: name of an array of names that no split may separate.
@@ -184,6 +186,7 @@ class Arrays(Source):
     def __init__(
         self,
         path: str,
+        kinds: dict[str, str] | None = None,
         label: str = "y",
         split: str = "split",
         group: str = "group",
@@ -200,6 +203,10 @@ class Arrays(Source):
             raise ValueError(f"{path}: " + did_you_mean("label array", label, arrays))
         self.y, self.parts, self.groups = arrays.pop(label), arrays.pop(split, None), arrays.pop(group, None)
         self.inputs, self.val, self.test, self.seed = arrays, val, test, seed
+        self.kinds = {m: choice(f"kinds[{m!r}]", kind, _ARRAY_KINDS) for m, kind in (kinds or {}).items()}
+        for m in self.kinds:
+            if m not in arrays:
+                raise ValueError("kinds: " + did_you_mean("modality", m, arrays))
 
     def splits(self) -> Splits:
         return from_arrays(
@@ -210,11 +217,25 @@ class Arrays(Source):
         return {"path": str(Path(self.path).resolve())}
 
     def layouts(self) -> dict[str, Layout]:
-        kinds = {2: "array", 3: "sequence", 4: "image"}
-        for m, array in self.inputs.items():
-            if array.ndim not in kinds:
-                raise ValueError(f"Array {m!r} must have 2, 3 or 4 axes, samples first; it has shape {array.shape}.")
-        return {m: Layout(kinds[array.ndim], array.shape[1:], {}) for m, array in self.inputs.items()}
+        return {m: self._layout(m, array) for m, array in self.inputs.items()}
+
+    def _layout(self, modality: str, array: np.ndarray) -> Layout:
+        kind = self.kinds.get(modality) or {2: "array", 3: "sequence", 4: "image"}.get(array.ndim)
+        if kind is None:
+            raise ValueError(
+                f"Array {modality!r} must have 2, 3 or 4 axes, samples first, or a kind; it has shape {array.shape}."
+            )
+        if kind != "text":
+            return Layout(kind, array.shape[1:], {})
+        if array.ndim != 2 or array.dtype.kind not in "iu" or array.min(initial=0) < 0:
+            raise ValueError(
+                f"kinds: the text {modality!r} must be (samples, length) token numbers, whole and at least 0; "
+                f"found {array.dtype} of shape {array.shape}."
+            )
+        return Layout(kind, array.shape[1:], {"vocab_size": max(2, int(array.max(initial=0)) + 1)})
+
+
+_ARRAY_KINDS = ("array", "sequence", "image", "spectrogram", "text")
 
 
 def _layout(modality: str, reader: Reader) -> Layout:

@@ -195,7 +195,7 @@ class Keeper:
         trainer, state = self._trainer, self._trainer.state
         result = {
             "method": type(trainer.method).__name__,
-            "label": trainer.method.label,
+            "label": trainer.label or trainer.method.label,
             "seed": trainer.seed,
             "data": data,
             "modalities": list(trainer.model.modalities),

@@ -55,6 +55,7 @@ class Trainer:
         run_dir: where to write settings, metrics and checkpoints; None writes nothing.
         observers: read-only watchers.
         progress: show a progress bar, or a line an epoch where the output is no terminal.
+        label: name of the run in tables and reports; None for the method's.
         criterion: (logits, target) -> (batch,) losses.
         fabric: use this one instead of ``accelerator``, ``devices``, ``num_nodes`` and ``precision``.
 
@@ -84,15 +85,15 @@ class Trainer:
         run_dir: str | PathLike[str] | None = None,
         observers: Sequence[Observer] = (),
         progress: bool = True,
+        label: str | None = None,
         criterion: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
         fabric: Fabric | None = None,
     ):
         check_numbers(epochs=epochs, batch_size=batch_size, sam=sam, clip_norm=clip_norm, num_workers=num_workers)
         self.epochs, self.batch_size, self.num_workers = epochs, batch_size, num_workers
         self.settings, self.schedule = optimizer or SGD(), schedule or Constant()
-        self.sam, self.clip_norm, self.criterion = sam, clip_norm, criterion
-        self.monitor, self.metrics, self.seed = monitor, tuple(metrics), seed
-        self.run_dir = run_dir
+        self.sam, self.clip_norm, self.criterion, self.label = sam, clip_norm, criterion, label
+        self.monitor, self.metrics, self.seed, self.run_dir = monitor, tuple(metrics), seed, run_dir
         self.fabric = fabric or make_fabric(
             accelerator=accelerator, devices=devices, num_nodes=num_nodes, precision=precision
         )
@@ -242,8 +243,9 @@ class Trainer:
         """``fused/accuracy``, ``audio/accuracy``, ..., ``fused/loss`` of a split."""
         data = self._split(split)
         found = self.evaluator.predict(data, only, keep=data is getattr(self, "val_split", None))
-        wanted = dict.fromkeys(["accuracy", self.monitor, "loss"])
-        return score(found.named(), found.target, found.present, tuple(wanted))
+        return score(
+            found.named(), found.target, found.present, tuple(dict.fromkeys(["accuracy", self.monitor, "loss"]))
+        )
 
     def evaluate(self, split: Split) -> dict[str, float]:
         """All ``metrics`` and the loss of a split: fused and per modality."""

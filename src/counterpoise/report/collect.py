@@ -114,7 +114,7 @@ def _read(directory: Path) -> Run:
     method = str(method).rsplit(".", 1)[-1]
     return Run(
         directory,
-        str(named.get("label") or method),
+        str(named.get("label") or config.get("label") or method),
         method,
         seed if isinstance(seed, int) else None,
         str(named.get("data") or _last(config, "data") or _last(config, "data.class_path") or "").rsplit(".", 1)[-1],
@@ -178,7 +178,7 @@ def _placed(runs: Sequence[Run]) -> list[Run]:
         else replace(
             run,
             data=names.get(settings(run, "data"), run.data),
-            label=labels.get(settings(run, "method"), run.label),
+            label=run.config.get("label") or labels.get(settings(run, "method"), run.label),
         )
         for run in runs
     ]
