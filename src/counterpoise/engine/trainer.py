@@ -153,8 +153,7 @@ class Trainer:
     @property
     def num_batches(self) -> int:
         """Batches in an epoch."""
-        rows = len(self.train_split) if self.rows is None else len(self.rows)
-        return rows // self.batch_size
+        return len(self.train_split if self.rows is None else self.rows) // self.batch_size
 
     @property
     def lr_now(self) -> float:
@@ -243,9 +242,8 @@ class Trainer:
         """``fused/accuracy``, ``audio/accuracy``, ..., ``fused/loss`` of a split."""
         data = self._split(split)
         found = self.evaluator.predict(data, only, keep=data is getattr(self, "val_split", None))
-        return score(
-            found.named(), found.target, found.present, tuple(dict.fromkeys(["accuracy", self.monitor, "loss"]))
-        )
+        wanted = dict.fromkeys(["accuracy", self.monitor, "loss"])
+        return score(found.named(), found.target, found.present, tuple(wanted))
 
     def evaluate(self, split: Split) -> dict[str, float]:
         """All ``metrics`` and the loss of a split: fused and per modality."""
