@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from counterpoise.analysis import BalanceWatch, SplitLoss, gradient_balance, load_curves, value
+from counterpoise.analysis import BalanceCurves, BalanceWatch, SplitLoss, gradient_balance, load, value
 from counterpoise.engine import Observer
 from counterpoise.methods import IGM, MLA, Joint
 from counterpoise.testing import assert_same, everything, trainer_for
@@ -69,7 +69,7 @@ def test_a_resumed_run_has_the_rows_of_an_uninterrupted_one(tmp_path):
     again.fit(data.train, data.val, resume=True)
     for name, expected in vars(whole).items():
         np.testing.assert_array_equal(vars(watch.curves())[name], expected)
-        np.testing.assert_array_equal(vars(load_curves(path))[name], expected)
+        np.testing.assert_array_equal(vars(load(path, BalanceCurves))[name], expected)
 
 
 def test_samples_is_checked():

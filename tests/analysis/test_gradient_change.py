@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from counterpoise.analysis import GradientChange, common_head_weights, histogram, load_changes
+from counterpoise.analysis import GradientChange, GradientChanges, common_head_weights, histogram, load
 from counterpoise.data import from_arrays
 from counterpoise.engine import Observer
 from counterpoise.functional import cosine
@@ -193,7 +193,7 @@ def test_a_resumed_run_has_the_rows_of_an_uninterrupted_one(tmp_path, make):
     again.fit(data.train, data.val, resume=True)
     for name, value in vars(whole.changes()).items():
         np.testing.assert_array_equal(vars(watch.changes())[name], value)
-    for name, value in vars(load_changes(path)).items():
+    for name, value in vars(load(path, GradientChanges)).items():
         np.testing.assert_array_equal(vars(whole.changes())[name], value)
     assert sorted(p.name for p in tmp_path.glob("*.npz")) == ["cut.npz", "whole.npz"]
 
@@ -202,7 +202,7 @@ def test_a_fresh_fit_forgets_the_file(tmp_path):
     path = tmp_path / "rows.npz"
     first = fit(MLA, watch=GradientChange(path=path), epochs=1)[0].changes()
     again = fit(MLA, watch=GradientChange(path=path), epochs=1)[0].changes()
-    assert len(first) == len(again) == len(load_changes(path))
+    assert len(first) == len(again) == len(load(path, GradientChanges))
 
 
 def test_heads_of_unequal_widths_compare_where_they_agree():

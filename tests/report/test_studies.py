@@ -4,12 +4,13 @@ import re
 import xml.etree.ElementTree as ET
 
 import matplotlib as mpl
+import matplotlib.image
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
 from counterpoise.analysis.landscape import Path, Surface
-from counterpoise.report.figures import INK, PALETTE, STYLE, VARIABLES, to_svg
+from counterpoise.report.figures import INK, PALETTE, STYLE, VARIABLES, save_png, to_svg
 from counterpoise.report.studies import bars, curves, looks, points, spread, sweep
 from counterpoise.report.surfaces import contours, histograms, lines, spectra
 
@@ -71,6 +72,14 @@ def texts(figure) -> str:
     figure.draw_without_rendering()
     found = [t.get_text() for t in figure.findobj(mpl.text.Text)]
     return "\n".join(found)
+
+
+def test_png_is_a_picture_on_white(tmp_path):
+    file = tmp_path / "new" / "bars.png"
+    save_png(FIGURES["bars"], file, dpi=40)
+    pixels = mpl.image.imread(file)
+    assert pixels[0, -1, :3].tolist() == [1, 1, 1]
+    assert pixels[..., :3].min() < 0.5
 
 
 def test_spread_is_mean_and_sd_over_seeds():

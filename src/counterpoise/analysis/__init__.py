@@ -1,5 +1,6 @@
 """Looking at trained models: functions of a model and a split that give arrays. Nothing here trains."""
 
+from counterpoise.analysis.arrays import load, save
 from counterpoise.analysis.balance import (
     GradientBalance,
     Overfitting,
@@ -9,14 +10,13 @@ from counterpoise.analysis.balance import (
     overfitting_ratio,
     subset_accuracies,
 )
-from counterpoise.analysis.balance_watch import BalanceCurves, BalanceWatch, load_curves
+from counterpoise.analysis.balance_watch import BalanceCurves, BalanceWatch
 from counterpoise.analysis.gradient_change import (
     GradientChange,
     GradientChanges,
     Histogram,
     common_head_weights,
     histogram,
-    load_changes,
 )
 from counterpoise.analysis.hessian import (
     Eigenvalues,
@@ -63,8 +63,7 @@ __all__ = [
     "input_spectra",
     "interpolate",
     "linear_probe",
-    "load_changes",
-    "load_curves",
+    "load",
     "logistic",
     "loss_surface",
     "modality_probes",
@@ -72,6 +71,7 @@ __all__ = [
     "ridge",
     "sam_sharpness",
     "sample",
+    "save",
     "subset_accuracies",
     "top_eigenvalues",
     "trace",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from counterpoise._checks import number
+from counterpoise.analysis.arrays import load, save
 from counterpoise.analysis.balance import gradient_balance
 from counterpoise.analysis.objective import SplitLoss, differentiable, sample, value
 from counterpoise.data.split import Split
@@ -54,7 +55,7 @@ class BalanceWatch:
         batch_size: samples per gradient.
         seed: of the sample.
         path: where to write an ``.npz`` after every epoch; a resumed run goes on with it. None keeps rows in
-            memory only (``curves()``).
+            memory only (``curves()``). ``load(path, BalanceCurves)`` reads it.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class BalanceWatch:
         """Measure before training, or go on with what the interrupted run wrote."""
         self._rows = []
         if trainer.epoch > 0 and self.path is not None and self.path.exists():
-            kept = vars(load_curves(self.path))
+            kept = vars(load(self.path, BalanceCurves))
             for i in np.flatnonzero(kept["epoch"] <= trainer.epoch):
                 self._rows.append({name: column[i] for name, column in kept.items()})
         elif trainer.epoch == 0:
@@ -110,18 +111,8 @@ class BalanceWatch:
 
     def write(self) -> None:
         """Write the rows to ``path`` (nothing without one)."""
-        if self.path is None:
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self.path.with_name(f".{self.path.name}.{os.getpid()}.npz")
-        np.savez(draft, **vars(self.curves()))
-        draft.replace(self.path)
-
-
-def load_curves(path: str | os.PathLike[str]) -> BalanceCurves:
-    """What a ``BalanceWatch`` wrote."""
-    with np.load(path) as kept:
-        return BalanceCurves(*(kept[field.name] for field in fields(BalanceCurves)))
+        if self.path is not None:
+            save(self.path, self.curves())
 
 
 def _own_loss(trainer: Trainer, split: Split, modality: str) -> float:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from counterpoise._checks import choice, number
+from counterpoise.analysis.arrays import save
 from counterpoise.analysis.objective import differentiable, evaluation
 from counterpoise.functional.gradients import cosine
 from counterpoise.functional.spectrum import is_supported
@@ -126,7 +127,7 @@ class GradientChange:
             new one's batch (one more pass, in evaluation mode, per recorded update).
         every: record each ``every``-th batch only.
         path: where to write an ``.npz`` after every epoch; a resumed run goes on with it. None keeps rows in
-            memory only (``changes()``).
+            memory only (``changes()``). ``load(path, GradientChanges)`` reads it.
 
     Example::
 
@@ -242,13 +243,8 @@ class GradientChange:
 
     def write(self) -> None:
         """Write rows, and what a resumed run compares with, to ``path`` (nothing without one)."""
-        if self.path is None:
-            return
-        arrays: dict[str, Any] = {**vars(self.changes()), **self._marks}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self.path.with_name(f".{self.path.name}.{os.getpid()}.npz")
-        np.savez(draft, **arrays)
-        draft.replace(self.path)
+        if self.path is not None:
+            save(self.path, self.changes(), **self._marks)
 
     def _mark(self, trainer: Trainer) -> dict[str, np.ndarray]:
         at = f"{trainer.state.epoch}/{trainer.state.batch_in_epoch}"
@@ -268,12 +264,6 @@ class GradientChange:
                     self._last.setdefault(modality, {})[name[0]] = torch.from_numpy(kept[key]).to(device)
                 else:
                     self._before, self._now = (str(m) or None for m in kept[key])
-
-
-def load_changes(path: str | os.PathLike[str]) -> GradientChanges:
-    """What a ``GradientChange`` wrote."""
-    with np.load(path) as kept:
-        return GradientChanges(*(kept[name] for name in GradientChanges.__dataclass_fields__))
 
 
 def _has_gradient(model: MultimodalModel, modality: str) -> bool:

@@ -21,7 +21,8 @@ class Eigenvalues:
 
     Attributes:
         values: (k,) largest first (by value, not by magnitude).
-        residuals: (k,) norms of ``H v - value v``: each value is within its residual of an eigenvalue.
+        residuals: (k,) norms of ``H v - value v``: each value is that near to an eigenvalue, apart from the
+            rounding of the products (float32: about 1e-6 of the largest).
         lowest: the smallest one met; clearly below 0 means a saddle. Less exact than the others.
         steps: products with the Hessian.
     """

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -269,6 +271,15 @@ def to_svg(draw: Callable[[], Figure], name: str, description: str) -> str:
     for stand_in, variable in VARIABLES.items():
         svg = svg.replace(stand_in, f"var({variable})")
     return svg
+
+
+def save_png(draw: Callable[[], Figure], path: str | os.PathLike[str], dpi: int = 150) -> None:
+    """Write what ``draw`` returns as a picture on white, for slides and papers."""
+    import matplotlib as mpl
+
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with mpl.rc_context(STYLE):
+        draw().savefig(path, format="png", dpi=dpi, facecolor="white", bbox_inches="tight", pad_inches=0.04)
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -1,7 +1,7 @@
 """Figures of the studies: curves, sweeps, bars and points of repeated runs. Plain numbers in, one value per seed.
 
 Like those of ``counterpoise.report.figures`` they are drawn by ``to_svg(lambda: curves(...), name, description)``,
-which sets the style. Surfaces, histograms and spectra are in ``counterpoise.report.surfaces``.
+which sets the style, or ``save_png(...)``. Surfaces, histograms and spectra are in ``counterpoise.report.surfaces``.
 """
 
 from __future__ import annotations
