@@ -5,7 +5,7 @@ JOBS ?= 2
 # one thread per test process: more would fight over the cores
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: setup demo test test-slow check docs format lock clean
+.PHONY: setup demo bench-real test test-slow check docs format lock clean
 
 setup: .venv/ready
 
@@ -22,6 +22,10 @@ demo: setup
 	$(BIN)/counterpoise benchmark --data digits --methods Unimodal,Joint,MLA,IGM --seeds 0,1,2 --jobs $(JOBS) \
 		--epochs 16 --optimizer.lr 0.05 --out runs/demo
 	@echo "Open runs/demo/report.html"
+
+# the comparison of docs/benchmarks; SOURCE holds the raw data (benchmarks/real/README.md)
+bench-real: setup
+	JOBS=$(JOBS) benchmarks/real/run.sh $(SOURCE) runs/real
 
 test: setup
 	$(PYTEST) -n $(JOBS) --dist worksteal -m "not slow and not gpu"

@@ -1,0 +1,162 @@
+"""Raw data of a set -> one .npz of arrays for ``counterpoise --data``.
+
+    python benchmarks/real/prepare.py mosi_bclstm --source DIR --out data/mosi_bclstm.npz
+
+DIR holds the raw files of the set (named below at each set). The data stay with you: none of their licences lets
+this repository pass them on. The file has an array per modality, ``y`` and ``split``; the test rows are the set's
+official ones, the validation rows are taken from the training rows as each function says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import wave
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Arrays = dict[str, Any]
+
+
+def av_mnist_fsdd(source: Path) -> Arrays:
+    """Spoken digits (audio) with handwritten ones (image), the image made weak.
+
+    Reads ``fsdd.csv`` and ``fsdd_wav/`` (Free Spoken Digit Dataset), ``mnist.npz`` and ``pairs.csv``.
+
+    audio: log-spectrogram (1, 33, 12) of at most 0.8 s at 8 kHz, windows of 64 samples, the power averaged over 512,
+    zero-padded.
+    image: (1, 28, 28) in [0, 1] less its leading 26 principal components (75 % of the energy), as in AV-MNIST.
+
+    Two of the five images paired with each training recording are used. Validation: takes 5 to 12 of every speaker
+    and digit; training: takes 13 to 49. So no recording and no image is on two sides; speakers are, as in the official
+    test split (takes 0 to 4).
+    """
+    recordings = _rows(source / "fsdd.csv")
+    spectrograms = np.stack([_spectrogram(_samples(source / "fsdd_wav" / row["file"])) for row in recordings])
+    with np.load(source / "mnist.npz") as mnist:
+        images = {part: mnist[f"x_{part}"].reshape(-1, 784).astype(np.float32) / 255 for part in ("train", "test")}
+    mean, components = _components(images["train"], 26)
+    uses: Counter[int] = Counter()
+    pairs: list[tuple[str, int, int, int]] = []
+    for pair in _rows(source / "pairs.csv"):
+        row, part = int(pair["wav_row"]), pair["split"]
+        uses[row] += 1
+        if part == "test" or uses[row] <= 2:
+            part = "val" if part == "train" and int(recordings[row]["index"]) <= 12 else part
+            pairs.append((part, row, int(pair["mnist_index"]), int(pair["label"])))
+    seen = {side: {image for part, _, image, _ in pairs if part == side} for side in ("train", "val")}
+    assert not seen["train"] & seen["val"], "an image is in training and in validation"
+    kept: dict[str, list[Any]] = {"audio": [], "image": [], "y": [], "split": []}
+    for part, row, index, label in pairs:
+        image = images["test" if part == "test" else "train"][index] - mean
+        kept["audio"].append(spectrograms[row])
+        kept["image"].append((image - components.T @ (components @ image)).reshape(1, 28, 28))
+        kept["y"].append(label)
+        kept["split"].append(part)
+    return {name: np.array(values) for name, values in kept.items()}
+
+
+def mosi_bclstm(source: Path) -> Arrays:
+    """CMU-MOSI utterances: text, audio and video features, positive or negative.
+
+    Reads ``mosi.npz``. Features as they come, (100,), (73,) and (100,).
+
+    Training: the 62 official training videos. Validation: every third of the 31 official test videos, in the order
+    of their names; test: the other test videos. No video is on two sides. Validation is not taken from the training
+    videos because their features know the labels: classifiers trained on four fifths of these videos are right for
+    98 % (text) and 95 % (video) of the utterances in the rest, and for 75 % and 55 % in the test videos, as if the
+    published feature extractors had been trained on the labels of all of them. Numbers on this test part are not
+    those of the full official test split.
+    """
+    with np.load(source / "mosi.npz") as file:
+        data = {name: file[name] for name in file.files}
+    videos = np.array([name.rsplit("_", 1)[0] for name in data["id_test"]])
+    held = sorted(set(videos))[::3]
+    split = [*["train"] * len(data["y_train"]), *np.where(np.isin(videos, held), "val", "test")]
+    joined = {m: np.concatenate([data[f"{m}_train"], data[f"{m}_test"]]) for m in ("text", "audio", "video", "y")}
+    return {**joined, "split": np.array(split)}
+
+
+def sarcasm_text_attr(source: Path) -> Arrays:
+    """Tweets: the text and five words that describe the image, sarcastic or not.
+
+    Reads ``sarcasm.csv``. text: 40 token numbers, the 6000 most frequent words of the training rows by rank, the
+    rest one number; image: the five words, by rank. Training: every third of the 19816 rows; validation and test
+    as published.
+    """
+    rows = _rows(source / "sarcasm.csv")
+    seen: Counter[str] = Counter()
+    kept = []
+    for row in rows:
+        seen[row["split"]] += 1
+        if row["split"] != "train" or seen["train"] % 3 == 0:
+            kept.append(row)
+    y = np.array([int(row["label"]) for row in kept])
+    split = np.array([{"valid": "val"}.get(row["split"], row["split"]) for row in kept])
+    columns = {"text": ("text", 40, 6000), "image": ("image_attributes", 5, 1000)}
+    tokens = {
+        m: _numbered([row[column].lower().split() for row in kept], split == "train", length, size)
+        for m, (column, length, size) in columns.items()
+    }
+    return {**tokens, "y": y, "split": split}
+
+
+SETS = {function.__name__: function for function in (av_mnist_fsdd, mosi_bclstm, sarcasm_text_attr)}
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _samples(path: Path, length: int = 6144) -> np.ndarray:
+    """At most ``length`` samples in [-1, 1], zeros behind them."""
+    with wave.open(str(path)) as file:
+        x = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32)[:length] / 32768
+    return np.pad(x, (0, length - len(x)))
+
+
+def _spectrogram(x: np.ndarray, window: int = 64, hop: int = 512, frames: int = 12) -> np.ndarray:
+    """(1, window / 2 + 1, frames) log power, averaged over the windows of a hop."""
+    pieces = x[: frames * hop].reshape(frames, hop // window, window) * np.hanning(window).astype(np.float32)
+    power = (np.abs(np.fft.rfft(pieces)) ** 2).mean(1)
+    return np.log(power.T[None] + 1e-4).astype(np.float32)
+
+
+def _components(x: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (d,) and leading principal components (count, d)."""
+    mean = x.mean(0)
+    _, vectors = np.linalg.eigh(np.cov(x, rowvar=False))
+    return mean, vectors[:, ::-1][:, :count].T.astype(np.float32)
+
+
+def _numbered(texts: list[list[str]], train: np.ndarray, length: int, size: int) -> np.ndarray:
+    """(n, length) int64: 0 padding, 1 every other word, 2 and up the most frequent words of the training rows."""
+    counts = Counter(word for words, known in zip(texts, train, strict=True) if known for word in words)
+    rank = {word: 2 + i for i, (word, _) in enumerate(counts.most_common(size - 2))}
+    numbers = np.zeros((len(texts), length), np.int64)
+    for row, words in zip(numbers, texts, strict=True):
+        found = [rank.get(word, 1) for word in words[:length]]
+        row[: len(found)] = found
+    return numbers
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=SETS)
+    parser.add_argument("--source", type=Path, required=True, help="folder with the raw files")
+    parser.add_argument("--out", type=Path, required=True, help="the .npz to write")
+    given = parser.parse_args()
+    arrays = SETS[given.name](given.source)
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(given.out, **arrays)
+    counts = Counter(arrays["split"].tolist())
+    shapes = {m: values.shape[1:] for m, values in arrays.items() if m not in ("y", "split")}
+    print(f"{given.out}: {dict(counts)}, {shapes}")
+
+
+if __name__ == "__main__":
+    main()

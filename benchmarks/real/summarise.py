@@ -1,0 +1,129 @@
+"""``results.json`` and ``tuning.json`` of one set -> docs/benchmarks/<set>.md.
+
+    python benchmarks/real/summarise.py runs/real/mosi_bclstm --config benchmarks/real/mosi_bclstm.yaml
+
+What stands between the two "reading" marks of an existing page is kept: it is written by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from prepare import SETS
+
+from counterpoise.benchmark import summarize
+from counterpoise.benchmark.summary import Summary, cell_text, difference_text, number_text
+
+BEGIN, END = "<!-- reading: written by hand, kept when the page is made again -->", "<!-- end of reading -->"
+SCORE = "fused/accuracy"
+
+
+def page(name: str, out: Path, config: Path, reading: str) -> str:
+    """The whole page."""
+    content = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    tuning = json.loads((out / "tuning.json").read_text(encoding="utf-8"))
+    records = content["runs"]
+    seeds = sorted({record["seed"] for record in records})
+    summary = summarize(records, seeds=len(seeds))
+    about = (SETS[name].__doc__ or "").replace("\n    ", "\n").strip()
+    parts = [
+        f"# {name}",
+        about,
+        "## Reading",
+        f"{BEGIN}\n{reading}\n{END}",
+        "## Result",
+        _result(summary),
+        "## Every seed",
+        "Test accuracy in percent.\n\n" + _seeds(summary, seeds),
+        "## Tuning",
+        _tuning(tuning),
+        "## Commands",
+        _commands(name, config),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _result(summary: Summary) -> str:
+    alone = [c for c in summary.columns if c.endswith("/accuracy") and not c.startswith("fused/")]
+    columns = [SCORE, "fused/macro_f1", "fused/ece", *alone, "seconds"]
+    header = ["row", "accuracy", "Δ to Joint, 95 % interval", "macro F1", "calibration error"]
+    header += [f"{c.split('/')[0]} alone" for c in alone] + ["training, s"]
+    lines = [_line(header), _line(["---", *["---:"] * (len(header) - 1)])]
+    order = sorted(summary.rows.items(), key=lambda item: -item[1][SCORE].mean)
+    for label, cells in order:
+        texts = [cell_text(c, cells.get(c)) for c in columns]
+        texts.insert(1, difference_text(SCORE, cells[SCORE]).removeprefix("Δ ") or "–")
+        lines.append(_line([label, *texts]))
+    notes = [
+        "Test split, mean ± standard deviation over the seeds, best first; shares in percent. The interval is the t "
+        "interval of the differences to Joint on equal seeds: it speaks of seeds, not of other test samples, and of "
+        f"{len(summary.rows) - 1} such intervals about one in twenty misses by chance. †: below the best modality "
+        "trained alone. Training time includes trial runs and validation, with two runs side by side on two cores."
+    ]
+    return "\n".join([*lines, "", *notes])
+
+
+def _seeds(summary: Summary, seeds: list[int]) -> str:
+    lines = [_line(["row", *(f"seed {seed}" for seed in seeds)]), _line(["---", *["---:"] * len(seeds)])]
+    for label, cells in summary.rows.items():
+        values = cells[SCORE].values
+        lines.append(_line([label, *(number_text(SCORE, values[s]) if s in values else "–" for s in seeds)]))
+    return "\n".join(lines)
+
+
+def _tuning(tuning: dict[str, Any]) -> str:
+    count = {len(row["trials"]) for row in tuning.values()}
+    lines = [
+        f"{'/'.join(map(str, sorted(count)))} trials for every row: three learning rates x two values of its main "
+        "knob, one seed that the comparison does not use, on validation; the test rows were not in the file. "
+        "Bold: chosen.",
+        "",
+    ]
+    for name, row in tuning.items():
+        key = row["knob"]
+        texts = []
+        for trial in row["trials"]:
+            score = "failed" if trial["val"] is None else number_text(SCORE, trial["val"][SCORE])
+            text = f"{trial['optimizer.lr']:g}, {trial[key]}: {score}"
+            chosen = row["chosen"]["optimizer.lr"] == trial["optimizer.lr"] and row["chosen"][key] == trial[key]
+            texts.append(f"**{text}**" if chosen else text)
+        lines.append(_line([name, f"lr, {key.removeprefix('method.')}", *texts]))
+    width = len(lines[-1].split("|")) - 2
+    head = [_line(["row", "tuned", *[f"trial {i + 1}" for i in range(width - 2)]]), _line(["---"] * width)]
+    return "\n".join([*lines[:2], *head, *lines[2:]])
+
+
+def _commands(name: str, config: Path) -> str:
+    options = config.read_text(encoding="utf-8").strip()
+    return (
+        f"```bash\nbenchmarks/real/run.sh SOURCE runs/real {name}\n```\n\nwith the raw data in `SOURCE/{name}`; it "
+        "runs `prepare.py`, `tune.py`, `counterpoise benchmark` and `summarise.py`, and goes on where it stopped. The "
+        f"options that all rows share (`benchmarks/real/{name}.yaml`):\n\n```yaml\n{options}\n```"
+    )
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, help="folder with results.json and tuning.json, named like the set")
+    parser.add_argument("--config", type=Path, required=True, help="the options that all rows shared")
+    parser.add_argument("--docs", type=Path, default=Path("docs/benchmarks"), help="folder of the page")
+    given = parser.parse_args()
+    target, reading = given.docs / f"{given.out.name}.md", "*To be written from the numbers below.*"
+    if target.is_file():
+        before = target.read_text(encoding="utf-8")
+        if BEGIN in before and END in before:
+            reading = before.split(BEGIN)[1].split(END)[0].strip()
+    given.docs.mkdir(parents=True, exist_ok=True)
+    target.write_text(page(given.out.name, given.out, given.config, reading), encoding="utf-8")
+    print(target)
+
+
+if __name__ == "__main__":
+    main()
