@@ -30,7 +30,7 @@ def av_mnist_fsdd(source: Path) -> Arrays:
     zero-padded.
     image: (1, 28, 28) in [0, 1] less its leading 26 principal components (75 % of the energy), as in AV-MNIST.
 
-    Two of the five images paired with each training recording are used. Validation: takes 5 to 12 of every speaker
+    One of the five images paired with each training recording is used. Validation: takes 5 to 12 of every speaker
     and digit; training: takes 13 to 49. So no recording and no image is on two sides; speakers are, as in the official
     test split (takes 0 to 4).
     """
@@ -44,7 +44,7 @@ def av_mnist_fsdd(source: Path) -> Arrays:
     for pair in _rows(source / "pairs.csv"):
         row, part = int(pair["wav_row"]), pair["split"]
         uses[row] += 1
-        if part == "test" or uses[row] <= 2:
+        if part == "test" or uses[row] <= 1:
             part = "val" if part == "train" and int(recordings[row]["index"]) <= 12 else part
             pairs.append((part, row, int(pair["mnist_index"]), int(pair["label"])))
     seen = {side: {image for part, _, image, _ in pairs if part == side} for side in ("train", "val")}

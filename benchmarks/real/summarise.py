@@ -78,8 +78,8 @@ def _tuning(tuning: dict[str, Any]) -> str:
     count = {len(row["trials"]) for row in tuning.values()}
     lines = [
         f"{'/'.join(map(str, sorted(count)))} trials for every row: three learning rates x two values of its main "
-        "knob, one seed that the comparison does not use, on validation; the test rows were not in the file. "
-        "Bold: chosen.",
+        "knob (six learning rates where there is none), one seed that the comparison does not use, on validation; "
+        "the test rows were not in the file. Bold: chosen.",
         "",
     ]
     for name, row in tuning.items():
@@ -87,10 +87,11 @@ def _tuning(tuning: dict[str, Any]) -> str:
         texts = []
         for trial in row["trials"]:
             score = "failed" if trial["val"] is None else number_text(SCORE, trial["val"][SCORE])
-            text = f"{trial['optimizer.lr']:g}, {trial[key]}: {score}"
+            values = f"{trial['optimizer.lr']:g}" + ("" if key == "optimizer.lr" else f", {trial[key]}")
+            text = f"{values}: {score}"
             chosen = row["chosen"]["optimizer.lr"] == trial["optimizer.lr"] and row["chosen"][key] == trial[key]
             texts.append(f"**{text}**" if chosen else text)
-        lines.append(_line([name, f"lr, {key.removeprefix('method.')}", *texts]))
+        lines.append(_line([name, "lr" if key == "optimizer.lr" else f"lr, {key.removeprefix('method.')}", *texts]))
     width = len(lines[-1].split("|")) - 2
     head = [_line(["row", "tuned", *[f"trial {i + 1}" for i in range(width - 2)]]), _line(["---"] * width)]
     return "\n".join([*lines[:2], *head, *lines[2:]])
