@@ -75,10 +75,10 @@ def _seeds(summary: Summary, seeds: list[int]) -> str:
 
 
 def _tuning(tuning: dict[str, Any]) -> str:
-    count = {len(row["trials"]) for row in tuning.values()}
+    count = max(len(row["trials"]) for row in tuning.values())
     lines = [
-        f"{'/'.join(map(str, sorted(count)))} trials for every row: three learning rates x two values of its main "
-        "knob (six learning rates where there is none), one seed that the comparison does not use, on validation; "
+        f"{count} trials for every row: {count // 2} learning rates x two values of its main knob "
+        f"({count} learning rates where there is none), one seed that the comparison does not use, on validation; "
         "the test rows were not in the file. Bold: chosen.",
         "",
     ]

@@ -26,7 +26,7 @@ SEED = 100
 RATES = {"av_mnist_fsdd": (0.03, 0.1), "mosi_bclstm": (0.003, 0.01, 0.03), "sarcasm_text_attr": (0.05, 0.15, 0.45)}
 RATE = "optimizer.lr"
 BETWEEN = (RATE, (1, 1.7))
-"""Without a knob: six learning rates instead of three. Nothing else, or it would be tuned for some rows alone."""
+"""Without a knob: twice as many learning rates. Nothing else, or it would be tuned for some rows alone."""
 
 
 def knobs(epochs: int) -> dict[str, tuple[str, tuple[Any, Any]]]:
