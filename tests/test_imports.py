@@ -32,7 +32,7 @@ PARTS = {
     "analysis": ("functional", "fusions", "encoders", "model", "build", "metrics", "data"),
     "report": ("metrics", "analysis", "benchmark"),
 }
-SEE_EVERYTHING = ("__init__", "__main__", "cli", "benchmark", "testing")
+SEE_EVERYTHING = ("__init__", "__main__", "cli", "benchmark", "studies", "testing")
 
 
 class Import(NamedTuple):

@@ -12,6 +12,7 @@ COMMANDS = {
     "evaluate": ("cli.evaluate", "score a trained run on a split or on another table, every subset of modalities"),
     "predict": ("cli.predict", "a table in, probabilities per sample and per modality out"),
     "benchmark": ("cli.benchmark", "methods x seeds on one data set, in parallel, resumable, compared to joint"),
+    "study": ("cli.study", "one of the studies: runs, numbers on disk, figures and a page"),
     "report": ("cli.report", "one HTML file with the tables and figures of finished runs"),
     "data": ("cli.data", "check or show a table before training"),
     "methods": ("cli.methods", "list the training methods, or explain one"),

@@ -59,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
         "with 'method' among the options, it is one more row, e.g. 'Joint+SAM: {method: Joint, sam: 0.05}'",
     )
     own, rest = parser.parse_known_args(arguments)
-    seeds = _seeds(own.seeds)
+    seeds = seeds_of(own.seeds)
     if own.jobs < 1:
         raise UsageError(f"--jobs must be at least 1; got {own.jobs}.")
     others = [option for action in parser._actions for option in action.option_strings]
@@ -166,7 +166,8 @@ def _names(text: str, settings: Mapping[str, Any]) -> list[str]:
     return [folded[name.casefold()] for name in names]
 
 
-def _seeds(text: str) -> list[int]:
+def seeds_of(text: str) -> list[int]:
+    """The value of ``--seeds``."""
     try:
         return [int(seed) for seed in text.split(",")]
     except ValueError:

@@ -1,0 +1,175 @@
+"""From a study and options to runs, numbers on disk, pictures and a page; started again, it goes on."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Mapping, Sequence
+from html import escape
+from importlib import import_module
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, cast
+
+from counterpoise._checks import did_you_mean
+from counterpoise.benchmark.grid import finished
+from counterpoise.benchmark.runner import run
+from counterpoise.cli import benchmark
+from counterpoise.cli.job import source_of
+from counterpoise.cli.messages import UsageError, usage
+from counterpoise.cli.options import fit_parser, parse
+from counterpoise.report.collect import collect
+from counterpoise.studies.base import Given, Picture, Study, Trained, configs
+
+STUDIES = {
+    "imbalance": "how each modality learns alone, and inside joint training",
+    "ablation": "sharpness-aware steps and gradient modification of IGM, each with and without the other",
+    "sensitivity": "a score over the values of any option of any method",
+    "comparison": "every method, each modality and fused, with the best and second marked",
+    "scope": "how much of the network IGM's matrices act on",
+    "interaction": "the score after each stage of IGM, with a direction switched off",
+    "training-time": "what a score costs",
+    "landscape": "the loss around the trained weights, and how curved it is",
+    "singular-values": "how many directions a modality uses in its head, with and without SAM",
+}
+
+
+def study_named(name: str) -> Study:
+    """The module of a study.
+
+    Raises:
+        UsageError: when there is none of that name.
+    """
+    if name not in STUDIES:
+        raise UsageError(did_you_mean("study", name, STUDIES))
+    return cast("Study", import_module(f"counterpoise.studies.{name.replace('-', '_')}"))
+
+
+def conduct(
+    name: str, own: argparse.Namespace, common: Sequence[str], out: Path, seeds: Sequence[int], jobs: int
+) -> int:
+    """Run what is missing, compute, draw.
+
+    Args:
+        name: of the study.
+        own: its options.
+        common: options of ``fit`` for all runs.
+        out: finished runs are in ``out/runs``, shared by all studies; the results go to ``out/NAME``.
+        seeds: of the runs.
+        jobs: runs at the same time.
+
+    Returns:
+        The exit code.
+    """
+    study, folder = study_named(name), out / name
+    parser = fit_parser(f"counterpoise study {name}")
+    with usage():
+        options = parse(parser, [*common, "--method", "Joint"])
+        source = source_of(parser, options.data)
+    given = Given(own, tuple(source.layouts()), options.fusion is not None, folder)
+    rows = configs(study.plan(given), seeds, common)
+    unique = {config.id: config for found in rows.values() for config in found}
+    by_seed = sorted(unique.values(), key=lambda config: seeds.index(config.seed))
+    outcome = run(by_seed, benchmark.command, out / "runs", jobs=jobs, preload=benchmark.PRELOAD)
+    print(outcome.message())
+    if outcome.exit_code == 130:
+        return 130
+    found = {c.id: c.seed for c in by_seed if finished(out / "runs" / c.id)}
+    if not found:
+        return outcome.exit_code
+    read = {r.directory.name: r for r in collect([out / "runs" / i for i in found])}
+    runs = [
+        Trained(row, c.seed, read[c.id].directory, read[c.id].result or {}, read[c.id].history)
+        for row, members in rows.items()
+        for c in members
+        if c.id in found
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    splits = source.splits()
+    kept = {
+        "study": name,
+        "data": {
+            "name": source.name,
+            "modalities": list(given.modalities),
+            "classes": len(splits.classes),
+            **{part: len(s) for part in ("train", "val", "test") if (s := getattr(splits, part)) is not None},
+        },
+        "seeds": sorted(set(found.values())),
+        "epochs": options.epochs,
+        "options": list(common),
+        "runs": {row: [c.id for c in members] for row, members in rows.items()},
+        "missing": [row for row, members in rows.items() if any(c.id not in found for c in members)],
+        "result": study.compute(runs, given),
+    }
+    _write(folder / "data.json", json.dumps(kept, indent=1) + "\n")
+    page = draw_again(name, out)
+    print(f"Numbers: {folder / 'data.json'}; pictures: {folder}; open {page} in a browser.")
+    return outcome.exit_code
+
+
+def draw_again(name: str, out: Path) -> Path:
+    """Pictures and page from the numbers on disk.
+
+    Raises:
+        FileNotFoundError: when the study was not made there.
+    """
+    path = out / name / "data.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no {path}: run `counterpoise study {name} --data ... --out {out}` first.")
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    _write(out / name / "section.html", _section(kept, out / name))
+    return _page(out)
+
+
+def _section(kept: Mapping[str, Any], folder: Path) -> str:
+    from counterpoise.report.figures import save_png, to_svg
+
+    study = study_named(kept["study"])
+    data = kept["data"]
+    counts = ", ".join(f"{data[part]} {part}" for part in ("train", "val", "test") if part in data)
+    seeds = ", ".join(map(str, kept["seeds"]))
+    facts = (
+        f"Data: {data['name']} ({counts} samples, {data['classes']} classes, modalities "
+        f"{', '.join(data['modalities'])}); {kept['epochs']} epochs; seeds {seeds}."
+    )
+    parts = [f"<section>\n<h2>{escape(study.TITLE)}</h2>", f"<p>{escape(study.ABOUT)} {escape(facts)}</p>"]
+    if kept["missing"]:
+        parts.append(
+            f'<aside class="notice">Not every run finished; fewer seeds, or none, for '
+            f"{escape(', '.join(kept['missing']))}.</aside>"
+        )
+    for item in study.draw(kept["result"], folder):
+        if isinstance(item, Picture):
+            save_png(item.draw, folder / f"{item.name}.png")
+            svg = to_svg(item.draw, f"{kept['study']}-{item.name}", item.caption)
+            item = f'<figure class="wide">{svg}<figcaption>{escape(item.caption)}</figcaption></figure>'
+        parts.append(item)
+    return "\n".join(parts) + "\n</section>\n"
+
+
+def _page(out: Path) -> Path:
+    """``studies.html`` with every study there is in ``out``."""
+    paths = [out / name / "section.html" for name in STUDIES]
+    sections = [path.read_text(encoding="utf-8") for path in paths if path.is_file()]
+    return write_page(out / "studies.html", "Counterpoise studies", "".join(sections))
+
+
+def write_page(path: Path, title: str, body: str) -> Path:
+    """A page in the style of the report that asks no server for anything."""
+    style = files("counterpoise.report").joinpath("page.css").read_text(encoding="utf-8")
+    page = (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
+        f"<h1>{escape(title)}</h1>\n{body}</main>\n</body>\n</html>\n"
+    )
+    _write(path, page)
+    return path
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)  # a reader never sees half a file

@@ -1,0 +1,78 @@
+"""How each modality learns alone, and inside a model trained on all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from counterpoise.cli.messages import Options
+from counterpoise.report.studies import curves
+from counterpoise.report.tables import html_table
+from counterpoise.studies.base import SPLITS, Given, Picture, Row, Trained, alone, method_names, percent, scores
+
+TITLE = "Modality imbalance"
+ABOUT = (
+    "Validation accuracy and loss of each modality over the epochs: trained alone, and read off the model trained on "
+    "all modalities, through what its fusion makes of that modality by itself. A modality whose curve is lower inside "
+    "than alone was held back. Unknown about the original: the data set (its first loss fits 31 classes), how a "
+    "branch is read off the joint model, and the split: its curves are labelled training accuracy, though the one of "
+    "sound stays at 0.51 while the training loss falls to 0.04."
+)
+
+
+def add_options(parser: Options) -> None:
+    """``--method``."""
+    parser.add_argument("--method", default="Joint", help="the method to look inside")
+
+
+def plan(given: Given) -> list[Row]:
+    """Each modality alone, and the method."""
+    (method,) = method_names(given.own.method, option="--method")
+    return [*alone(given.modalities), Row(method, method)]
+
+
+def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
+    """Curves per panel, series and seed, and the scores of the selected weights."""
+    (method,) = method_names(given.own.method, option="--method")
+    metric = next((str(run.record["monitor"]) for run in runs), "accuracy")
+    panels: dict[str, dict[str, list[list[float]]]] = {metric: {}, "loss": {}}
+    for kind, series in panels.items():
+        for m in given.modalities:
+            for name, row in ((f"{m} alone", f"{m} alone"), (f"{m} in {method}", method)):
+                histories = [run.history for run in runs if run.row == row]
+                if histories:
+                    key = f"val/{m}/{kind}"
+                    series[name] = [[float(e[key]) for e in history if key in e] for history in histories]
+    return {
+        "method": method,
+        "modalities": list(given.modalities),
+        "metric": metric,
+        "curves": panels,
+        "scores": scores(runs, metric),
+    }
+
+
+def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
+    """Two panels of curves; a table."""
+    method, metric, modalities = data["method"], data["metric"], data["modalities"]
+    share = {name: [[100 * v for v in run] for run in runs] for name, runs in data["curves"][metric].items()}
+    first, second = f"validation {metric}", "validation loss"
+    labels = {first: f"{metric} (%)", second: "cross-entropy"}
+    panels = {first: share, second: data["curves"]["loss"]}
+    like = {f"{m} in {method}": f"{m} alone" for m in modalities}
+    found, split = data["scores"]["rows"], SPLITS[data["scores"]["split"]]
+    rows = []
+    for m in modalities:
+        own = found.get(f"{m} alone", {}).get(m, {})
+        inside = found.get(method, {}).get(m, {})
+        lost = [own[seed] - inside[seed] for seed in own if seed in inside]
+        rows.append([m, *(percent(v) if v else "–" for v in (own.values(), inside.values(), lost))])
+    return [
+        Picture(
+            "curves",
+            lambda: curves(panels, y=labels, like=like),
+            f"Solid: trained alone; dashed: inside {method}. Bands: ± one standard deviation over seeds.",
+        ),
+        html_table(["modality", f"alone, {split} {metric} (%)", f"in {method}", "lost"], rows, numbers=3),
+    ]

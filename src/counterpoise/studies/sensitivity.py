@@ -1,0 +1,92 @@
+"""A score over the values of an option."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from counterpoise.cli.messages import Options, UsageError
+from counterpoise.report.studies import sweep
+from counterpoise.studies.base import FUSED, SPLITS, Given, Picture, Row, Trained, common_split, method_names
+
+TITLE = "Sensitivity"
+ABOUT = (
+    "The fused score for each value of an option, everything else as it is; strokes are single seeds, whiskers one "
+    "standard deviation. Without --parameter: tau and rho of IGM over the poster's values, and radii that float32 can "
+    "tell from zero. Unknown about the original: the data set of the poster's tau panel, and the seeds. Below about "
+    "1e-8 a step of that length changes no weight, so the original's differences there are noise between runs."
+)
+DEFAULTS = {"method.tau": "1e-3,0.4,1.3,20,100", "method.rho": "1e-15,1e-8,1e-4,0.01,0.05,0.2"}
+
+
+def add_options(parser: Options) -> None:
+    """``--method``, ``--parameter``, ``--values``, ``--metrics``."""
+    parser.add_argument("--method", default="IGM", help="whose option")
+    parser.add_argument("--parameter", help="an option of fit that is a number, such as method.tau or optimizer.lr")
+    parser.add_argument("--values", help="its values, comma-separated numbers")
+    parser.add_argument("--metrics", default="accuracy,map", help="fused scores, comma-separated")
+
+
+def plan(given: Given) -> list[Row]:
+    """One setting per value."""
+    (method,) = method_names(given.own.method, option="--method")
+    return [
+        Row(f"{parameter}={text}", method, {parameter: text})
+        for parameter, texts in _sweeps(given).items()
+        for text in texts
+    ]
+
+
+def _sweeps(given: Given) -> dict[str, list[str]]:
+    own = given.own
+    if (own.parameter is None) != (own.values is None):
+        raise UsageError("--parameter and --values go together, as in --parameter method.tau --values 0.1,1,10.")
+    if own.parameter is None and own.method.casefold() != "igm":
+        raise UsageError(f"--method {own.method} needs --parameter and --values.")
+    chosen = DEFAULTS if own.parameter is None else {own.parameter.lstrip("-"): own.values}
+    found = {name: [t.strip() for t in text.split(",") if t.strip()] for name, text in chosen.items()}
+    for texts in found.values():
+        for text in texts:
+            try:
+                float(text)
+            except ValueError:
+                raise UsageError(f"--values must be numbers separated by commas; got {text!r}.") from None
+        if len({float(text) for text in texts}) < len(texts):
+            raise UsageError("--values names a number twice.")
+    return found
+
+
+def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
+    """Parameter -> metric -> value -> one score per seed."""
+    split = common_split(runs)
+    panels: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for parameter, texts in _sweeps(given).items():
+        for metric in given.own.metrics.split(","):
+            for text in texts:
+                found = [r.record[split] for r in runs if r.row == f"{parameter}={text}"]
+                known = [s[f"{FUSED}/{metric}"] for s in found if f"{FUSED}/{metric}" in s]
+                if known:
+                    panels.setdefault(parameter, {}).setdefault(metric, {})[text] = known
+    if not panels:
+        raise UsageError(f"--metrics {given.own.metrics}: no run has it. Known: accuracy, macro_f1, map, ece.")
+    (method,) = method_names(given.own.method, option="--method")
+    return {"split": split, "method": method, "panels": panels}
+
+
+def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
+    """One panel per option."""
+    panels = {
+        f"{data['method']}: {parameter.removeprefix('method.')}": {
+            metric: {float(text): found for text, found in cells.items()} for metric, cells in series.items()
+        }
+        for parameter, series in data["panels"].items()
+    }
+    split = SPLITS[data["split"]]
+    return [
+        Picture(
+            "sweep",
+            lambda: sweep(panels, y=f"fused {split} score", names=False),
+            f"Fused {split} scores; the values are evenly spaced.",
+        )
+    ]

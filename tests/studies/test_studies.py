@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from counterpoise.benchmark.grid import RunConfig
+from counterpoise.cli import benchmark, main
+from counterpoise.cli.messages import UsageError
+from counterpoise.studies import STUDIES, Row, study_named
+from counterpoise.studies.base import configs, method_names
+
+DATA = ["--data", "digits", "--data.size", "150", "--epochs", "1", "--batch_size", "16", "--progress", "false"]
+
+
+class Here:
+    """Runs train in this process; a process of their own costs seconds each."""
+
+    def __init__(self) -> None:
+        self.started: list[str] = []
+
+    def command(self, config: RunConfig, path: Path) -> Sequence[str]:
+        arguments = COMMAND(config, path)[3:]
+        self.started.append(config.id)
+        with pytest.raises(SystemExit) as left:
+            main(list(arguments))
+        return [sys.executable, "-S", "-c", f"raise SystemExit({left.value.code or 0})"]
+
+
+COMMAND = benchmark.command
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Here:
+    monkeypatch.chdir(tmp_path)
+    runs = Here()
+    monkeypatch.setattr(benchmark, "command", runs.command)
+    return runs
+
+
+def study(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as left:
+        main(["study", *arguments])
+    return int(str(left.value.code or 0))
+
+
+def kept(name: str) -> dict:
+    return json.loads(Path("out", name, "data.json").read_text())
+
+
+def test_studies_share_runs_resume_and_draw_again(here: Here) -> None:
+    common = [*DATA, "--out", "out", "--seeds", "0,1"]
+    assert study("imbalance", *common) == 0
+    assert len(here.started) == 6  # two modalities and joint, two seeds
+    found = kept("imbalance")
+    assert found["data"]["train"] + found["data"]["val"] + found["data"]["test"] == 150
+    assert found["seeds"] == [0, 1]
+    drawn = found["result"]["curves"]["accuracy"]
+    assert set(drawn) == {"audio alone", "audio in Joint", "image alone", "image in Joint"}
+    # the curve is the run's own, of the modality that the run trained
+    (first,) = [i for i in found["runs"]["image alone"] if "-s0-" in i]
+    line = json.loads(Path("out/runs", first, "metrics.jsonl").read_text())
+    assert drawn["image alone"][0] == [line["val/image/accuracy"]]
+    assert json.loads(Path("out/runs", first, "result.json").read_text())["label"] == "Unimodal(image)"
+
+    assert study("comparison", *common, "--methods", "joint") == 0
+    assert len(here.started) == 6  # all of them were there
+    assert study("imbalance", *common, "--seeds", "0") == 0
+    assert len(here.started) == 6
+    # a lost result is made again, and nothing else
+    Path("out/runs", first, "result.json").unlink()
+    Path("out/runs", first, "last.ckpt").unlink(missing_ok=True)
+    assert study("imbalance", *common) == 0
+    assert here.started[6:] == [first]
+
+    before = Path("out/studies.html").read_text()
+    Path("out/imbalance/curves.png").unlink()
+    assert study("imbalance", "--out", "out", "--redraw") == 0
+    assert Path("out/imbalance/curves.png").stat().st_size > 1000
+    page = Path("out/studies.html").read_text()
+    assert page == before
+    assert page.index("Modality imbalance") < page.index("<h2>Comparison")
+    assert "seeds 0, 1" in page
+    assert len(here.started) == 7
+
+
+def test_ablation_separates_taking_turns(here: Here) -> None:
+    assert study("ablation", *DATA, "--out", "out", "--seeds", "0") == 0
+    rows = kept("ablation")["result"]["rows"]
+    assert list(rows) == ["joint", "joint + SAM", "turns", "turns + SAM", "turns + GM", "turns + SAM + GM (IGM)"]
+    assert {tuple(found) for found in rows.values()} == {("audio", "image", "fused")}
+    settings = [
+        Path("out/runs", i, "config.yaml").read_text() for ids in kept("ablation")["runs"].values() for i in ids
+    ]
+    assert all("fusions.Late" in text or "fusion: null" in text for text in settings)
+    assert sum("sam: 0.05" in text for text in settings) == 1
+    assert sum("gm: false" in text for text in settings) == 2
+    page = Path("out/studies.html").read_text()
+    difference = 100 * (rows["turns"]["fused"]["0"] - rows["joint"]["fused"]["0"])
+    assert "<td>turns − joint</td>" in page
+    assert f"{difference:+.1f}</td>" in page
+
+
+def test_sensitivity_of_any_option(here: Here) -> None:
+    sweep = ["--method", "joint", "--parameter", "optimizer.lr", "--values", "0.01,1e-1", "--metrics", "accuracy"]
+    assert study("sensitivity", *DATA, "--out", "out", "--seeds", "0", *sweep) == 0
+    assert set(kept("sensitivity")["result"]["panels"]["optimizer.lr"]["accuracy"]) == {"0.01", "1e-1"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["imbalence"], "imbalance"),
+        (["imbalance", "--out", "o", "--metod", "MLA"], "--metod"),
+        (["sensitivity", *DATA, "--out", "o", "--values", "1"], "go together"),
+        (["sensitivity", *DATA, "--out", "o", "--method", "MLA"], "needs --parameter"),
+        (["sensitivity", *DATA, "--out", "o", "--parameter", "method.tau", "--values", "1,x"], "must be numbers"),
+        (["sensitivity", *DATA, "--out", "o", "--parameter", "method.tua", "--values", "1"], "tau"),
+        (["comparison", *DATA, "--out", "o", "--methods", "Jiont"], "Joint"),
+        (["scope", *DATA, "--out", "o", "--seeds", "x"], "--seeds"),
+    ],
+)
+def test_wrong_arguments_name_the_remedy(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert study(*arguments) == 2
+    assert said in capsys.readouterr().err
+    assert not Path("o").exists()
+
+
+def test_rows_that_say_the_default_share_its_runs() -> None:
+    rows = [Row("a", "IGM"), Row("b", "IGM", {"method.tau": "0.4"}), Row("c", "IGM", {"method.tau": "1e-3"})]
+    found = configs(rows, [0], DATA)
+    assert found["a"] == found["b"]
+    assert len({found[name][0].id for name in "abc"}) == 2
+    same = configs([Row("c", "IGM", {"method.tau": "1e-3"}), Row("d", "Joint")], [0], DATA)
+    assert same["c"] == found["c"]
+
+
+def test_unimodal_rows_get_their_own_modality() -> None:
+    rows = [Row(m, "Unimodal", {"method.modality": m}) for m in ("image", "audio")]
+    for name, (config,) in configs(rows, [3], DATA).items():
+        assert f"--method.modality={name}" in config.settings["options"]
+
+
+def test_all_methods_are_those_that_need_no_option() -> None:
+    assert "Unimodal" not in method_names("all")
+    assert method_names("igm, joint,IGM") == ["IGM", "Joint"]
+    with pytest.raises(UsageError, match="MLA"):
+        method_names("MLAA")
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_study_explains_itself(name: str) -> None:
+    module = study_named(name)
+    assert 150 < len(module.ABOUT) < 1200
+    assert "original" in module.ABOUT
