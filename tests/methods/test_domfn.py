@@ -10,11 +10,6 @@ from counterpoise.types import Output
 TWO = NAMES[:2]
 
 
-@pytest.mark.parametrize("check", CHECKS)
-def test_contract(check):
-    check_method(lambda: DOMFN(pretrain=0.25), modalities=2, checks=[check])
-
-
 def test_three_modalities_with_the_fused_reference():
     check_method(lambda: DOMFN(reference="fused", closed_gate="penalised"), modalities=3, checks=CHECKS[:1])
 

@@ -58,11 +58,6 @@ def same(a, b):
     return a == b
 
 
-@pytest.mark.parametrize("check", CHECKS)
-def test_contract(check):
-    check_method(lambda: GBlending(super_epoch=2), modalities=2, checks=[check])
-
-
 def test_three_modalities_offline():
     check_method(lambda: GBlending("offline"), modalities=3, checks=CHECKS[:1])
 

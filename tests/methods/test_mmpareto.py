@@ -18,11 +18,6 @@ class MultiTask(Method):
         return step.criterion(output.logits) + sum(step.unimodal_loss(output, m) for m in output.unimodal)
 
 
-@pytest.mark.parametrize("check", CHECKS)
-def test_contract(check):
-    check_method(MMPareto, modalities=2, checks=[check])
-
-
 def test_three_modalities():
     check_method(MMPareto, modalities=3, checks=CHECKS[:2])
 

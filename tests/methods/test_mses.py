@@ -46,11 +46,6 @@ def equal(a, b):
     return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-@pytest.mark.parametrize("check", CHECKS)
-def test_contract(check):
-    check_method(lambda: MSES(patience=1), modalities=2, checks=[check])
-
-
 def test_three_modalities_late_fusion():
     check_method(lambda: MSES(patience=1), modalities=3, fusion="Late", checks=CHECKS[:2])
 

@@ -9,7 +9,7 @@ from counterpoise.data.arrays import ArraySplit
 from counterpoise.engine import Observer, Step, Trainer
 from counterpoise.fusions import Concat, Late, Shared, Sum
 from counterpoise.methods.reconboost import ReconBoost
-from counterpoise.testing import CHECKS, accepts_absent, check_method, same_on_replicas, trains
+from counterpoise.testing import accepts_absent, check_method, trains
 from counterpoise.types import Phase
 
 AV, AVT = ("audio", "video"), ("audio", "video", "text")
@@ -235,15 +235,6 @@ def test_a_second_fit_starts_from_the_initial_rate():
     assert method.boost_rate.item() == first != 1.0
 
 
-@pytest.mark.parametrize("check", CHECKS)
-def test_contract(check):
-    check_method(lambda: ReconBoost(boost_epochs=1, rectify_epochs=1), checks=[check])
-
-
 def test_contract_of_three_with_a_shared_head():
     make = partial(ReconBoost, boost_epochs=1, rectify_epochs=1, form="residual")
     check_method(make, modalities=3, fusion=SHARED, checks=[trains, accepts_absent])
-
-
-def test_two_processes_are_one():
-    check_method(lambda: ReconBoost(boost_epochs=1, rectify_epochs=1), checks=[same_on_replicas])

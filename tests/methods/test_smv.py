@@ -11,7 +11,7 @@ from counterpoise.data.arrays import ArraySplit
 from counterpoise.engine import Observer, Step, Trainer
 from counterpoise.method import Method
 from counterpoise.methods.smv import SMV
-from counterpoise.testing import CHECKS, accepts_absent, check_method, same_on_replicas, trains
+from counterpoise.testing import CHECKS, accepts_absent, check_method, trains
 
 AV, AVT = ("audio", "video"), ("audio", "video", "text")
 
@@ -257,7 +257,3 @@ def test_contract(check, granularity):
 @pytest.mark.parametrize("fusion", ["Gated", "Late"])
 def test_contract_of_three_and_other_fusions(fusion):
     check_method(lambda: SMV(warmup=1), modalities=3, fusion=fusion, checks=[trains, accepts_absent])
-
-
-def test_two_processes_are_one():
-    check_method(lambda: SMV("modality", warmup=1), checks=[same_on_replicas])
