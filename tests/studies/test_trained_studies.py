@@ -1,0 +1,102 @@
+"""The studies that look inside finished runs, on the embedded data."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from counterpoise.analysis import LayerSpectrum, Surface, load
+from counterpoise.benchmark.grid import RunConfig
+from counterpoise.cli import benchmark, main
+from counterpoise.studies.interaction import directions
+
+DATA = ["--data", "digits", "--data.size", "150", "--epochs", "2", "--batch_size", "16", "--progress", "false"]
+STUDIES = {
+    "interaction": [],
+    "landscape": ["--methods", "IGM", "--samples", "20", "--points", "3", "--probes", "2"],
+    "singular-values": [],
+    "training-time": ["--methods", "IGM"],
+    "scope": ["--shares", "1.0"],
+}
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """All of them with one seed, in one directory."""
+    plain, out = benchmark.command, tmp_path_factory.mktemp("studies")
+    started: list[str] = []
+
+    def command(config: RunConfig, path: Path) -> Sequence[str]:
+        started.append(config.id)
+        with pytest.raises(SystemExit):
+            main(list(plain(config, path)[3:]))
+        return [sys.executable, "-S", "-c", ""]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(benchmark, "command", command)
+        for name, own in STUDIES.items():
+            with pytest.raises(SystemExit) as left:
+                main(["study", name, *DATA, *own, "--out", str(out), "--seeds", "0"])
+            assert not left.value.code
+        # IGM itself is in all five, plain alternation in two; nothing runs twice
+        assert len(started) == len(set(started)) == 6
+        yield out
+
+
+def result(out: Path, name: str) -> dict:
+    return json.loads((out / name / "data.json").read_text())["result"]
+
+
+def test_stages_coincide_until_a_direction_acts(out: Path) -> None:
+    found = result(out, "interaction")
+    assert found["stages"] == ["audio 1", "image 1", "audio 2", "image 2"]
+    rows = {name: by_seed["0"] for name, by_seed in found["rows"].items()}
+    assert list(rows) == ["all directions", "without audio→image", "without image→audio", "no direction"]
+    assert len({row["fused"][0] for row in rows.values()}) == 1
+    assert rows["all directions"]["fused"][1] == rows["without image→audio"]["fused"][1]
+    assert rows["no direction"]["fused"][1] == rows["without audio→image"]["fused"][1]
+
+
+@pytest.mark.parametrize(("names", "expected"), [("ab", ["a->b", "b->a"]), ("abc", ["a->b", "b->c", "c->a"])])
+def test_directions_go_round(names: str, expected: list[str]) -> None:
+    assert directions(list(names)) == expected
+
+
+def test_surfaces_have_the_trained_weights_in_the_middle(out: Path) -> None:
+    surfaces = result(out, "landscape")["surfaces"]
+    assert list(surfaces) == ["IGM, audio", "IGM, image", "IGM, fused"]
+    for found in surfaces.values():
+        surface = load(out / "landscape" / found["file"], Surface)
+        assert surface.loss[1, 1] == pytest.approx(surface.centre, rel=1e-5)
+        assert surface.loss.std() > 0
+
+
+def test_spectra_are_of_the_heads_layers(out: Path) -> None:
+    found = result(out, "singular-values")["spectra"]
+    assert {item["modality"] for item in found} == {"audio", "image"}
+    assert {item["row"] for item in found} == {"IGM", "IGM without SAM"}
+    assert len(found) == 2 * 2 * 3
+    for item in found:
+        values = load(out / "singular-values" / item["file"], LayerSpectrum).values
+        assert item["mean"] == pytest.approx(values.mean())
+        assert (np.diff(values) <= 0).all()
+
+
+def test_time_and_scope_are_those_of_the_runs(out: Path) -> None:
+    row = result(out, "training-time")["rows"]["IGM"]["seeds"]["0"]
+    records = [json.loads(path.read_text()) for path in (out / "runs").glob("IGM-s0-*/result.json")]
+    assert row == {k: records[0][k] for k in ("seconds", "epochs")} | {"score": records[0]["test"]["fused/accuracy"]}
+    assert list(result(out, "scope")["rows"]) == ["off", "head", "100 %"]
+
+
+def test_one_page_shows_all(out: Path) -> None:
+    page = (out / "studies.html").read_text()
+    assert page.count("<section>") == len(STUDIES)
+    assert page.count("<svg") == 6
+    for name in STUDIES:
+        assert list((out / name).glob("*.png"))
