@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from real_data import real
 
 from counterpoise.cli import main
+from real_data import real
 
 TRAIN, TEST = 1500, 400
 

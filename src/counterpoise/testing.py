@@ -19,6 +19,7 @@ import copy
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -212,7 +213,7 @@ def same_on_replicas(make: Callable[[], Method], modalities: Sequence[str], fusi
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "weights.pt"
         fabric = make_fabric(accelerator="cpu", devices=2, start_method="fork")
-        fabric.launch(_replica, make, tuple(modalities), fusion, path, lr)
+        fabric.launch(partial(_replica, make=make, modalities=tuple(modalities), fusion=fusion, path=path, lr=lr))
         two = torch.load(path, weights_only=True)
     reference = everything(one)
     assert reference.keys() == two.keys()

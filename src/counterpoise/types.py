@@ -21,7 +21,7 @@ class Batch(NamedTuple):
 
     inputs: dict[str, Tensor]
     target: Tensor
-    index: Tensor
+    index: Tensor  # pyright: ignore[reportIncompatibleMethodOverride]
     present: dict[str, Tensor] | None = None
 
 
