@@ -17,7 +17,7 @@ WELL = Evidence(400, 0.7, 0.7, 0.7, 0.7, 0.3, 0.1, 0.5)
 
 
 def found(audio: Evidence = WELL, image: Evidence = WELL, fused: float = 0.8) -> Diagnosis:
-    return Diagnosis(400, 0.1, fused, {}, {"audio": audio, "image": image}, {}, 0, "Joint")
+    return Diagnosis(400, 0.1, fused, {}, {"audio": audio, "image": image}, {}, "accuracy", 0, "Joint")
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,9 @@ from counterpoise.studies.base import FUSED, SPLITS, Given, Picture, Row, Traine
 TITLE = "Ablation"
 ABOUT = (
     "IGM with and without sharpness-aware steps (SAM) and gradient modification (GM), its schedule of stages kept; "
-    "and joint training of the same late fusion with and without SAM, so that what taking turns does by itself is a "
-    "comparison of its own. Each effect is a difference seed by seed, with its 95 % t interval. Unknown about the "
+    "and joint training of the same late fusion with and without SAM, so that what taking turns, each on "
+    "its own loss, does by itself is a comparison of its own. "
+    "Each effect is a difference seed by seed, with its 95 % t interval. Unknown about the "
     "original: the number of seeds, and whether its row without either takes turns: its modalities score as those "
     "trained alone. Its radius of 1e-10 is below the resolution of its weights; --rho is the one used here."
 )

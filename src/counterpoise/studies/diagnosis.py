@@ -14,6 +14,7 @@ import numpy as np
 
 from counterpoise.analysis import chance, contributions, features, gradient_balance, linear_probe, sample
 from counterpoise.analysis import subset_accuracies as accuracies
+from counterpoise.benchmark.summary import SHARES
 from counterpoise.cli.trained import open_run
 from counterpoise.report.figures import save_png, to_svg
 from counterpoise.report.studies import bars, curves
@@ -66,7 +67,8 @@ class Diagnosis:
         fused: accuracy of the joint model.
         subsets: of the same model with these modalities only.
         modalities: name -> evidence.
-        curves: series -> validation accuracy, or whatever was monitored, per epoch.
+        curves: series -> validation score per epoch.
+        monitor: what score that is.
         seed: of the runs.
         method: that was looked at.
     """
@@ -77,6 +79,7 @@ class Diagnosis:
     subsets: Mapping[str, float]
     modalities: Mapping[str, Evidence]
     curves: Mapping[str, Sequence[float]]
+    monitor: str
     seed: int
     method: str
 
@@ -118,7 +121,7 @@ def diagnose(joint: Trained, alone: Mapping[str, Trained]) -> Diagnosis:
         for name, history in ((f"{m} alone", run.history), (f"{m} in {joint.row}", joint.history)):
             lines[name] = [float(line[key]) for line in history if key in line]
     fused = joint.record["val"][f"{FUSED}/accuracy"]
-    return Diagnosis(len(tested), nothing, fused, subsets, found, lines, joint.seed, joint.row)
+    return Diagnosis(len(tested), nothing, fused, subsets, found, lines, joint.record["monitor"], joint.seed, joint.row)
 
 
 def clear(better: float, worse: float, samples: int, errors: float = ERRORS) -> bool:
@@ -138,8 +141,9 @@ def recommend(found: Diagnosis) -> list[str]:
         if not clear(e.alone, found.chance, e.samples) and not clear(e.probe_alone, found.chance, e.samples):
             weak.append(m)
             said.append(
-                f"{m}: alone it reaches {_p(e.alone)}, not clearly above chance ({_p(found.chance)}): what it carries, "
-                "this encoder and training do not find. Balance cannot help that."
+                f"{m}: alone it reaches {_p(e.alone)}, not clearly above chance ({_p(found.chance)}) on {e.samples} "
+                "samples: they are too few to tell, or this encoder and training find little in it, which balancing does not "
+                "change."
             )
         elif clear(e.probe_alone, e.probe_inside, e.samples):
             starved.append(m)
@@ -217,14 +221,14 @@ def write(found: Diagnosis, out: Path) -> Path:
         **{f"{m}, linear": {"alone": [e.probe_alone], inside: [e.probe_inside]} for m, e in ms.items()},
     }
     like = {f"{m} {inside}": f"{m} alone" for m in ms}
-    series = {name: [[100 * v for v in line]] for name, line in found.curves.items()}
+    series = {name: [line] for name, line in found.curves.items()}
     pictures: dict[str, tuple[Callable[[], Figure], str]] = {
         "scores": (
             lambda: bars(groups, x=f"{split} accuracy", share=True),
             f"Each modality's own prediction, and a linear classifier on its encoder (chance: {_p(found.chance)}).",
         ),
         "curves": (
-            lambda: curves({"validation score": series}, y="score (%)", like=like),
+            lambda: curves({"validation": series}, y=found.monitor, like=like, share=found.monitor in SHARES),
             f"Solid: trained alone; dashed: {inside}.",
         ),
     }

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from counterpoise.benchmark.summary import SHARES
 from counterpoise.cli.messages import Options
 from counterpoise.report.studies import curves
 from counterpoise.report.tables import html_table
@@ -35,8 +36,10 @@ def plan(given: Given) -> list[Row]:
 def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
     """Curves per panel, series and seed, and the scores of the selected weights."""
     (method,) = method_names(given.own.method, option="--method")
-    metric = next((str(run.record["monitor"]) for run in runs), "accuracy")
-    panels: dict[str, dict[str, list[list[float]]]] = {metric: {}, "loss": {}}
+    monitored = str(runs[0].record["monitor"])
+    metric = monitored if monitored in SHARES else "accuracy"
+    # metrics.jsonl has the loss and what was monitored
+    panels: dict[str, dict[str, list[list[float]]]] = {kind: {} for kind in dict.fromkeys((monitored, "loss"))}
     for kind, series in panels.items():
         for m in given.modalities:
             for name, row in ((f"{m} alone", f"{m} alone"), (f"{m} in {method}", method)):
@@ -56,10 +59,11 @@ def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
 def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
     """Two panels of curves; a table."""
     method, metric, modalities = data["method"], data["metric"], data["modalities"]
-    share = {name: [[100 * v for v in run] for run in runs] for name, runs in data["curves"][metric].items()}
-    first, second = f"validation {metric}", "validation loss"
-    labels = {first: f"{metric} (%)", second: "cross-entropy"}
-    panels = {first: share, second: data["curves"]["loss"]}
+    panels, labels = {}, {}
+    for kind, series in data["curves"].items():
+        title, scale = f"validation {kind}", 100 if kind in SHARES else 1
+        labels[title] = f"{kind} (%)" if kind in SHARES else kind
+        panels[title] = {name: [[scale * v for v in run] for run in runs] for name, runs in series.items()}
     like = {f"{m} in {method}": f"{m} alone" for m in modalities}
     found, split = data["scores"]["rows"], SPLITS[data["scores"]["split"]]
     rows = []

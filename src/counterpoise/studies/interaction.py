@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from counterpoise.benchmark.summary import SHARES, mean_sd
 from counterpoise.cli.messages import Options
 from counterpoise.report.studies import curves
 from counterpoise.report.tables import html_table
@@ -65,15 +66,25 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
         s: {row: [seed[s] for seed in by_seed.values()] for row, by_seed in data["rows"].items()}
         for s in [FUSED, *(s for s in series if s != FUSED)]
     }
+    share = metric in SHARES
+    label = f"fused validation {metric}{' (%)' if share else ''} after"
     table = [
-        [row, *(percent(seed[FUSED][i] for seed in by_seed.values()) for i in range(len(stages)))]
+        [row, *(cell([seed[FUSED][i] for seed in by_seed.values()], share) for i in range(len(stages)))]
         for row, by_seed in data["rows"].items()
     ]
     return [
-        html_table([f"fused validation {metric} (%) after", *stages], table, numbers=len(stages)),
+        html_table([label, *stages], table, numbers=len(stages)),
         Picture(
             "stages",
-            lambda: curves(panels, y=f"validation {metric}", x="after the stage", positions=stages, share=True),
+            lambda: curves(panels, y=f"validation {metric}", x="after the stage", positions=stages, share=share),
             "Fused score and that of each modality after each stage.",
         ),
     ]
+
+
+def cell(numbers: Sequence[float], share: bool) -> str:
+    """Mean ± standard deviation."""
+    if share:
+        return percent(numbers)
+    mean, sd = mean_sd(numbers)
+    return f"{mean:.4g}" + ("" if sd is None else f" ± {sd:.2g}")
