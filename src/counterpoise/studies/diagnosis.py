@@ -142,8 +142,8 @@ def recommend(found: Diagnosis) -> list[str]:
             weak.append(m)
             said.append(
                 f"{m}: alone it reaches {_p(e.alone)}, not clearly above chance ({_p(found.chance)}) on {e.samples} "
-                "samples: they are too few to tell, or this encoder and training find little in it, which balancing does not "
-                "change."
+                "samples: they are too few to tell, or this encoder and training find little in it, which "
+                "balancing does not change."
             )
         elif clear(e.probe_alone, e.probe_inside, e.samples):
             starved.append(m)
