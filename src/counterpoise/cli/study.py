@@ -11,12 +11,14 @@ from counterpoise.studies import STUDIES, conduct, draw_again, study_named
 
 USAGE = """usage: counterpoise study NAME --data DATA --out DIR [options]
 
-Runs what a study needs (finished runs in DIR/runs are used again), keeps its numbers in DIR/NAME, and draws them.
+Runs what a study needs (finished runs in DIR/runs are used again), keeps its
+numbers in DIR/NAME, and draws them.
 
 studies:
 {rows}
 
-counterpoise study NAME --help says more of each; every other option is one of `counterpoise fit`."""
+counterpoise study NAME --help says more of each.
+Every other option is one of `counterpoise fit`."""
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -23,15 +23,15 @@ from counterpoise.report.collect import collect
 from counterpoise.studies.base import Given, Picture, Study, Trained, configs
 
 STUDIES = {
-    "imbalance": "how each modality learns alone, and inside joint training",
-    "ablation": "sharpness-aware steps and gradient modification of IGM, each with and without the other",
-    "sensitivity": "a score over the values of any option of any method",
-    "comparison": "every method, each modality and fused, with the best and second marked",
+    "imbalance": "each modality's learning alone and inside joint training",
+    "ablation": "IGM with and without SAM and gradient modification",
+    "sensitivity": "a score over the values of any option of a method",
+    "comparison": "all methods, best and second marked",
     "scope": "how much of the network IGM's matrices act on",
-    "interaction": "the score after each stage of IGM, with a direction switched off",
+    "interaction": "IGM stage by stage, with a direction switched off",
     "training-time": "what a score costs",
-    "landscape": "the loss around the trained weights, and how curved it is",
-    "singular-values": "how many directions a modality uses in its head, with and without SAM",
+    "landscape": "the loss around the trained weights, its curvature",
+    "singular-values": "the spectrum in each head, with and without SAM",
 }
 
 
