@@ -17,8 +17,6 @@ from counterpoise._checks import did_you_mean
 from counterpoise.cli.messages import Options, UsageError
 from counterpoise.method import Method
 
-COLUMNS = ("method", "family", "summary")
-
 
 def main(arguments: Sequence[str]) -> int:
     """List the methods, or explain one."""
@@ -40,13 +38,13 @@ def main(arguments: Sequence[str]) -> int:
     elif options.markdown:
         print(markdown())
     else:
-        table = Table(box=box.SIMPLE_HEAD)
-        for column in COLUMNS:
-            table.add_column(column, no_wrap=column != "summary")
+        table = Table(box=box.SIMPLE_HEAD, show_lines=True)
+        table.add_column("method", no_wrap=True)
+        table.add_column("what it changes; passes per batch; fusions; what it keeps between batches; paper")
         for name in methods.__all__:
-            table.add_row(*(str(row(name)[column]) for column in COLUMNS))
+            table.add_row(*_told(name))
         Console().print(table)
-        print("counterpoise methods NAME tells its options, its cost and the fusions it works with.")
+        print("counterpoise methods NAME explains its rule and options.")
     return 0
 
 
@@ -56,15 +54,28 @@ def row(name: str) -> dict[str, object]:
     return {"method": name, **asdict(cls.info), "default_fusion": cls.default_fusion}
 
 
+def _told(name: str) -> tuple[str, str]:
+    """The two cells of a method in the terminal's table."""
+    r = row(name)
+    lines = [
+        r["summary"],
+        f"passes: forward {r['forward']}; backward {r['backward']}",
+        f"fusions: {r['fusions']}" + ("" if r["state"] == "none" else f"; keeps {r['state']}"),
+        r["paper"],
+    ]
+    return f"{name}\n{r['family']}\n{r['modalities']}", "\n".join(map(str, lines))
+
+
 def markdown() -> str:
     """The method table as Markdown; README and docs hold exactly this."""
-    lines = ["| method | what it changes | family | forward | backward | fusions | paper |", "|---" * 7 + "|"]
+    columns = ("method", "what it changes", "family", "forward", "backward", "fusions", "M", "keeps", "paper")
+    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     for name in methods.__all__:
         r = row(name)
         paper = f"[{r['paper']}]({r['url']})" if r["url"] else r["paper"]
         lines.append(
             f"| [{name}](docs/methods/{name.lower()}.md) | {r['summary']} | {r['family']} | {r['forward']} | "
-            f"{r['backward']} | {r['fusions']} | {paper} |"
+            f"{r['backward']} | {r['fusions']} | {r['modalities']} | {r['state']} | {paper} |"
         )
     return "\n".join(lines)
 

@@ -52,7 +52,7 @@ def plan(given: Given) -> list[Row]:
 
 
 def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
-    """A surface per method and prediction in a file; finished ones are kept."""
+    """A surface per method and prediction in a file."""
     own = given.own
     first = min(run.seed for run in runs)
     settings = {key: getattr(own, key) for key in ("samples", "points", "radius", "statistics", "probes")}
