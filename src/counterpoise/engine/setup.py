@@ -39,7 +39,8 @@ def check_method(trainer: Trainer) -> None:
     if len(model.modalities) < method.min_modalities:
         raise ValueError(
             f"{type(method).__name__} needs at least {method.min_modalities} modalities; this model has "
-            f"{len(model.modalities)} ({', '.join(model.modalities)}). Add a modality, or choose a method that takes fewer (`counterpoise methods` lists M)."
+            f"{len(model.modalities)} ({', '.join(model.modalities)}). Add a modality, "
+            "or choose a method that takes fewer (`counterpoise methods` lists M)."
         )
     if method.own_heads and not model.fusion.has_own_heads:
         raise ValueError(
