@@ -43,8 +43,8 @@ def test_igm_and_joint_learn_from_wav_files_and_images(tmp_path: Path):
     results = {}
     for method in ("Joint", "IGM"):
         arguments = [
-            "fit", "--data", str(table), "--method", method, "--run_dir", str(tmp_path / method), "--epochs", "6",
-            "--batch_size", "32",
+            "fit", "--data", str(table), "--method", method, "--run_dir", str(tmp_path / method), "--epochs", "24",
+            "--batch_size", "16",
             "--data.modalities.audio", "Audio", "--data.modalities.audio.sample_rate", "8000",
             "--data.modalities.audio.seconds", "0.5", "--data.modalities.audio.n_fft", "128",
             "--data.modalities.audio.hop", "128", "--data.modalities.image", "Image",
@@ -63,4 +63,5 @@ def test_igm_and_joint_learn_from_wav_files_and_images(tmp_path: Path):
     majority = max(labels.count(label) for label in set(labels)) / len(labels)
     for method, scores in results.items():
         assert scores["fused/accuracy"] > majority + 0.5, (method, scores, majority)
+    assert results["IGM"]["audio/accuracy"] > majority + 0.3
     assert results["IGM"]["image/accuracy"] > majority + 0.3
