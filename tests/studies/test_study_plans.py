@@ -77,9 +77,12 @@ def test_studies_share_runs_resume_and_draw_again(here: Here) -> None:
     assert here.started[6:] == [first]
 
     before = Path("out/studies.html").read_text()
+    drawing = Path("out/imbalance/curves.svg").read_text()
+    assert "accuracy" in drawing
     Path("out/imbalance/curves.png").unlink()
     assert study("imbalance", "--out", "out", "--redraw") == 0
     assert Path("out/imbalance/curves.png").stat().st_size > 1000
+    assert Path("out/imbalance/curves.svg").read_text() == drawing
     page = Path("out/studies.html").read_text()
     assert page == before
     assert page.index("Modality imbalance") < page.index("<h2>Comparison")

@@ -13,6 +13,7 @@ from jsonargparse import ArgumentParser, Namespace
 from torch import nn
 
 from counterpoise._checks import did_you_mean
+from counterpoise.analysis import GradientChange
 from counterpoise.build import build_model
 from counterpoise.cli.options import AUTO
 from counterpoise.data.source import Source
@@ -22,8 +23,11 @@ from counterpoise.engine import Trainer
 from counterpoise.engine.state import mix, seed_everything
 from counterpoise.method import Method
 
-OWN = ("config", "data", "method", "fusion", "encoders")
+OWN = ("config", "data", "method", "fusion", "encoders", "gradient_change")
 """Options that are not arguments of the trainer."""
+
+GRADIENT_CHANGE = "gradient-change.npz"
+"""What ``gradient_change`` writes into the run directory."""
 
 
 @dataclass
@@ -89,7 +93,11 @@ class Job:
             example=self.splits.train if self.samples is None else self.samples,
         )
         arguments = {name: value for name, value in vars(made).items() if name not in OWN and name[0] != "_"}
-        trainer = Trainer(model, method, **{**arguments, **replace})
+        arguments |= replace
+        if made.gradient_change and arguments["run_dir"] is not None:  # None: a finished run is looked at
+            watch = GradientChange(made.gradient_change, path=Path(arguments["run_dir"]) / GRADIENT_CHANGE)
+            arguments["observers"] = [watch]
+        trainer = Trainer(model, method, **arguments)
         trainer.config = self.parser.dump(options, skip_unset=False)
         return trainer
 

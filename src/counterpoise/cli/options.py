@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, Optional
+from typing import Any, Literal, NoReturn, Optional
 
 import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
@@ -126,6 +126,13 @@ def fit_parser(prog: str = "counterpoise fit", others: Iterable[str] = ()) -> Ar
             help=f"One of {', '.join(REGISTRIES[name])}.",
         )
     parser.add_class_arguments(Trainer, None, skip=_FROM_TRAINER)
+    parser.add_argument(
+        "--gradient_change",
+        type=Optional[Literal["stored", "batch"]],  # noqa: UP045
+        default=None,
+        help="Record the cosine between gradients of successive modalities in run_dir; the older one is the last that "
+        "was applied (stored), or that of the same batch at the present weights (batch).",
+    )
     parser.set_defaults(run_dir=AUTO)
     directory = next(action for action in parser._actions if action.dest == "run_dir")
     directory.help = f"Where to write settings, metrics and checkpoints; {AUTO}: runs/DATA-METHOD-sSEED; null: nowhere."

@@ -28,6 +28,7 @@ STUDIES = {
     "sensitivity": "a score over the values of any option of a method",
     "comparison": "all methods, best and second marked",
     "scope": "how much of the network IGM's matrices act on",
+    "gradient-change": "the angle between gradients of successive modalities",
     "interaction": "IGM stage by stage, with a direction switched off",
     "training-time": "what a score costs",
     "landscape": "the loss around the trained weights, its curvature",
@@ -123,7 +124,7 @@ def draw_again(name: str, out: Path) -> Path:
 
 
 def _section(kept: Mapping[str, Any], folder: Path) -> str:
-    from counterpoise.report.figures import save_png, to_svg
+    from counterpoise.report.figures import save_png, save_svg, to_svg
 
     study = study_named(kept["study"])
     data = kept["data"]
@@ -142,6 +143,7 @@ def _section(kept: Mapping[str, Any], folder: Path) -> str:
     for item in study.draw(kept["result"], folder):
         if isinstance(item, Picture):
             save_png(item.draw, folder / f"{item.name}.png")
+            save_svg(item.draw, folder / f"{item.name}.svg")
             svg = to_svg(item.draw, f"{kept['study']}-{item.name}", item.caption)
             item = f'<figure class="wide">{svg}<figcaption>{escape(item.caption)}</figcaption></figure>'
         parts.append(item)
