@@ -9,7 +9,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "counterpoise"
-BESIDE_CODE = ("py.typed", "report/page.css")
+BESIDE_CODE = (
+    "py.typed",
+    "report/page.css",
+    *(str(p.relative_to(PACKAGE)) for p in sorted((PACKAGE / "datasets" / "recipes").rglob("*.yaml"))),
+)
 
 
 def test_what_lies_beside_the_code_is_there() -> None:

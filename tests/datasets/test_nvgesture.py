@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from counterpoise.cli import main
 from counterpoise.data import from_arrays
 from counterpoise.datasets import checks, files, get
 from counterpoise.datasets.flow import _warped, horn_schunck
@@ -113,19 +112,6 @@ def test_validation_holds_other_people(tmp_path, videos):
     assert not people[0] & people[1]
     assert len(splits.classes) == 25
     assert splits.train.target.unique().tolist() == [0, 1]
-
-
-def test_two_training_steps(tmp_path, videos):
-    made = get("nvgesture").prepare(raw_folder(tmp_path / "raw", videos), tmp_path / "out", progress=False)
-    run, small = tmp_path / "run", {"size": 32, "count": 8, "test_count": 8}
-    options = [f"--data.modalities.{m}.init_args.{k}={v}" for m in ("rgb", "depth", "flow") for k, v in small.items()]
-    options += [f"--data.modalities.{m}.init_args.resize=36" for m in ("rgb", "depth")]
-    options += ["--method", "Joint", "--epochs", "1", "--batch_size", "3", "--run_dir", str(run)]
-    with pytest.raises(SystemExit) as stop:
-        main(["fit", "--config", str(made.config), *options, "--accelerator", "cpu", "--progress", "false"])
-    assert stop.value.code == 0
-    assert len((run / "metrics.jsonl").read_text().splitlines()) == 1
-    assert (run / "config.yaml").read_text().count("I3D") >= 3
 
 
 def test_flow_is_computed_where_none_is_stored(tmp_path, videos):

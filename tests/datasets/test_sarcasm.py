@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from counterpoise.cli import main
 from counterpoise.data import Text
 from counterpoise.datasets import checks, files, get
 from counterpoise.datasets.sarcasm import GIVE_AWAY, gives_away, parse, parse_json
@@ -84,22 +83,6 @@ def test_json_of_the_released_code_gives_the_same(tmp_path):
     second = get("sarcasm").prepare(tmp_path / "json", tmp_path / "b", progress=False)
     assert manifest(first.out) == manifest(second.out)
     assert [(c.item, c.found) for c in first.checks] == [(c.item, c.found) for c in second.checks]
-
-
-def test_a_prepared_folder_trains(tmp_path):
-    write_raw(tmp_path / "raw", "images")
-    made = get("sarcasm").prepare(tmp_path / "raw", tmp_path / "out", progress=False)
-    run = tmp_path / "run"
-    with pytest.raises(SystemExit) as stop:
-        main([
-            "fit", "--config", str(made.config), "--method", "Joint", "--epochs", "1", "--batch_size", "3",
-            "--run_dir", str(run),
-            "--data.modalities.text.init_args.tokenizer", "words", "--data.modalities.image.init_args.size", "32",
-            "--encoders.text", "TextBag", "--encoders.text.init_args.vocab_size", "20000",
-            "--encoders.image.init_args.weights", "null", "--accelerator", "cpu", "--progress", "false",
-        ])  # fmt: skip
-    assert stop.value.code == 0
-    assert len((run / "metrics.jsonl").read_text().splitlines()) == 1
 
 
 def test_missing_pictures_repeated_ids_and_unknown_labels_are_counted(tmp_path):

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from counterpoise.cli import main
 from counterpoise.data import Text
 from counterpoise.datasets import files, get
 from counterpoise.datasets.twitter2015 import parse
@@ -70,33 +69,6 @@ def test_both_headers_both_numberings_and_both_forms(tmp_path, lowest):
     assert (found["train: samples in the list"].expected, found["train: samples in the list"].found) == ("3179", "6")
     assert found["groups both in test and outside"].ok
     assert not found["SHA-256 of list train"].ok
-
-
-def test_a_prepared_folder_trains(tmp_path):
-    from transformers import BertConfig, BertModel, BertTokenizerFast
-
-    write_raw(tmp_path / "raw")
-    made = get("twitter2015").prepare(tmp_path / "raw", tmp_path / "out", progress=False)
-    bert, words = tmp_path / "bert", ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "target", "bob", "town", "t"]
-    bert.mkdir()
-    (bert / "vocab.txt").write_text("\n".join(words))
-    BertTokenizerFast(str(bert / "vocab.txt")).save_pretrained(bert)
-    config = BertConfig(
-        vocab_size=len(words), hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=16,
-        max_position_embeddings=96,
-    )  # fmt: skip
-    BertModel(config).save_pretrained(bert)
-    run = tmp_path / "run"
-    with pytest.raises(SystemExit) as stop:
-        main([
-            "fit", "--config", str(made.config), "--method", "Joint", "--epochs", "1", "--batch_size", "3",
-            "--run_dir", str(run),
-            "--data.modalities.text.init_args.tokenizer", str(bert), "--data.modalities.image.init_args.size", "32",
-            "--encoders.text.init_args.name_or_path", str(bert), "--encoders.image.init_args.weights", "null",
-            "--accelerator", "cpu", "--progress", "false",
-        ])  # fmt: skip
-    assert stop.value.code == 0
-    assert len((run / "metrics.jsonl").read_text().splitlines()) == 1
 
 
 def test_the_published_preprocessing():

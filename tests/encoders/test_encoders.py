@@ -10,6 +10,7 @@ from counterpoise.encoders import (
     CNN,
     ENCODERS,
     MLP,
+    Projected,
     ResNet18,
     SequenceGRU,
     SequenceTransformer,
@@ -37,6 +38,7 @@ CASES = {
     "TextBag": (lambda: TextBag(20, dim=8), lambda n: ids(n)),
     "TextGRU": (lambda: TextGRU(20, dim=8), lambda n: ids(n)),
     "ResNet18": (lambda: ResNet18(1), lambda n: torch.randn(n, 33, 40)),
+    "Projected": (lambda: Projected(MLP(5, dim=8), dim=3), lambda n: torch.randn(n, 5)),
 }
 
 
@@ -83,6 +85,15 @@ def test_bfloat16_autocast(case):
 def test_the_registry_holds_every_encoder():
     elsewhere = {"CLIPImage", "CLIPText", "FineTuned", "Frozen", "I3D", "ResNet50", "Timm", "Transformers"}
     assert {type(make()).__name__ for make, _ in CASES.values()} | elsewhere == set(ENCODERS)
+
+
+def test_a_projection_is_one_linear_layer():
+    encoder, x = Projected(MLP(5, dim=8), dim=3).eval(), torch.randn(4, 5)
+    torch.testing.assert_close(encoder(x), encoder.encoder(x) @ encoder.project.weight.T + encoder.project.bias)
+    with pytest.raises(ValueError, match=r"Projected: set Flatten.dim"):
+        Projected(nn.Flatten(), dim=3)
+    with pytest.raises(ValueError, match="dim"):
+        Projected(MLP(5), dim=0)
 
 
 # -- vectors -----------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from counterpoise.engine import SGD, Adam, AdamW, Constant, Cosine, Plateau, StepDecay
+from counterpoise.engine import SGD, Adam, AdamW, Constant, Cosine, Milestones, Plateau, StepDecay
 from counterpoise.engine.optim import parameter_groups
 from counterpoise.methods import Joint
 from counterpoise.testing import assert_same, everything, tiny_model, trainer_for
@@ -120,3 +120,14 @@ def test_the_rate_follows_the_schedule_within_epochs():
     expected = [0.5 * Cosine(warmup=1.5).factor(e + i / n, 3) for e in range(3) for i in range(n)]
     assert rates == pytest.approx(expected)
     assert trainer.history[1]["lr"] == pytest.approx(0.5 * Cosine(warmup=1.5).factor(2, 3))
+
+
+def test_milestones_hold_from_their_epoch_on():
+    schedule = Milestones({39: 0.1, 0: 0.5, 1: 1.0})
+    assert [schedule.factor(e, 50) for e in (0, 0.99, 1, 38.9, 39, 45.5)] == [0.5, 0.5, 1.0, 1.0, 0.1, 0.1]
+    assert Milestones({2: 0.1}).factor(1.5, 9) == 1.0
+    assert Milestones({2: 0.1}, warmup=4).factor(3, 9) == pytest.approx(0.075)
+    with pytest.raises(ValueError, match="factors must name an epoch"):
+        Milestones({})
+    with pytest.raises(ValueError, match="factors"):
+        Milestones({-1: 0.1})

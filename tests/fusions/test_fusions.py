@@ -246,7 +246,7 @@ def test_shared_has_one_head_that_nobody_owns():
 
 
 def test_shared_refuses_widths_that_differ_and_says_what_to_do():
-    with pytest.raises(ValueError, match=r"a: 3, b: 5.*projection"):
+    with pytest.raises(ValueError, match=r"a: 3, b: 5.*Projected\(encoder, dim=3\)"):
         Shared({"a": 3, "b": 5}, 4)
 
 

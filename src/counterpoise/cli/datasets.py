@@ -21,7 +21,9 @@ def list_(arguments: Sequence[str]) -> int:
         print(f"  from {dataset.source}\n  licence: {dataset.licence}")
         for split, text in dataset.splits.items():
             print(f"  split {split}{' (default)' if split == dataset.default_split else ''}: {text}")
+        print(f"  recipes written by prepare: {', '.join(dataset.recipes)}")
     print("counterpoise data prepare NAME --root RAW --out DIR")
+    print("counterpoise fit --config DIR/RECIPE.yaml")
     return 0
 
 

@@ -82,7 +82,7 @@ class Job:
         made = self.parser.instantiate(Namespace(**{k: v for k, v in vars(options).items() if k != "data"}))
         method: Method = made.method
         if options.run_dir == AUTO:
-            label = re.sub(r"[^A-Za-z0-9]+", "-", method.label).strip("-")
+            label = re.sub(r"[^A-Za-z0-9]+", "-", options.label or method.label).strip("-")
             options.run_dir = made.run_dir = str(Path("runs") / f"{self.source.name}-{label}-s{options.seed}")
         classes = self.splits.classes if self.classes is None else self.classes
         model = build_model(

@@ -30,7 +30,7 @@ REGISTRIES: dict[str, Mapping[str, type]] = {
     "fusion": {name: getattr(fusions, name) for name in fusions.__all__ if name != "Fusion"},
     "encoder": encoders.ENCODERS,
     "optimizer": {name: getattr(engine, name) for name in ("SGD", "Adam", "AdamW")},
-    "schedule": {name: getattr(engine, name) for name in ("Constant", "StepDecay", "Cosine", "Plateau")},
+    "schedule": {name: getattr(engine, name) for name in ("Constant", "StepDecay", "Milestones", "Cosine", "Plateau")},
 }
 """What each option accepts by its short name; any other class is named by its import path."""
 
@@ -239,6 +239,10 @@ def _config(path: str) -> str:
     """A YAML file with its shorthands written out, as the text of a configuration."""
     try:
         found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        beside = sorted(file.name for file in Path(path).parent.glob("*.y*ml"))
+        more = " " + did_you_mean("file", Path(path).name, beside) if beside else ""
+        raise UsageError(f"--config {path}: {error.strerror}.{more}") from error
     except OSError as error:
         raise UsageError(f"--config {path}: {error.strerror or error}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -82,7 +82,8 @@ class Table(Source):
         seed: int = 0,
         cache: str | None = None,
     ):
-        self.name = Path(path).stem
+        # tables that `data prepare` writes all have one name; their folders tell them apart
+        self.name = Path(path).resolve().parent.name if Path(path).name == "manifest.csv" else Path(path).stem
         self.table = _Table(
             path, modalities, root=root, label=label, id=id, split=split, group=group, val=val, test=test,
             classes=classes, seed=seed, cache=cache,

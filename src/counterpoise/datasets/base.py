@@ -18,7 +18,7 @@ from counterpoise._checks import choice, number, settings
 from counterpoise.data import Reader, ReadError, Table
 from counterpoise.data.labels import PARTS
 
-from . import checks, files
+from . import checks, files, recipes
 from .checks import Check
 
 MANIFEST, EXCLUDED, CARD, STATE, CONFIG = "manifest.csv", "excluded.csv", "card.md", "prepared.json", "data.yaml"
@@ -56,7 +56,8 @@ class Prepared:
         out: the folder.
         manifest: table of the samples, for `counterpoise.data.Table`.
         card: what they are and where they come from, as Markdown.
-        config: options for ``counterpoise fit --config``.
+        config: options for ``counterpoise fit --config``: table, readers and encoders.
+        recipes: further ones, with which publications train on it; see `Dataset.recipes`.
         counts: part -> number of samples.
         excluded: kind of reason -> number of samples left out; each is listed in ``excluded.csv``.
         checks: what `Dataset.verify` found.
@@ -66,6 +67,7 @@ class Prepared:
     manifest: Path
     card: Path
     config: Path
+    recipes: tuple[Path, ...]
     counts: dict[str, int]
     excluded: dict[str, int]
     checks: list[Check]
@@ -76,7 +78,10 @@ class Prepared:
         lines += [f"  left out: {n} x {kind}" for kind, n in self.excluded.items()]
         lines += [f"  every one is listed in {self.out / EXCLUDED}"] if self.excluded else []
         lines += [f"  {off} of {len(self.checks)} checks are off, see {self.card}"] if off else []
-        return "\n".join([*lines, f"Train with: counterpoise fit --config {self.config} --method IGM"])
+        lines += [f"Train with: counterpoise fit --config {self.config} --method IGM"]
+        if self.recipes:
+            lines += ["Or as published:", *(f"  counterpoise fit --config {recipe}" for recipe in self.recipes)]
+        return "\n".join(lines)
 
 
 class Dataset(ABC):
@@ -166,6 +171,11 @@ class Dataset(ABC):
         """Name of the split that is taken when none is named."""
         return next(iter(self.splits))
 
+    @property
+    def recipes(self) -> tuple[str, ...]:
+        """Names of the configurations that `prepare` writes beside ``data.yaml``, as ``igm-paper.yaml``."""
+        return recipes.names(self.name)
+
     def lacking(self, what: Path | str, hint: str = "") -> FileNotFoundError:
         """The error for raw files that are not there: what is missing, and where it comes from."""
         return FileNotFoundError(
@@ -217,7 +227,7 @@ class Dataset(ABC):
         found = self.verify(out)
         counts = Counter(row.part for row, _ in kept)
         result = Prepared(
-            out, out / MANIFEST, out / CARD, out / CONFIG,
+            out, out / MANIFEST, out / CARD, out / CONFIG, tuple(out / f"{name}.yaml" for name in self.recipes),
             {part: counts[part] for part in PARTS if counts[part]}, dict(excluded.most_common()), found,
         )  # fmt: skip
         files.write_text(result.card, self._card(split, result, self.notes(raw, split)))
@@ -300,6 +310,8 @@ class Dataset(ABC):
     def _write(
         self, out: Path, split: str, raw: Any, kept: list[tuple[Row, dict[str, str]]], gone: list[tuple[Row, str]]
     ) -> None:
+        import yaml
+
         grouped = any(row.group for row, _ in kept)
         header = ["id", "label", "split", *(["group"] if grouped else []), *self.modalities, *self.measures]
         files.write_table(
@@ -316,20 +328,21 @@ class Dataset(ABC):
         )
         state = {"dataset": self.name, "split": split, "lists": self.checksums(raw)}
         files.write_text(out / STATE, json.dumps(state, indent=2) + "\n")
-        files.write_text(out / CONFIG, self._config(out))
+        options = self._options(out)
+        title = f"# {self.title}: counterpoise fit --config {CONFIG}\n"
+        files.write_text(out / CONFIG, title + yaml.safe_dump(options, sort_keys=False, width=100))
+        for name in self.recipes:
+            files.write_text(out / f"{name}.yaml", recipes.text(self.name, name, options))
 
-    def _config(self, out: Path) -> str:
+    def _options(self, out: Path) -> dict[str, Any]:
         """Options of ``counterpoise fit``: the table with the published preprocessing and encoders."""
-        import yaml
-
         readers = {
             m: {"class_path": type(reader).__name__, "init_args": _plain(settings(reader))}
             for m, reader in self.readers().items()
         }
         data = {"path": str((out / MANIFEST).resolve()), "classes": list(self.classes), "modalities": readers}
         encoders = {m: {"class_path": name, "init_args": _plain(args)} for m, (name, args) in self.encoders().items()}
-        options = {"data": {"class_path": "Table", "init_args": data}, "encoders": encoders}
-        return f"# {self.title}: counterpoise fit --config {CONFIG}\n" + yaml.safe_dump(options, sort_keys=False)
+        return {"data": {"class_path": "Table", "init_args": data}, "encoders": encoders}
 
     def _card(self, split: str, made: Prepared, notes: list[str]) -> str:
         samples = files.read_table(made.manifest)

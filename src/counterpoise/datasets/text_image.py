@@ -96,9 +96,10 @@ class TextImage(Dataset):
         return {"text": text, "image": image}
 
     def encoders(self) -> dict[str, tuple[str, dict[str, Any]]]:
+        network = {"class_path": "ResNet50", "init_args": {"weights": "IMAGENET1K_V1", "output": "logits"}}
         return {
             "text": ("Transformers", {"name_or_path": "bert-base-uncased"}),
-            "image": ("ResNet50", {"weights": "IMAGENET1K_V1", "output": "logits"}),
+            "image": ("Projected", {"encoder": network, "dim": 768}),
         }
 
 

@@ -16,6 +16,7 @@ from counterpoise.encoders.cnn import CNN
 from counterpoise.encoders.i3d import I3D
 from counterpoise.encoders.mlp import MLP
 from counterpoise.encoders.pretrained import CLIPImage, CLIPText, Timm, Transformers
+from counterpoise.encoders.projected import Projected
 from counterpoise.encoders.resnet import ResNet18, ResNet50
 from counterpoise.encoders.sequence import SequenceGRU, SequenceTransformer
 from counterpoise.encoders.text import TextBag, TextGRU
@@ -30,6 +31,7 @@ __all__ = [
     "CLIPText",
     "FineTuned",
     "Frozen",
+    "Projected",
     "ResNet18",
     "ResNet50",
     "SequenceGRU",
@@ -45,7 +47,7 @@ ENCODERS: dict[str, type[nn.Module]] = {
     cls.__name__: cls
     for cls in (
         CLIPImage, CLIPText, CNN, I3D, MLP, ResNet18, ResNet50, SequenceGRU, SequenceTransformer, TextBag, TextGRU,
-        Timm, Transformers, FineTuned, Frozen,
+        Timm, Transformers, FineTuned, Frozen, Projected,
     )
 }  # fmt: skip
 

@@ -4,7 +4,18 @@ from counterpoise.engine.checkpoint import CheckpointError
 from counterpoise.engine.evaluation import Predictions
 from counterpoise.engine.interrupt import Interrupted
 from counterpoise.engine.observer import ConsoleProgress, Observer
-from counterpoise.engine.optim import SGD, Adam, AdamW, Constant, Cosine, Optimizer, Plateau, Schedule, StepDecay
+from counterpoise.engine.optim import (
+    SGD,
+    Adam,
+    AdamW,
+    Constant,
+    Cosine,
+    Milestones,
+    Optimizer,
+    Plateau,
+    Schedule,
+    StepDecay,
+)
 from counterpoise.engine.record import RunDirectory, RunDirectoryError
 from counterpoise.engine.replicas import make_fabric
 from counterpoise.engine.step import Step
@@ -19,6 +30,7 @@ __all__ = [
     "Constant",
     "Cosine",
     "Interrupted",
+    "Milestones",
     "Observer",
     "Optimizer",
     "Plateau",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -169,6 +169,31 @@ class StepDecay(Schedule):
 
     def shape(self, epoch: float, epochs: int) -> float:
         return self.gamma ** (int(epoch) // self.every)
+
+
+class Milestones(Schedule):
+    """A factor on the learning rate from each of some epochs on, 1 before the first of them.
+
+    ``{0: 0.5, 1: 1.0, 39: 0.1}`` is half the rate in the first epoch and a tenth from the fortieth on. With
+    it stands what steps of equal length do not give, such as the schedules of code that moves on before
+    an epoch instead of after it.
+
+    Args:
+        factors: epoch (counted from 0) -> factor, at least 0.
+        warmup: epochs over which the factor climbs linearly from 0.
+    """
+
+    def __init__(self, factors: Mapping[int, float], warmup: float = 0.0):
+        super().__init__(warmup)
+        self.factors = {
+            int(number("factors", epoch, low=0)): float(number("factors", factor, low=0))
+            for epoch, factor in sorted(factors.items())
+        }
+        if not self.factors:
+            raise ValueError("factors must name an epoch at least, for example {40: 0.1}; got none.")
+
+    def shape(self, epoch: float, epochs: int) -> float:
+        return next((factor for start, factor in reversed(self.factors.items()) if start <= epoch), 1.0)
 
 
 class Cosine(Schedule):

@@ -37,8 +37,8 @@ class Shared(Vote):
         if len(set(dims.values())) > 1:
             found = ", ".join(f"{m}: {d}" for m, d in dims.items())
             raise ValueError(
-                f"Shared needs features of one width; got {found}. End the encoders with a projection to a "
-                f"common width, for example torch.nn.Linear({max(dims.values())}, {min(dims.values())})."
+                f"Shared needs features of one width; got {found}. Put a linear layer behind those that differ, "
+                f"for example encoders.Projected(encoder, dim={min(dims.values())})."
             )
         super().__init__(dims, num_classes, rule=rule, hidden=hidden, heads=heads)
         self.head = head(next(iter(dims.values())), self.hidden, num_classes)
