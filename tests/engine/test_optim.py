@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from counterpoise.engine import SGD, Adam, AdamW, Constant, Cosine, Milestones, Plateau, StepDecay
-from counterpoise.engine.optim import parameter_groups
+from counterpoise.engine.optim import fused, parameter_groups, restore, update
 from counterpoise.methods import Joint
 from counterpoise.testing import assert_same, everything, tiny_model, trainer_for
 
@@ -131,3 +131,54 @@ def test_milestones_hold_from_their_epoch_on():
         Milestones({})
     with pytest.raises(ValueError, match="factors"):
         Milestones({-1: 0.1})
+
+
+CONV = torch.randn(4, 3, 3, 3, generator=torch.Generator().manual_seed(0))
+
+
+def conv_parameter(layout=torch.channels_last):
+    return torch.nn.Parameter(CONV.clone(memory_format=layout))
+
+
+def grouped(*parameters):
+    return [{"name": "shared", "factor": 1.0, "params": list(parameters)}]
+
+
+@pytest.mark.parametrize("settings", [SGD(lr=0.1), Adam(lr=0.1), AdamW(lr=0.1)], ids=["SGD", "Adam", "AdamW"])
+@pytest.mark.parametrize("restored", [False, True])
+def test_gradients_and_states_of_another_layout_move_the_right_weights(settings, restored):
+    grads = [torch.randn(CONV.shape, generator=torch.Generator().manual_seed(i)) for i in (1, 2)]
+    results = []
+    for layout in (torch.channels_last, torch.contiguous_format):
+        p = conv_parameter(layout)
+        optimizer = settings.build(grouped(p))
+        assert all(group["fused"] for group in optimizer.param_groups)
+        for grad in grads:
+            p.grad = grad.clone()
+            update(optimizer)
+            if restored:
+                other = settings.build(grouped(conv_parameter(torch.contiguous_format)))
+                restore(other, optimizer.state_dict())
+                restore(optimizer, other.state_dict())
+                assert all(group["fused"] for group in optimizer.param_groups)
+        results.append(p.detach())
+    assert results[0].stride() != results[1].stride()
+    torch.testing.assert_close(results[0], results[1], rtol=0, atol=1e-7)
+
+
+def test_a_parameter_with_gaps_in_its_storage_is_left_to_torch():
+    wide = torch.randn(5, 8)
+    assert fused(grouped(torch.nn.Parameter(wide)))
+    assert fused(grouped(torch.nn.Parameter(wide.t())))
+    assert fused(grouped(conv_parameter(), torch.nn.Parameter(torch.tensor(1.0))))
+    assert fused(grouped(torch.nn.Parameter(wide[:, :4]))) is None
+    assert fused(grouped(torch.nn.Parameter(torch.randn(3, dtype=torch.complex64)))) is None
+
+
+def test_a_graph_from_before_an_update_cannot_be_differentiated():
+    p = torch.nn.Parameter(torch.ones(3))
+    loss = (p * p).sum()
+    p.grad = torch.ones(3)
+    update(SGD().build(grouped(p)))
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()

@@ -25,7 +25,7 @@ TWO = ("first", "second")
 def test_parity_with_a_loop_by_hand():
     trainer, data = trainer_for(Joint, optimizer=SGD(lr=0.05), schedule=Cosine(), epochs=3, clip_norm=1.0)
     model = copy.deepcopy(trainer.model)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4, fused=True)
     best, kept = -1.0, {}
     val = {m: data.val.batch(range(len(data.val)), m, None) for m in TWO}
     for epoch in range(3):

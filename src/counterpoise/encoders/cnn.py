@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from counterpoise._checks import choice, number
@@ -39,6 +40,7 @@ class CNN(nn.Module):
             ]
             n_in = n_out
         self.layers = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.layers.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
         return over_frames(self.layers, x)

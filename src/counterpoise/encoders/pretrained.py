@@ -6,6 +6,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from counterpoise._checks import did_you_mean, number
@@ -64,7 +65,7 @@ class Timm(nn.Module):
                 first=f"{first[0]}.weight" if first else None,
                 leave=[f"{head}." for head in heads],
             )
-        self.net: nn.Module = net
+        self.net: nn.Module = net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.dim = int(getattr(net, "head_hidden_size", None) or net.num_features)  # pyright: ignore[reportArgumentType]
 
     def forward(self, x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from counterpoise._checks import choice, number
@@ -34,7 +35,7 @@ class _ResNet(nn.Module):
                 nn.init.normal_(module.weight, 1.0, 0.02)
         if weights is not None:
             adopt(net, _state(self.name, weights), weights, first="conv1.weight", leave=() if logits else ("fc.",))
-        self.net = net
+        self.net = net.to(memory_format=torch.channels_last)  # faster on CPUs and GPUs, the same numbers
 
     def forward(self, x: Tensor) -> Tensor:
         return over_frames(self.net, x)

@@ -48,7 +48,7 @@ def run_phases(trainer: Trainer, resume: bool) -> None:
                 observer.on_fit_end(trainer)
             trainer.keeper.close()
             trainer.loaders.close()
-            trainer.release()
+            _release(trainer)
     trainer.keeper.select_best()
 
 
@@ -142,6 +142,14 @@ def _end_epoch(trainer: Trainer, started: float) -> None:
     trainer.keeper.end_epoch(record, better)
     for observer in trainer.observers:
         observer.on_epoch_end(trainer, record)
+
+
+def _release(trainer: Trainer) -> None:
+    """What could be trained before can be again, and the model is in evaluation mode."""
+    for p in trainer.model.parameters():
+        p.requires_grad_(trainer.owns(p))
+    trainer.model.eval()
+    trainer.method.eval()
 
 
 def _interrupted(trainer: Trainer) -> None:

@@ -42,8 +42,14 @@ class SGD(Optimizer):
         self.nesterov = nesterov
 
     def build(self, groups: Iterable[dict[str, Any]]) -> torch.optim.Optimizer:
+        groups = list(groups)
         return torch.optim.SGD(
-            groups, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, nesterov=self.nesterov
+            groups,
+            lr=self.lr,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            nesterov=self.nesterov,
+            fused=fused(groups),
         )
 
 
@@ -65,7 +71,10 @@ class Adam(Optimizer):
         self.weight_decay = number("weight_decay", weight_decay, low=0)
 
     def build(self, groups: Iterable[dict[str, Any]]) -> torch.optim.Optimizer:
-        return torch.optim.Adam(groups, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
+        groups = list(groups)
+        return torch.optim.Adam(
+            groups, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay, fused=fused(groups)
+        )
 
 
 class AdamW(Adam):
@@ -81,7 +90,51 @@ class AdamW(Adam):
         super().__init__(lr, betas, weight_decay)
 
     def build(self, groups: Iterable[dict[str, Any]]) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
+        groups = list(groups)
+        return torch.optim.AdamW(
+            groups, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay, fused=fused(groups)
+        )
+
+
+def fused(groups: Iterable[dict[str, Any]]) -> bool | None:
+    """Whether one kernel may update everything; None leaves the choice to torch.
+
+    Fused updates walk a tensor in storage order, so every parameter must fill its storage.
+    """
+    fits = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") and _dense(p) for p in _parameters(groups))
+    return True if fits else None
+
+
+def update(optimizer: torch.optim.Optimizer) -> None:
+    """One step of the optimizer, whatever layout the gradients have; version counters advance."""
+    moved = [p for p in _parameters(optimizer.param_groups) if p.grad is not None]
+    for p in moved:
+        if p.grad is not None and p.grad.stride() != p.stride():  # fused kernels would pair the wrong numbers
+            p.grad = torch.empty_like(p, requires_grad=False).copy_(p.grad)
+    optimizer.step()
+    # fused kernels leave the counters by which autograd sees that a graph's weights have changed
+    torch.autograd.graph.increment_version(moved)
+
+
+def restore(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """``load_state_dict``, with the layouts and kernels of this machine and not those of the checkpoint's."""
+    kernels = [(group.get("fused"), group.get("foreach")) for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, (one, each) in zip(optimizer.param_groups, kernels, strict=True):
+        group["fused"], group["foreach"] = one, each
+    for p, values in optimizer.state.items():
+        for name, value in values.items():
+            if isinstance(value, torch.Tensor) and value.shape == p.shape and value.stride() != p.stride():
+                values[name] = torch.empty_like(p, requires_grad=False, dtype=value.dtype).copy_(value)
+
+
+def _parameters(groups: Iterable[dict[str, Any]]) -> list[torch.nn.Parameter]:
+    return [p for group in groups for p in group["params"]]
+
+
+def _dense(x: torch.Tensor) -> bool:
+    """Whether the elements fill their storage without gaps, in any order of the axes."""
+    return x.permute(sorted(range(x.dim()), key=lambda axis: (-x.stride(axis), x.shape[axis]))).is_contiguous()
 
 
 def parameter_groups(model: MultimodalModel, method: Method, trainable: Collection[int]) -> list[dict[str, Any]]:

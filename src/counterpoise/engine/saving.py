@@ -15,6 +15,7 @@ from torch import Tensor
 
 from counterpoise.data.split import Split
 from counterpoise.engine.checkpoint import CheckpointError, fingerprint, load, refuse_other, save
+from counterpoise.engine.optim import restore
 from counterpoise.engine.record import RunDirectory
 from counterpoise.engine.state import State, random_state, set_random_state
 from counterpoise.metrics import lower_is_better
@@ -84,7 +85,7 @@ class Keeper:
         trainer.state = State.from_dict(saved["state"])
         trainer.model.load_state_dict(saved["model"])
         trainer.method.load_state_dict(saved["method"])
-        trainer.optimizer.load_state_dict(saved["optimizer"])
+        restore(trainer.optimizer, saved["optimizer"])
         trainer.schedule.load_state_dict(saved["schedule"])
         trainer.generator.set_state(saved["generator"].cpu())
         trainer.resample(saved["rows"], saved["visible"])

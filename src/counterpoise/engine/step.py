@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from counterpoise.engine.replicas import average_, average_gradients
-from counterpoise.functional import ascended, changed_fraction, frozen_statistics
+from counterpoise.functional import ascended, frozen_statistics
 from counterpoise.types import Batch, Output
 
 if TYPE_CHECKING:
@@ -149,15 +149,10 @@ class Step:
     ) -> None:
         if self._trainer.warned_rho:
             return
-        asked = [g != 0 for g in grads]  # a weight without gradient is not lost to rounding
-        if not any(bool(mask.any()) for mask in asked):
-            return
-        changed = float(
-            changed_fraction(
-                [b[mask] for b, mask in zip(before, asked, strict=True)],
-                [a[mask] for a, mask in zip(after, asked, strict=True)],
-            )
-        )
+        # a weight without gradient is not lost to rounding
+        asked = torch.stack([torch.count_nonzero(g) for g in grads]).sum()
+        moved = [torch.count_nonzero((b != a) & (g != 0)) for b, a, g in zip(before, after, grads, strict=True)]
+        changed = float(torch.stack(moved).sum() / asked)  # NaN where no weight has a gradient
         if changed < 0.5:
             self._trainer.warned_rho = True
             warnings.warn(

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from counterpoise._checks import number
 from counterpoise.data.split import Split, Splits, positions
+from counterpoise.engine.compiling import compile_encoders
 from counterpoise.engine.evaluation import Evaluator, Predictions, evaluating
 from counterpoise.engine.loader import Loader, Loaders
 from counterpoise.engine.loop import run_phases
 from counterpoise.engine.observer import ConsoleProgress, Observer
-from counterpoise.engine.optim import SGD, Constant, Optimizer, Schedule, parameter_groups
+from counterpoise.engine.optim import SGD, Constant, Optimizer, Schedule, parameter_groups, update
 from counterpoise.engine.replicas import make_fabric
 from counterpoise.engine.saving import Keeper
 from counterpoise.engine.setup import check_data, check_method, check_numbers
@@ -52,6 +53,7 @@ class Trainer:
         num_nodes: machines.
         precision: "32-true" or "bf16-mixed".
         num_workers: processes that read data ahead; 0 reads in the training process.
+        compile: run every encoder through ``torch.compile``; the first batch then takes a minute or more.
         run_dir: where to write settings, metrics and checkpoints; None writes nothing.
         observers: read-only watchers.
         progress: show a progress bar, or a line an epoch where the output is no terminal.
@@ -82,6 +84,7 @@ class Trainer:
         num_nodes: int = 1,
         precision: str = "32-true",
         num_workers: int = 0,
+        compile: bool = False,
         run_dir: str | PathLike[str] | None = None,
         observers: Sequence[Observer] = (),
         progress: bool = True,
@@ -108,6 +111,9 @@ class Trainer:
         self.model, self.method = model, method
         if self.fabric.world_size > 1:
             self.fabric.strategy.setup_module(self.model)
+        self.compile = compile
+        if compile:
+            compile_encoders(model, self.device)
         self._own = {id(p) for p in self.model.parameters() if p.requires_grad}
         self.config: str | None = None  # the command line's options in full, kept with the run
         self.is_trial = False
@@ -357,7 +363,7 @@ class Trainer:
             torch.nn.utils.clip_grad_norm_([p for p in self.trainable() if p.grad is not None], self.clip_norm)
         for observer in self.observers:
             observer.before_update(self)
-        self.optimizer.step()
+        update(self.optimizer)
         self.optimizer.zero_grad(set_to_none=True)
 
     def log(self, values: Mapping[str, Tensor | float]) -> None:
@@ -391,10 +397,3 @@ class Trainer:
                 p.requires_grad_(m in active and id(p) in self._own)
                 if not p.requires_grad:
                     p.grad = None  # else the next update would move it
-
-    def release(self) -> None:
-        """After training: what could be trained before can be again, and the model is in evaluation mode."""
-        for p in self.model.parameters():
-            p.requires_grad_(id(p) in self._own)
-        self.model.eval()
-        self.method.eval()

@@ -37,6 +37,7 @@ def make_trial(
         metrics=run.metrics,
         seed=run.seed,
         num_workers=run.num_workers,
+        compile=run.compile,
         progress=False,
         criterion=run.criterion,
         fabric=run.fabric,

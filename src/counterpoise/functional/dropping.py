@@ -32,7 +32,7 @@ def sample_uniform(index: Tensor, columns: int, generator: torch.Generator) -> T
     """
     key = torch.randint(-(1 << 62), 1 << 62, (2,), generator=generator)
     counter = index.unsqueeze(1) * columns + torch.arange(columns, device=index.device)
-    first, second = key.to(index.device)
+    first, second = key.to(index.device, non_blocking=True)
     x = (counter ^ first) * _STEP + second
     for bits, factor in _MIX:
         x = (x ^ _shift(x, bits)) * factor

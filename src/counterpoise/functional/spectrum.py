@@ -15,7 +15,9 @@ the gradient of the same layer of another modality by T on the input side::
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from typing import Any, TypeGuard
 
 import torch
@@ -119,8 +121,11 @@ class InputMoments(Mapping[str, Tensor]):
         self._moments: dict[str, Tensor] = {}
         self._shapes = {name: input_shape(layer) for name, layer in self._layers.items()}
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._eager = ExitStack()
 
     def __enter__(self) -> InputMoments:
+        if "torch._dynamo" in sys.modules:  # what was compiled before does not see hooks
+            self._eager.enter_context(torch.compiler.set_stance("force_eager"))
         self._handles = [
             layer.register_forward_pre_hook(self._hook(name), with_kwargs=True) for name, layer in self._layers.items()
         ]
@@ -130,6 +135,7 @@ class InputMoments(Mapping[str, Tensor]):
         for handle in self._handles:
             handle.remove()
         self._handles = []
+        self._eager.close()
 
     def _hook(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
         def see(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -31,7 +31,7 @@ def draw_mix(x: Tensor, alpha: float, generator: torch.Generator) -> Mix | None:
     if alpha == 0 or not x.is_floating_point():
         return None
     seed = int(torch.randint(2**62, (), generator=generator))  # on the CPU: no device to wait for
-    order = torch.randperm(len(x), generator=generator).to(x.device)
+    order = torch.randperm(len(x), generator=generator).to(x.device, non_blocking=True)
     return Mix(float(np.random.default_rng(seed).beta(alpha, alpha)), order)
 
 

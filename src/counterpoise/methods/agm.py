@@ -76,9 +76,11 @@ class AGM(Method):
         f = {}
         for subset in coalitions(names):
             logits = step.fuse({m: z[m] for m in names if m in subset}).logits
-            # Of a sample that has none of the subset the fusion can say nothing: that is the empty set's 0.
-            some = there[:, [m in subset for m in names]].any(1, keepdim=True)
-            f[subset] = logits if step.batch.present is None else logits * some
+            if step.batch.present is not None:
+                # Of a sample that has none of the subset the fusion can say nothing: that is the empty set's 0.
+                some = torch.stack([there[:, i] for i, m in enumerate(names) if m in subset]).any(0)
+                logits = logits * some.unsqueeze(1)
+            f[subset] = logits
         return Output(f[frozenset(names)], shapley(f, names), z)
 
     def _scores(self, phi: dict[str, Tensor], step: Step) -> tuple[Tensor, Tensor]:

@@ -92,7 +92,7 @@ class MLA(Method):
         assert W.grad is not None
         W.grad = project_inputs(W.grad, self.P)  # P of the turns before; the first one meets the identity
         present = step.present(m)
-        count = step.sum(torch.tensor(float(len(h)), device=h.device) if present is None else present.sum().to(h))
+        count = step.sum(h.new_full((), len(h)) if present is None else present.sum().to(h))
         r = step.sum(h.sum(0)) / count.clamp_min(1)  # absent samples have zero rows
         self.P.copy_(rls_update(self.P, r, self.alpha ** (1 + step.index / step.num_batches)))
 

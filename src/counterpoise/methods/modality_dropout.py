@@ -57,5 +57,5 @@ class ModalityDropout(Method):
         if not any(rates):
             return step.fuse(z)
         u, there = sample_uniform(step.batch.index, len(z), step.generator), has(step)
-        shown = there & keep_mask(u, torch.tensor(rates, device=u.device), there)
+        shown = there & keep_mask(u, torch.tensor(rates).to(u.device, non_blocking=True), there)
         return step.fuse(z, {m: shown[:, i] for i, m in enumerate(z)})
