@@ -16,6 +16,7 @@ from counterpoise.encoders import (
     SequenceTransformer,
     TextBag,
     TextGRU,
+    Timm,
     default_encoder,
 )
 
@@ -157,12 +158,20 @@ def test_resnet_is_initialised_as_in_the_paper():
 def test_torchvision_agrees_on_the_network():
     from torchvision.models import resnet18
 
-    other = resnet18()
+    other = resnet18().double()
     other.fc = nn.Identity()
-    encoder = ResNet18(3)
+    encoder = ResNet18(3).double()
     other.load_state_dict(encoder.net.state_dict())
-    x = torch.randn(2, 3, 40, 40)
+    x = torch.randn(2, 3, 40, 40, dtype=torch.float64)
     torch.testing.assert_close(encoder(x), other(x))
+
+
+@pytest.mark.parametrize("make", [lambda: CNN(3, 8), lambda: ResNet18(3), lambda: Timm("resnet18")])
+def test_convolutions_of_image_encoders_are_laid_out_channels_last(make):
+    pytest.importorskip("timm")
+    layers = [m for m in make().modules() if isinstance(m, nn.Conv2d) and m.kernel_size != (1, 1)]
+    assert layers
+    assert all(m.weight.is_contiguous(memory_format=torch.channels_last) for m in layers)
 
 
 # -- sequences and text ------------------------------------------------------------------------------------------------
