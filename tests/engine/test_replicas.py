@@ -10,7 +10,7 @@ from torch import nn
 
 from counterpoise import build_model
 from counterpoise.data.arrays import ArraySplit
-from counterpoise.engine import SGD, Interrupted, Observer, Trainer, make_fabric
+from counterpoise.engine import SGD, CheckpointError, Interrupted, Observer, Trainer, make_fabric
 from counterpoise.engine.replicas import any_of, gather_rows
 from counterpoise.methods import IGM, MLA, Joint, Unimodal
 from counterpoise.testing import DIM, assert_same, everything, same_on_replicas, task, trainer_for
@@ -161,6 +161,24 @@ def test_replicas_resume(tmp_path):
     again = on_two(killed_and_resumed, tmp_path / "run", True)
     assert_same(again[0], again[1])
     assert_same(whole[0], again[0])
+
+
+def resumed_apart(fabric, path):
+    """Each process with a folder of its own, as on machines that share none; only one holds the checkpoint."""
+    trainer, data = trainer_for(Joint, TWO, fabric=fabric, run_dir=path / str(fabric.global_rank))
+    try:
+        trainer.fit(data.train, data.val, resume=True)
+    except CheckpointError as error:
+        return str(error)
+    return ""
+
+
+def test_a_checkpoint_that_only_some_processes_find_is_not_resumed(tmp_path):
+    trainer, data = trainer_for(Joint, TWO, run_dir=tmp_path / "0")
+    trainer.fit(data.train, data.val)
+    for said in on_two(resumed_apart, tmp_path):
+        assert "Some processes find" in said
+        assert "share" in said
 
 
 def signalled(fabric, path):

@@ -17,7 +17,7 @@ from counterpoise.engine.optim import (
     StepDecay,
 )
 from counterpoise.engine.record import RunDirectory, RunDirectoryError
-from counterpoise.engine.replicas import make_fabric
+from counterpoise.engine.replicas import ReplicaLostError, make_fabric
 from counterpoise.engine.step import Step
 from counterpoise.engine.trainer import Trainer
 
@@ -35,6 +35,7 @@ __all__ = [
     "Optimizer",
     "Plateau",
     "Predictions",
+    "ReplicaLostError",
     "RunDirectory",
     "RunDirectoryError",
     "Schedule",

@@ -10,7 +10,7 @@ import torch
 
 from counterpoise._checks import number
 from counterpoise.engine.interrupt import Interrupt, Interrupted, shared
-from counterpoise.engine.replicas import any_of
+from counterpoise.engine.replicas import any_of, together
 from counterpoise.engine.reuse import encode_once
 from counterpoise.engine.setup import check_rows, warn_if_scales_cancel
 from counterpoise.engine.state import mix, seed_everything
@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 
 
 def run_phases(trainer: Trainer, resume: bool) -> None:
-    """The whole of ``fit`` once the data are checked."""
+    """The whole of ``fit`` once the data are checked; ReplicaLostError when another process of the run ended."""
+    with together(trainer.fabric):
+        _run_phases(trainer, resume)
+
+
+def _run_phases(trainer: Trainer, resume: bool) -> None:
     trainer.reset()
     encode_once(trainer)
     seed_everything(mix(trainer.seed, "setup"))

@@ -7,7 +7,9 @@ of which training methods here do: replicas would then drift apart without a wor
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from lightning_fabric import Fabric
@@ -41,17 +43,26 @@ def make_fabric(
     Args:
         accelerator: "auto", "cpu", "gpu" (or "cuda", "mps").
         devices: processes on this machine, one per device, at least 1.
-        num_nodes: machines.
+        num_nodes: machines, at least 1. Where ``torchrun`` or ``srun`` started the processes, leave both at 1
+            (what they started counts) or say the same.
         precision: "32-true" or "bf16-mixed". "16-mixed" is refused: its loss scaler would stand between a
             method and its gradients.
         start_method: how more processes start: "popen" re-runs the command, "fork" and "spawn" run a function.
 
     Raises:
-        ValueError: for an unknown precision or a count below 1.
+        ValueError: for an unknown precision, a count below 1, or another number of processes than were started.
     """
     choice("precision", precision, PRECISIONS)
     number("devices", devices, low=1)
     number("num_nodes", num_nodes, low=1)
+    if (started := started_by()) is not None:
+        by, *counts = started
+        if (devices, num_nodes) not in ((1, 1), tuple(counts)):
+            raise ValueError(
+                f"{by} started {counts[0]} processes on each of {counts[1]} machines, but devices={devices} and "
+                f"num_nodes={num_nodes} were asked for. Leave both out, or let {by} start as many."
+            )
+        devices, num_nodes = counts
     several = devices * num_nodes > 1
     strategy = ReplicaStrategy(start_method=start_method) if several else "auto"  # pyright: ignore[reportArgumentType]
     fabric = Fabric(
@@ -66,30 +77,17 @@ def make_fabric(
     return fabric
 
 
-def average_(tensors: Iterable[Tensor], fabric: Fabric) -> None:
-    """Replace each tensor by its mean over the replicas, in one collective."""
-    tensors = list(tensors)
-    if fabric.world_size == 1 or not tensors:
-        return
-    flat = torch.cat([t.flatten() for t in tensors])
-    torch.distributed.all_reduce(flat)
-    flat /= fabric.world_size
-    for tensor, mean in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
-        tensor.copy_(mean.view_as(tensor))
-
-
-def average_gradients(parameters: Iterable[nn.Parameter], fabric: Fabric) -> None:
-    """Average ``.grad`` over the replicas; a gradient that only some of them have counts as zero elsewhere."""
-    if fabric.world_size == 1:
-        return
-    parameters = list(parameters)
-    has = torch.tensor([p.grad is not None for p in parameters], dtype=torch.uint8, device=fabric.device)
-    torch.distributed.all_reduce(has, op=torch.distributed.ReduceOp.MAX)
-    used = [p for p, flag in zip(parameters, has.tolist(), strict=True) if flag]
-    for p in used:
-        if p.grad is None:
-            p.grad = torch.zeros_like(p)
-    average_([p.grad for p in used if p.grad is not None], fabric)
+def started_by() -> tuple[str, int, int] | None:
+    """Who started this process as one of several, how many on each machine, and on how many machines; or None."""
+    env = os.environ
+    if torch.distributed.is_available() and torch.distributed.is_torchelastic_launched():
+        local, world = int(env["LOCAL_WORLD_SIZE"]), int(env["WORLD_SIZE"])
+        return "torchrun", local, world // local
+    # within srun, and not merely in a job that may call it; Fabric takes jobs of these names for a shell, and so do we
+    if "SLURM_STEP_NUM_TASKS" in env and env.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
+        world, nodes = int(env["SLURM_STEP_NUM_TASKS"]), int(env["SLURM_STEP_NUM_NODES"])
+        return "srun", world // nodes, nodes
+    return None
 
 
 def gather_rows(rows: Tensor, fabric: Fabric) -> Tensor:
@@ -105,6 +103,25 @@ def gather_rows(rows: Tensor, fabric: Fabric) -> Tensor:
     parts = [torch.empty_like(padded) for _ in lengths]
     torch.distributed.all_gather(parts, padded)
     return torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)]).to(rows.device)
+
+
+class ReplicaLostError(RuntimeError):
+    """Another process of the run ended, or cannot be reached any more."""
+
+
+@contextmanager
+def together(fabric: Fabric) -> Iterator[None]:
+    """What the collectives report in terms of sockets when a process is gone, in words."""
+    try:
+        yield
+    except RuntimeError as error:
+        if fabric.world_size == 1 or not (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
+            raise
+        raise ReplicaLostError(
+            f"Process {fabric.global_rank} of {fabric.world_size} cannot go on, because another one ended or cannot be "
+            "reached; what that one printed says why. With a run_dir, the same command with --resume (fit(..., "
+            f"resume=True)) goes on from its last checkpoint. ({str(error).splitlines()[0]})"
+        ) from error
 
 
 def any_of(flag: bool, fabric: Fabric) -> bool:

@@ -17,6 +17,7 @@ from counterpoise.data.split import Split
 from counterpoise.engine.checkpoint import CheckpointError, fingerprint, load, refuse_other, save
 from counterpoise.engine.optim import restore
 from counterpoise.engine.record import RunDirectory
+from counterpoise.engine.replicas import any_of
 from counterpoise.engine.state import State, random_state, set_random_state
 from counterpoise.metrics import lower_is_better
 
@@ -73,7 +74,13 @@ class Keeper:
         if self.directory is None:
             self.directory = RunDirectory(trainer.run_dir, resume=True)
         trainer.fabric.barrier()
-        if resume and self.directory.last.is_file():
+        found = self.directory.last.is_file()
+        if resume and any_of(found, trainer.fabric) and any_of(not found, trainer.fabric):
+            raise CheckpointError(
+                f"Some processes find {self.directory.last} and others do not. To resume on several machines, run_dir "
+                "must be in a folder that they share, or be copied to all of them."
+            )
+        if resume and found:
             self._restore(self.directory)
         if self._writes:
             self.directory.start(trainer.history, trainer.config or yaml.safe_dump(self._fingerprint()))
@@ -91,7 +98,7 @@ class Keeper:
         trainer.resample(saved["rows"], saved["visible"])
         trainer.history = saved["history"]
         trainer.totals = {name: (total, count) for name, (total, count) in saved["totals"].items()}
-        if trainer.state.batch_in_epoch:
+        if trainer.state.batch_in_epoch and trainer.fabric.is_global_zero:  # saved by a process that was alone
             set_random_state(saved["random"])
         if trainer.state.best_epoch is None:
             return
