@@ -110,6 +110,8 @@ def test_threads_are_shared_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     run(configs, python(DONE), tmp_path / "own", jobs=2, console=quiet())
     assert '"7"' in (tmp_path / "own" / configs[0].id / "result.json").read_text()
+    run(configs, python(DONE), tmp_path / "said", jobs=2, threads=3, console=quiet())
+    assert '"3"' in (tmp_path / "said" / configs[0].id / "result.json").read_text()
 
 
 SLOW = """

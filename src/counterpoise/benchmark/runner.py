@@ -5,19 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from counterpoise._checks import number
-from counterpoise.benchmark.forked import Fork, ForkServerContext, server
+from counterpoise.benchmark.backends import Backend, Local, NotStarted, Order, Running
 from counterpoise.benchmark.grid import RunConfig, finished, missing
 
 PAUSE = 0.05
@@ -43,6 +42,7 @@ class Outcome:
     Attributes:
         skipped: were finished before.
         finished: ended now, with a result.
+        ended_early: without one, because the feed had seen enough of them.
         failed: ended without one.
         stopped: were running when the benchmark was interrupted; they resume next time.
         waiting: were never started because of the interruption.
@@ -50,6 +50,7 @@ class Outcome:
 
     skipped: list[str] = field(default_factory=list)
     finished: list[str] = field(default_factory=list)
+    ended_early: list[str] = field(default_factory=list)
     failed: dict[str, Failure] = field(default_factory=dict)
     stopped: list[str] = field(default_factory=list)
     waiting: list[str] = field(default_factory=list)
@@ -65,6 +66,7 @@ class Outcome:
             f"{len(found)} {word}"
             for word, found in (
                 ("finished", self.finished),
+                ("ended early", self.ended_early),
                 ("already done", self.skipped),
                 ("failed", self.failed),
                 ("stopped", self.stopped),
@@ -80,13 +82,63 @@ class Outcome:
         return "\n".join(lines)
 
 
+class Feed(Protocol):
+    """Where the runs of ``drive`` come from, one by one; what it hears of them may decide what comes next."""
+
+    @property
+    def total(self) -> int:
+        """How many runs there will be, as far as it is known."""
+        ...
+
+    @property
+    def waiting(self) -> bool:
+        """Whether more may come although nothing runs here."""
+        ...
+
+    def next(self) -> RunConfig | None:
+        """The run to start next; None when there is none now."""
+        ...
+
+    def enough(self, config: RunConfig) -> bool:
+        """Asked again and again while it runs; True ends it early."""
+        ...
+
+    def ended(self, config: RunConfig, failure: Failure | None) -> None:
+        """What became of a run: None when it has a result. Not told of runs that an interruption stopped."""
+        ...
+
+    def rest(self) -> list[str]:
+        """Ids of the runs that an interruption left unstarted."""
+        ...
+
+
+class _Listed:
+    """These runs, in order."""
+
+    def __init__(self, configs: Sequence[RunConfig]):
+        self.total, self._queue, self.waiting = len(configs), list(configs), False
+
+    def next(self) -> RunConfig | None:
+        return self._queue.pop(0) if self._queue else None
+
+    def enough(self, config: RunConfig) -> bool:
+        return False
+
+    def ended(self, config: RunConfig, failure: Failure | None) -> None:
+        pass
+
+    def rest(self) -> list[str]:
+        return [config.id for config in self._queue]
+
+
 @dataclass
-class _Child:
+class _Started:
     config: RunConfig
-    process: subprocess.Popen[bytes] | Fork
-    log: IO[bytes]
-    path: Path
-    started: float
+    run: Running
+    log: Path
+    began: float
+    deadline: float | None = None
+    """When it is killed: set once it was told to end."""
 
 
 def run(
@@ -95,164 +147,172 @@ def run(
     runs: Path | str,
     *,
     jobs: int = 1,
+    threads: int | None = None,
+    backend: Backend | None = None,
     console: Console | None = None,
     patience: float = 60.0,
     preload: Sequence[str] = (),
 ) -> Outcome:
     """Run every configuration that has no result yet, ``jobs`` at a time.
 
-    A run that fails does not stop the others. Each run writes to ``runs/logs/<id>.log`` and gets
-    cores / jobs threads (unless OMP_NUM_THREADS is set already). Ctrl-C, SIGTERM and SIGHUP pass
-    SIGINT on to the runs, so that they write a checkpoint, and wait for them; a second one kills them.
+    A run that fails does not stop the others. Each run writes to ``runs/logs/<id>.log``. Ctrl-C, SIGTERM and SIGHUP
+    pass SIGINT on to the runs, so that they write a checkpoint, and wait for them; a second one kills them.
 
     Args:
         configs: see ``grid``.
         command: gives the command line of a run.
         runs: the runs go to ``runs/<id>``.
         jobs: how many at the same time.
+        threads: of each run; see ``threads_per_run`` for the default. Sums of floats depend on it in their last bits.
+        backend: where the runs are executed; processes on this machine by default.
         console: where the progress is shown; plain lines when it is no terminal.
         patience: seconds that a run has to stop after an interruption, before it is killed.
-        preload: modules that take long to import. Where the system can, runs whose command line is
+        preload: modules that take long to import. Where the system can, local runs whose command line is
             ``[sys.executable, "-m", module, ...]`` are then forks of one process that has them, each
             otherwise a process like any other.
 
     Returns:
         What became of each run; ``exit_code`` and ``message()`` say it in short.
     """
-    number("jobs", jobs, low=1)
-    runs = Path(runs)
-    todo = missing(configs, runs)
+    todo = missing(configs, Path(runs))
     ids = {config.id for config in todo}
-    outcome = Outcome(skipped=[config.id for config in configs if config.id not in ids])
+    skipped = [config.id for config in configs if config.id not in ids]
+    return drive(
+        _Listed(todo),
+        command,
+        Path(runs),
+        jobs=jobs,
+        threads=threads,
+        backend=backend,
+        console=console,
+        patience=patience,
+        preload=preload,
+        skipped=skipped,
+    )
+
+
+def drive(
+    feed: Feed,
+    command: Command,
+    runs: Path,
+    *,
+    jobs: int = 1,
+    threads: int | None = None,
+    backend: Backend | None = None,
+    console: Console | None = None,
+    patience: float = 60.0,
+    preload: Sequence[str] = (),
+    skipped: Sequence[str] = (),
+) -> Outcome:
+    """Run what the feed gives; everything else is as in ``run``.
+
+    Args:
+        feed: the runs.
+        command: as in ``run``.
+        runs: as in ``run``.
+        jobs: as in ``run``.
+        threads: as in ``run``.
+        backend: as in ``run``.
+        console: as in ``run``.
+        patience: as in ``run``; also of a run that the feed ends early.
+        preload: as in ``run``.
+        skipped: ids of runs that were finished before, to be counted.
+    """
+    number("jobs", jobs, low=1)
+    threads = int(number("threads", threads_per_run(jobs) if threads is None else threads, low=1))
+    outcome, running, backend = Outcome(skipped=list(skipped)), list[_Started](), backend or Local()
     (runs / "logs").mkdir(parents=True, exist_ok=True)
-    queue, running = list(todo), list[_Child]()
-    context = server(preload) if preload and todo else None
-    with _interrupts() as interrupts, _Display(console or Console(stderr=True), len(todo), jobs) as display:
-        if outcome.skipped:
-            display.say(f"{len(outcome.skipped)} run(s) already done, {len(todo)} to go.")
-        while (queue or running) and not interrupts:
-            while queue and len(running) < jobs:
-                config = queue.pop(0)
-                child = _start(config, command, runs, jobs, outcome, context)
-                if child is not None:
-                    running.append(child)
-                else:
+    opened = backend.open(runs, jobs, threads, preload) if feed.total else contextlib.nullcontext()
+    with opened, _interrupts() as interrupts, _Display(console or Console(stderr=True), feed, jobs) as display:
+        if skipped:
+            display.say(f"{len(skipped)} run(s) already done, {feed.total} to go.")
+        while not interrupts:
+            while len(running) < jobs and (config := feed.next()) is not None:
+                log = runs / "logs" / f"{config.id}.log"
+                log.parent.mkdir(parents=True, exist_ok=True)
+                order = Order([str(part) for part in command(config, runs / config.id)], log, threads)
+                try:
+                    running.append(_Started(config, backend.start(order), log, time.monotonic()))
+                except NotStarted as why:
+                    outcome.failed[config.id] = Failure(str(why), "", log)
+                    feed.ended(config, outcome.failed[config.id])
                     display.ended(config.id, None, outcome)
-            for child in [child for child in running if child.process.poll() is not None]:
-                running.remove(child)
-                _close(child, runs, outcome)
-                display.ended(child.config.id, time.monotonic() - child.started, outcome)
-            display.show(running)
-            if running:
-                time.sleep(PAUSE)
+            if not running and not feed.waiting:
+                break
+            for started, reason in _ended(running):
+                running.remove(started)
+                _enter(started, reason, runs, outcome)
+                feed.ended(started.config, outcome.failed.get(started.config.id))
+                display.ended(started.config.id, time.monotonic() - started.began, outcome)
+            for started in running:
+                _end_early(started, feed, patience)
+            display.show([started.config for started in running])
+            time.sleep(PAUSE)
         if interrupts:
-            outcome.waiting = [config.id for config in queue]
+            outcome.waiting = feed.rest()
             display.say(f"Stopping {len(running)} run(s); they write a checkpoint. Once more to kill them.")
             _stop(running, patience, interrupts)
-            for child in running:
-                _close(child, runs, outcome, interrupted=True)
+            for started in running:
+                _enter(started, "", runs, outcome, interrupted=True)
+                if started.config.id not in outcome.stopped:
+                    feed.ended(started.config, None)
     return outcome
 
 
 def threads_per_run(jobs: int) -> int:
-    """Cores of this process divided by the number of runs at a time, at least 1."""
+    """Threads of a run when nobody says: OMP_NUM_THREADS, else cores of this process / runs at a time, at least 1."""
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    if said.isdigit() and int(said) > 0:
+        return int(said)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // jobs)
 
 
-def _start(
-    config: RunConfig, command: Command, runs: Path, jobs: int, outcome: Outcome, context: ForkServerContext | None
-) -> _Child | None:
-    path = runs / "logs" / f"{config.id}.log"
-    log = path.open("ab")
-    if not _locked(log):
-        log.close()
-        outcome.failed[config.id] = Failure("is being run by another process", "", path)
-        return None
-    arguments = [str(part) for part in command(config, runs / config.id)]
-    log.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(arguments)}\n".encode())
-    log.flush()
-    environment = {"OMP_NUM_THREADS": str(threads_per_run(jobs)), **os.environ, "PYTHONUNBUFFERED": "1"}
-    try:
-        process = _spawned(arguments, log, environment, context)
-    except OSError as error:
-        log.close()
-        outcome.failed[config.id] = Failure(f"could not be started: {error}", "", path)
-        return None
-    return _Child(config, process, log, path, time.monotonic())
+def _ended(running: Sequence[_Started]) -> list[tuple[_Started, str]]:
+    polled = [(started, started.run.poll()) for started in running]
+    return [(started, reason) for started, reason in polled if reason is not None]
 
 
-def _spawned(
-    arguments: list[str], log: IO[bytes], environment: dict[str, str], context: ForkServerContext | None
-) -> subprocess.Popen[bytes] | Fork:
-    if context is not None and Fork.fits(arguments):
-        return Fork(context, arguments, log, environment)
-    # A session of its own (a fork has one too): Ctrl-C in the terminal reaches a run once, through us, and not twice.
-    return subprocess.Popen(
-        arguments,
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        env=environment,
-        start_new_session=True,
-    )
+def _end_early(started: _Started, feed: Feed, patience: float) -> None:
+    """Ask the feed; kill what was told to end and does not."""
+    if started.deadline is None:
+        if feed.enough(started.config):
+            started.run.interrupt()
+            started.deadline = time.monotonic() + patience
+    elif time.monotonic() > started.deadline:
+        started.run.kill()
 
 
-def _locked(log: IO[bytes]) -> bool:
-    """Lock the log for this run and everything it starts; False when another run holds it.
-
-    The run inherits the open file and with it the lock. So a run that outlives a benchmark killed
-    with SIGKILL is not started a second time beside itself.
-    """
-    try:
-        import fcntl
-    except ImportError:  # no file locks on this system
-        return True
-    try:
-        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def _close(child: _Child, runs: Path, outcome: Outcome, *, interrupted: bool = False) -> None:
+def _enter(started: _Started, reason: str, runs: Path, outcome: Outcome, *, interrupted: bool = False) -> None:
     """Enter an ended run into the outcome."""
-    child.log.close()
-    name, code = child.config.id, child.process.returncode
-    assert code is not None
+    name = started.config.id
     if finished(runs / name):
         outcome.finished.append(name)
     elif interrupted:
         outcome.stopped.append(name)
+    elif started.deadline is not None:
+        outcome.ended_early.append(name)
     else:
-        reason = (
-            "ended without result.json"
-            if code == 0
-            else f"failed with exit status {code}"
-            if code > 0
-            else f"was killed by {signal.Signals(-code).name}"
-        )
-        outcome.failed[name] = Failure(reason, _tail(child.path), child.path)
+        outcome.failed[name] = Failure(reason, _tail(started.log), started.log)
 
 
 def _tail(path: Path, lines: int = 15, size: int = 8192) -> str:
+    if not path.exists():
+        return ""
     with path.open("rb") as log:
         log.seek(max(0, path.stat().st_size - size))
         return "\n".join(log.read().decode(errors="replace").splitlines()[-lines:])
 
 
-def _stop(running: Sequence[_Child], patience: float, interrupts: Sequence[int]) -> None:
-    """SIGINT to every run; wait; kill what is still there when time is up or on a second interruption."""
-    for child in running:
-        # To the run alone: its loader workers end with it, and a signal to them would be an error in it.
-        child.process.send_signal(signal.SIGINT)
+def _stop(running: Sequence[_Started], patience: float, interrupts: Sequence[int]) -> None:
+    """Interrupt every run; wait; kill what is still there when time is up or on a second interruption."""
+    for started in running:
+        started.run.interrupt()
     deadline = time.monotonic() + patience
-    while any(child.process.poll() is None for child in running):
+    while left := [started for started in running if started.run.poll() is None]:
         if time.monotonic() > deadline or len(interrupts) > 1:
-            for child in running:
-                if child.process.poll() is None:
-                    os.killpg(child.process.pid, signal.SIGKILL)
-                    child.process.wait()
+            for started in left:
+                started.run.kill()
         time.sleep(PAUSE)
 
 
@@ -280,8 +340,8 @@ def _interrupts() -> Iterator[list[int]]:
 class _Display:
     """A bar with the time left on a terminal, a line per finished run elsewhere."""
 
-    def __init__(self, console: Console, total: int, jobs: int) -> None:
-        self.console, self.total, self.jobs = console, total, jobs
+    def __init__(self, console: Console, feed: Feed, jobs: int) -> None:
+        self.console, self.feed, self.jobs = console, feed, jobs
         self.seconds: list[float] = []
         self.done = 0
         columns = (
@@ -292,7 +352,7 @@ class _Display:
             TextColumn("{task.fields[left]}"),
         )
         self.bar = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
-        self.task = self.bar.add_task("runs", total=total, left="")
+        self.task = self.bar.add_task("runs", total=feed.total, left="")
 
     def __enter__(self) -> _Display:
         self.bar.start()
@@ -304,8 +364,8 @@ class _Display:
     def say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False)
 
-    def show(self, running: Sequence[_Child]) -> None:
-        names = ", ".join(f"{child.config.method} s{child.config.seed}" for child in running[:4])
+    def show(self, running: Sequence[RunConfig]) -> None:
+        names = ", ".join(f"{config.method} s{config.seed}" for config in running[:4])
         self.bar.update(self.task, description=names + ("…" if len(running) > 4 else ""))
 
     def ended(self, name: str, seconds: float | None, outcome: Outcome) -> None:
@@ -313,13 +373,14 @@ class _Display:
         if seconds is not None:
             self.seconds.append(seconds)
         failure, left = outcome.failed.get(name), self._left()
-        self.bar.update(self.task, completed=self.done, left=left)
-        state = f"{failure.reason}; log: {failure.log}" if failure else f"finished in {clock(seconds or 0)}"
-        self.say(f"[{self.done}/{self.total}] {name} {state}" + (f" ({left})" if left else ""))
+        self.bar.update(self.task, completed=self.done, total=self.feed.total, left=left)
+        how = "ended early after" if name in outcome.ended_early else "finished in"
+        state = f"{failure.reason}; log: {failure.log}" if failure else f"{how} {clock(seconds or 0)}"
+        self.say(f"[{self.done}/{self.feed.total}] {name} {state}" + (f" ({left})" if left else ""))
 
     def _left(self) -> str:
-        remaining = self.total - self.done
-        if not remaining or not self.seconds:
+        remaining = self.feed.total - self.done
+        if remaining <= 0 or not self.seconds:
             return ""
         return f"about {clock(sum(self.seconds) / len(self.seconds) * remaining / self.jobs)} left"
 

@@ -18,6 +18,7 @@ from counterpoise._checks import did_you_mean
 from counterpoise.benchmark.grid import RunConfig, grid
 from counterpoise.benchmark.runner import run
 from counterpoise.benchmark.summary import summarize
+from counterpoise.cli.execution import add_execution, execution_of
 from counterpoise.cli.job import source_of
 from counterpoise.cli.messages import Options, UsageError, usage
 from counterpoise.cli.options import fit_parser, parse
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
         "'settings' means the rows of --settings and no other",
     )
     parser.add_argument("--seeds", default="0,1,2", help="comma-separated numbers")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time")
+    add_execution(parser)
     parser.add_argument(
         "--settings",
         help="YAML file: method -> options of fit for it alone, e.g. 'OGM: {method.alpha: 0.3}'; under any other name, "
@@ -60,13 +61,12 @@ def main(arguments: Sequence[str]) -> int:
     )
     own, rest = parser.parse_known_args(arguments)
     seeds = seeds_of(own.seeds)
-    if own.jobs < 1:
-        raise UsageError(f"--jobs must be at least 1; got {own.jobs}.")
+    execution = execution_of(own)
     others = [option for action in parser._actions for option in action.option_strings]
     settings = _settings(own.settings)
     configs = plan(_names(own.methods, settings), seeds, rest, settings, others)
     out = Path(own.out)
-    outcome = run(configs, command, out / "runs", jobs=own.jobs, preload=PRELOAD)
+    outcome = run(configs, command, out / "runs", preload=PRELOAD, **execution)
     print(outcome.message())
     results = [out / "runs" / config.id / "result.json" for config in configs]
     records = [json.loads(path.read_text(encoding="utf-8")) for path in results if path.is_file()]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from counterpoise.benchmark.runner import run
 from counterpoise.cli import benchmark
+from counterpoise.cli.execution import add_execution, execution_of
 from counterpoise.cli.job import source_of
 from counterpoise.cli.messages import Options, UsageError, usage
 from counterpoise.cli.options import fit_parser, parse
@@ -25,13 +26,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", required=True, help="where to write; runs in OUT/runs are used again")
     parser.add_argument("--method", default="Joint", help="the method to look at")
     parser.add_argument("--seeds", default="0", help="one number")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time")
+    add_execution(parser)
     own, common = parser.parse_known_args(arguments)
     seeds = benchmark.seeds_of(own.seeds)
     if len(seeds) != 1:
         raise UsageError(f"--seeds must be one number here; got {own.seeds}. For several, see `counterpoise study`.")
-    if own.jobs < 1:
-        raise UsageError(f"--jobs must be at least 1; got {own.jobs}.")
+    execution = execution_of(own)
     names = method_names(own.method, option="--method")
     if len(names) != 1:
         raise UsageError(f"--method must be one method; got {own.method}.")
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     rows = [*alone(modalities), Row(names[0], names[0])]
     planned = {name: found[0] for name, found in configs(rows, seeds, common).items()}
     runs = Path(own.out) / "runs"
-    outcome = run(list(planned.values()), benchmark.command, runs, jobs=own.jobs, preload=benchmark.PRELOAD)
+    outcome = run(list(planned.values()), benchmark.command, runs, preload=benchmark.PRELOAD, **execution)
     print(outcome.message())
     if outcome.exit_code:
         return outcome.exit_code

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from counterpoise.cli.benchmark import seeds_of
-from counterpoise.cli.messages import Options, UsageError
+from counterpoise.cli.execution import add_execution, execution_of
+from counterpoise.cli.messages import Options
 from counterpoise.studies import STUDIES, conduct, draw_again, study_named
 
 USAGE = """usage: counterpoise study NAME --data DATA --out DIR [options]
@@ -31,13 +32,11 @@ def main(arguments: Sequence[str]) -> int:
     parser = Options(prog=f"counterpoise study {name}", description=f"{study.ABOUT} Every other option is one of fit.")
     parser.add_argument("--out", required=True, help="directory of all studies of this data set")
     parser.add_argument("--seeds", default="0,1,2", help="comma-separated numbers")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time")
+    add_execution(parser)
     parser.add_argument("--redraw", action="store_true", help="draw the numbers on disk; nothing is trained")
     study.add_options(parser)
     own, common = parser.parse_known_args(rest)
     if own.redraw:
         print(f"Open {draw_again(name, Path(own.out))} in a browser.")
         return 0
-    if own.jobs < 1:
-        raise UsageError(f"--jobs must be at least 1; got {own.jobs}.")
-    return conduct(name, own, common, Path(own.out), seeds_of(own.seeds), own.jobs)
+    return conduct(name, own, common, Path(own.out), seeds_of(own.seeds), execution_of(own))

@@ -48,7 +48,12 @@ def study_named(name: str) -> Study:
 
 
 def conduct(
-    name: str, own: argparse.Namespace, common: Sequence[str], out: Path, seeds: Sequence[int], jobs: int
+    name: str,
+    own: argparse.Namespace,
+    common: Sequence[str],
+    out: Path,
+    seeds: Sequence[int],
+    execution: Mapping[str, Any],
 ) -> int:
     """Run what is missing, compute, draw.
 
@@ -58,7 +63,7 @@ def conduct(
         common: options of ``fit`` for all runs.
         out: finished runs are in ``out/runs``, shared by all studies; the results go to ``out/NAME``.
         seeds: of the runs.
-        jobs: runs at the same time.
+        execution: where and how many at a time: ``jobs``, ``threads`` and ``backend`` of ``run``.
 
     Returns:
         The exit code.
@@ -72,7 +77,7 @@ def conduct(
     rows = configs(study.plan(given), seeds, common)
     unique = {config.id: config for found in rows.values() for config in found}
     by_seed = sorted(unique.values(), key=lambda config: seeds.index(config.seed))
-    outcome = run(by_seed, benchmark.command, out / "runs", jobs=jobs, preload=benchmark.PRELOAD)
+    outcome = run(by_seed, benchmark.command, out / "runs", preload=benchmark.PRELOAD, **execution)
     print(outcome.message())
     if outcome.exit_code == 130:
         return 130
