@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from counterpoise.engine import SGD, Adam, AdamW, Trainer
     from counterpoise.method import Method
     from counterpoise.model import MultimodalModel
+    from counterpoise.studies.diagnosis_runs import diagnose
 
 __version__ = "0.1.0"
 
@@ -35,6 +36,7 @@ _HOMES = {
     "Table": "data",
     "Trainer": "engine",
     "build_model": "build",
+    "diagnose": "studies.diagnosis_runs",
     "digits": "data",
     "from_arrays": "data",
 }
@@ -50,6 +52,7 @@ __all__ = [
     "Table",
     "Trainer",
     "build_model",
+    "diagnose",
     "digits",
     "encoders",
     "from_arrays",

@@ -135,6 +135,9 @@ def test_nothing_shared_absent_modalities_and_a_limit():
     assert found.magnitude.shape == (3, 3)
     assert (found.magnitude > 0).all()
     assert np.isnan(found.conflict).all()
+    bias = tiny_model(Joint(), NAMES, "Concat")  # all that its blocks share
+    assert [p.ndim for p in bias.shared_parameters()] == [1]
+    assert np.isnan(gradient_balance(bias, split, most=1).conflict).all()
     again = gradient_balance(model, split, batch_size=9, seed=1)
     np.testing.assert_array_equal(again.magnitude[:3], found.magnitude)
     assert len(again.magnitude) == -(-len(split) // 9)

@@ -5,7 +5,7 @@ import pytest
 
 from counterpoise.analysis import BalanceCurves, BalanceWatch, SplitLoss, gradient_balance, load, value
 from counterpoise.engine import Observer
-from counterpoise.methods import IGM, MLA, Joint
+from counterpoise.methods import IGM, MLA, Joint, Unimodal
 from counterpoise.testing import assert_same, everything, trainer_for
 
 NAMES = ("first", "second", "third")
@@ -24,6 +24,8 @@ def test_rows_are_those_of_the_weights_at_that_moment():
     trainer, _ = trainer_for(Joint, NAMES)  # the weights before training
     own = [value(SplitLoss(trainer.model, data.val, m)) for m in NAMES]
     np.testing.assert_allclose(found.val_loss[0], own, rtol=1e-5)
+    fused = value(SplitLoss(trainer.model, data.val)), value(SplitLoss(trainer.model, data.train))
+    assert (found.fused_val_loss[0], found.fused_train_loss[0]) == pytest.approx(fused, rel=1e-5)
     start = gradient_balance(trainer.model, data.train)
     np.testing.assert_allclose(found.magnitude[0], start.magnitude.mean(0), rtol=1e-5)
     np.testing.assert_allclose(found.alignment[0], start.alignment.mean(0), atol=1e-5)
@@ -38,6 +40,17 @@ def test_modalities_that_stand_still_are_measured_too():
     # while the first trains, the second's own loss stays where it was
     assert found.train_loss[1, 1] == pytest.approx(found.train_loss[0, 1], abs=1e-6)
     assert found.train_loss[1, 0] < found.train_loss[0, 0]
+
+
+def test_a_run_on_one_modality_reads_no_other():
+    found, trainer, data = fit(lambda: Unimodal("second"), BalanceWatch(), epochs=2)
+    for name in ("magnitude", "relative", "alignment", "train_loss", "val_loss"):
+        assert np.isfinite(getattr(found, name)).tolist() == [[False, True, False]] * 3, name
+    np.testing.assert_array_equal(found.fused_val_loss, found.val_loss[:, 1])
+    np.testing.assert_array_equal(found.fused_train_loss, found.train_loss[:, 1])
+    only = gradient_balance(trainer.model, data.train, only=["second"], predict=trainer.method.predict)
+    assert only.modalities == ("second",)
+    np.testing.assert_allclose(only.alignment, 1, atol=1e-5)  # the fused prediction is its own
 
 
 @pytest.mark.parametrize("make", [MLA, Joint, lambda: IGM(stages=[2, 2])])

@@ -134,6 +134,30 @@ def test_sharpness_of_a_quadratic():
     assert sam_sharpness(lambda: [w @ A @ w / 2], [w], rho=0).increase == 0
 
 
+@pytest.mark.parametrize(("a", "b"), [(1.0, 1.0), (4.0, 0.25), (0.5, 3.0)])
+def test_of_a_model_of_two_parameters(a, b):
+    """loss = (a b - 1)^2: gradient, Hessian and the loss after an ascent step are known."""
+    params = [torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (a, b)]
+
+    def loss():
+        yield (params[0] * params[1] - 1) ** 2
+
+    mixed, slope = 4 * a * b - 2, 2 * (a * b - 1)
+    H = torch.tensor([[2 * b * b, mixed], [mixed, 2 * a * a]], dtype=torch.float64)
+    found = top_eigenvalues(loss, params, k=2)
+    np.testing.assert_allclose(found.values, torch.linalg.eigvalsh(H).flip(0), atol=1e-10)
+    if a * b == 1:  # a valley of minima: flat along it, and sharper the less the two are alike
+        np.testing.assert_allclose(found.values, [2 * (a * a + b * b), 0], atol=1e-10)
+    signs = trace(loss, params, samples=200)
+    np.testing.assert_allclose(
+        np.unique(signs.estimates.round(9)), np.unique(np.round([float(H.sum()), float(H.trace()) - 2 * mixed], 9))
+    )
+    g = slope * np.array([b, a])
+    assert gradient_norm(loss, params) == pytest.approx(np.hypot(*g))
+    step = 0.1 * g / max(np.hypot(*g), 1e-12)
+    assert sam_sharpness(loss, params, 0.1).perturbed == pytest.approx(((a + step[0]) * (b + step[1]) - 1) ** 2)
+
+
 def test_of_a_model_with_batch_normalisation_single_and_double():
     names = ("first", "second")
     model = tiny_model(Joint(), names, "Concat")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,7 +88,7 @@ class GradientBalance:
             parameters; negative means that what helps the fused prediction hurts the modality alone. nan where
             one of them is zero.
         conflict: (batches, M, M) cosine between the gradients of two modalities' own losses by the parameters all
-            share (a shared head); negative is a conflict. nan where nothing is shared.
+            share (a shared head); negative is a conflict. nan where nothing, or no more than a bias, is shared.
     """
 
     modalities: tuple[str, ...]
@@ -106,6 +106,7 @@ def gradient_balance(
     most: int | None = None,
     seed: int = 0,
     predict: Predict | None = None,
+    only: Collection[str] | None = None,
 ) -> GradientBalance:
     """How strongly, and in what direction, the data move each modality's parameters at the present weights.
 
@@ -118,32 +119,34 @@ def gradient_balance(
         most: batches to look at; None for all.
         seed: of the order.
         predict: the fused logits of an output, where a method has a rule of its own (``Method.predict``).
+        only: the modalities to read and measure; None for all.
     """
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
     order = order if most is None else order[: int(number("most", most, low=1)) * batch_size]
     device = next(model.parameters()).device
-    own = {m: [p for p in model.parameters_of(m) if p.requires_grad] for m in model.modalities}
+    names = model.select(only)
+    own = {m: [p for p in model.parameters_of(m) if p.requires_grad] for m in names}
     shared = [p for p in model.shared_parameters() if p.requires_grad]
+    if all(p.ndim < 2 for p in shared):  # a bias that every class score gets carries no features
+        shared = []
     rows = []
     with evaluation(model), torch.enable_grad():
-        for batch in batches(split, model.modalities, batch_size, device, order):
-            output = model(batch.inputs, None, batch.present)
+        for batch in batches(split, names, batch_size, device, order):
+            output = model(batch.inputs, names, batch.present)
             logits = output.logits if predict is None else predict(output, model)
             fused = F.cross_entropy(logits, batch.target)
             by_fused, by_own, by_shared = {}, {}, {}
-            for m in model.modalities:
+            for m in names:
                 loss = _mean(output.unimodal[m], batch.target, None if batch.present is None else batch.present.get(m))
                 by_fused[m], by_own[m] = _grad(fused, own[m]), _grad(loss, own[m])
                 by_shared[m] = _grad(loss, shared)
-            lengths = torch.stack([_norm(by_fused[m]) for m in model.modalities])
-            weights = torch.stack([_norm(own[m]) for m in model.modalities])
-            angles = torch.stack([_cosine(by_fused[m], by_own[m]) for m in model.modalities])
-            pairs = torch.stack(
-                [_cosine(by_shared[a], by_shared[b]) for a in model.modalities for b in model.modalities]
-            )
+            lengths = torch.stack([_norm(by_fused[m]) for m in names])
+            weights = torch.stack([_norm(own[m]) for m in names])
+            angles = torch.stack([_cosine(by_fused[m], by_own[m]) for m in names])
+            pairs = torch.stack([_cosine(by_shared[a], by_shared[b]) for a in names for b in names])
             rows.append((lengths, lengths / weights, angles, pairs.view(len(own), len(own))))
     found = [torch.stack(column).double().numpy() for column in zip(*rows, strict=True)]
-    return GradientBalance(model.modalities, found[0], found[1], found[2], found[3])
+    return GradientBalance(names, found[0], found[1], found[2], found[3])
 
 
 def _mean(logits: Tensor, target: Tensor, present: Tensor | None) -> Tensor:

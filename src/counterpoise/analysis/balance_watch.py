@@ -33,6 +33,8 @@ class BalanceCurves:
         conflict: (rows, M, M) mean cosine between the modalities' gradients by shared parameters; nan without any.
         train_loss: (rows, M) loss of the modality's own prediction on training samples, in evaluation mode.
         val_loss: (rows, M) the same on validation samples. ``overfitting_ratio`` takes the two.
+        fused_train_loss: (rows,) loss of the fused prediction on the training samples.
+        fused_val_loss: (rows,) the same on the validation samples.
     """
 
     epoch: np.ndarray
@@ -42,13 +44,16 @@ class BalanceCurves:
     conflict: np.ndarray
     train_loss: np.ndarray
     val_loss: np.ndarray
+    fused_train_loss: np.ndarray
+    fused_val_loss: np.ndarray
 
 
 class BalanceWatch:
     """Records how strongly each modality is trained, and how it generalises; an observer that changes nothing.
 
-    Measured on a fixed sample of the training and of the validation split, for every modality, also for those
-    that a stage leaves alone. Costs one pass over them with gradients per epoch.
+    Measured on a fixed sample of the training and of the validation split, for every modality that the method's
+    prediction reads, also for those that a stage leaves alone; nan for one that it never reads. Costs a pass over
+    the training samples with gradients, and two over both without, per epoch.
 
     Args:
         samples: of each split, at most.
@@ -93,15 +98,24 @@ class BalanceWatch:
 
     def _measure(self, trainer: Trainer) -> None:
         train, val = (sample(split, self.samples, self.seed) for split in (trainer.train_split, trainer.val_split))
-        model = trainer.model
+        model, predict = trainer.model, trainer.method.predict
+        names = trainer.method.reads(model.modalities)
+        columns = [model.modalities.index(m) for m in names]
         with differentiable([p for p in model.parameters() if trainer.owns(p)]):
             found = gradient_balance(
-                model, train, batch_size=self.batch_size, seed=self.seed, predict=trainer.method.predict
+                model, train, batch_size=self.batch_size, seed=self.seed, predict=predict, only=names
             )
-        row = {name: _mean(getattr(found, name)) for name in ("magnitude", "relative", "alignment", "conflict")}
+        row = {}
+        for name in ("magnitude", "relative", "alignment"):
+            row[name] = np.full(len(model.modalities), np.nan)
+            row[name][columns] = _mean(getattr(found, name))
+        row["conflict"] = np.full((len(model.modalities),) * 2, np.nan)
+        row["conflict"][np.ix_(columns, columns)] = _mean(found.conflict)
         row["epoch"] = np.array(trainer.epoch)
         for name, split in (("train_loss", train), ("val_loss", val)):
-            row[name] = np.array([_own_loss(trainer, split, m) for m in model.modalities])
+            row[name] = np.array([_own_loss(trainer, split, m) if m in names else np.nan for m in model.modalities])
+            fused = SplitLoss(model, split, criterion=trainer.criterion, predict=predict, only=names)
+            row[f"fused_{name}"] = np.array(value(fused))
         self._rows.append(row)
         self.write()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -92,6 +92,7 @@ class SplitLoss:
         batch_size: samples of a batch; matters only for ``"recomputed"``.
         criterion: (logits, target) -> (batch,) losses.
         predict: the fused logits of an output, where a method has a rule of its own (``Method.predict``).
+        only: the modalities that the fused prediction reads; None for all.
         double: work in float64, on a copy of the model (attribute ``model``).
 
     Raises:
@@ -108,6 +109,7 @@ class SplitLoss:
         batch_size: int = 256,
         criterion: Callable[[Tensor, Tensor], Tensor] | None = None,
         predict: Predict | None = None,
+        only: Collection[str] | None = None,
         double: bool = False,
     ):
         if prediction != FUSED and prediction not in model.modalities:
@@ -116,7 +118,7 @@ class SplitLoss:
         self.prediction, self.statistics = prediction, choice("statistics", statistics, STATISTICS)
         self.predict, self.double = predict, double
         self.criterion = criterion or _cross_entropy
-        self.modalities = model.modalities if prediction == FUSED else (prediction,)
+        self.modalities = model.select(only) if prediction == FUSED else (prediction,)
         if prediction != FUSED and split.present is not None and prediction in split.present:
             split = split.subset(split.present[prediction].nonzero().flatten())
         if not len(split):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from counterpoise.cli.execution import add_execution, execution_of
 from counterpoise.cli.job import source_of
 from counterpoise.cli.messages import Options, UsageError, usage
 from counterpoise.cli.options import fit_parser, parse
-from counterpoise.report.collect import collect
-from counterpoise.studies.base import Row, Trained, alone, configs, method_names
-from counterpoise.studies.diagnosis import diagnose, recommend, write
+from counterpoise.cli.trained import open_run
+from counterpoise.studies.base import Row, alone, configs, method_names
+from counterpoise.studies.diagnosis import Diagnosis
+from counterpoise.studies.diagnosis_page import write
+from counterpoise.studies.diagnosis_runs import Opened, measure
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -25,13 +28,10 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--out", required=True, help="where to write; runs in OUT/runs are used again")
     parser.add_argument("--method", default="Joint", help="the method to look at")
-    parser.add_argument("--seeds", default="0", help="one number")
+    parser.add_argument("--seeds", default="0", help="comma-separated numbers; several tell the spread between seeds")
     add_execution(parser)
     own, common = parser.parse_known_args(arguments)
-    seeds = benchmark.seeds_of(own.seeds)
-    if len(seeds) != 1:
-        raise UsageError(f"--seeds must be one number here; got {own.seeds}. For several, see `counterpoise study`.")
-    execution = execution_of(own)
+    seeds, execution = benchmark.seeds_of(own.seeds), execution_of(own)
     names = method_names(own.method, option="--method")
     if len(names) != 1:
         raise UsageError(f"--method must be one method; got {own.method}.")
@@ -41,19 +41,24 @@ def main(arguments: Sequence[str]) -> int:
     if len(modalities) < 2:
         raise UsageError(f"--data has one modality ({modalities[0]}); there is nothing to balance.")
     rows = [*alone(modalities), Row(names[0], names[0])]
-    planned = {name: found[0] for name, found in configs(rows, seeds, common).items()}
+    planned = configs(rows, seeds, [*common, "--balance=true"])
     runs = Path(own.out) / "runs"
-    outcome = run(list(planned.values()), benchmark.command, runs, preload=benchmark.PRELOAD, **execution)
+    by_seed = [found[i] for i in range(len(seeds)) for found in planned.values()]
+    outcome = run(by_seed, benchmark.command, runs, preload=benchmark.PRELOAD, **execution)
     print(outcome.message())
     if outcome.exit_code:
         return outcome.exit_code
-    read = {r.directory.name: r for r in collect([runs / config.id for config in planned.values()])}
-    trained = {
-        name: Trained(name, seeds[0], read[c.id].directory, read[c.id].result or {}, read[c.id].history)
-        for name, c in planned.items()
-    }
-    found = diagnose(trained[names[0]], {m: trained[f"{m} alone"] for m in modalities})
+    measured, monitor = [], ""
+    for place, seed in enumerate(seeds):
+        print(f"Measuring the models of seed {seed} ({place + 1}/{len(seeds)}) ...", file=sys.stderr, flush=True)
+        at = {name: runs / found[place].id for name, found in planned.items()}
+        trainer, job, _ = open_run(str(at[names[0]]))
+        joint = Opened.at(trainer, at[names[0]])
+        each = {m: at[f"{m} alone"] for m in modalities}
+        opened = {m: Opened.at(open_run(str(path))[0], path) for m, path in each.items()}
+        measured.append(measure(joint, opened, job.splits, names[0]))
+        monitor = joint.record["monitor"]
+    found = Diagnosis(names[0], monitor, measured)
     page = write(found, Path(own.out))
-    print("\n".join(recommend(found)))
-    print(f"Open {page} in a browser.")
+    print(f"{found}\nOpen {page} in a browser.")
     return 0

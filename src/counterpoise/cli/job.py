@@ -13,7 +13,7 @@ from jsonargparse import ArgumentParser, Namespace
 from torch import nn
 
 from counterpoise._checks import did_you_mean
-from counterpoise.analysis import GradientChange
+from counterpoise.analysis import BalanceWatch, GradientChange
 from counterpoise.build import build_model
 from counterpoise.cli.options import AUTO
 from counterpoise.data.source import Source
@@ -23,11 +23,14 @@ from counterpoise.engine import Trainer
 from counterpoise.engine.state import mix, seed_everything
 from counterpoise.method import Method
 
-OWN = ("config", "data", "method", "fusion", "encoders", "gradient_change")
+OWN = ("config", "data", "method", "fusion", "encoders", "gradient_change", "balance")
 """Options that are not arguments of the trainer."""
 
 GRADIENT_CHANGE = "gradient-change.npz"
 """What ``gradient_change`` writes into the run directory."""
+
+BALANCE = "balance.npz"
+"""What ``balance`` writes there."""
 
 
 @dataclass
@@ -94,12 +97,19 @@ class Job:
         )
         arguments = {name: value for name, value in vars(made).items() if name not in OWN and name[0] != "_"}
         arguments |= replace
-        if made.gradient_change and arguments["run_dir"] is not None:  # None: a finished run is looked at
-            watch = GradientChange(made.gradient_change, path=Path(arguments["run_dir"]) / GRADIENT_CHANGE)
-            arguments["observers"] = [watch]
-        trainer = Trainer(model, method, **arguments)
+        trainer = Trainer(model, method, **arguments, observers=_watches(made, arguments["run_dir"]))
         trainer.config = self.parser.dump(options, skip_unset=False)
         return trainer
+
+
+def _watches(made: Namespace, run_dir: str | None) -> list[Any]:
+    """What records in the run directory; without one, as when a finished run is looked at, nothing does."""
+    found = []
+    if made.gradient_change and run_dir is not None:
+        found.append(GradientChange(made.gradient_change, path=Path(run_dir) / GRADIENT_CHANGE))
+    if made.balance and run_dir is not None:
+        found.append(BalanceWatch(path=Path(run_dir) / BALANCE))
+    return found
 
 
 def source_of(parser: ArgumentParser, data: Namespace) -> Source:

@@ -133,6 +133,12 @@ def fit_parser(prog: str = "counterpoise fit", others: Iterable[str] = ()) -> Ar
         help="Record the cosine between gradients of successive modalities in run_dir; the older one is the last that "
         "was applied (stored), or that of the same batch at the present weights (batch).",
     )
+    parser.add_argument(
+        "--balance",
+        type=bool,
+        default=False,
+        help="Record gradients and losses of each modality in run_dir before training and after every epoch.",
+    )
     parser.set_defaults(run_dir=AUTO)
     directory = next(action for action in parser._actions if action.dest == "run_dir")
     directory.help = f"Where to write settings, metrics and checkpoints; {AUTO}: runs/DATA-METHOD-sSEED; null: nowhere."

@@ -46,7 +46,8 @@ class Keeper:
     def _writes(self) -> bool:
         return self.directory is not None and self._trainer.fabric.is_global_zero
 
-    def _fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
+        """What a checkpoint of this run must agree with; the trainer must know its splits."""
         t = self._trainer
         numbers = {
             "epochs": t.epochs, "batch_size": t.batch_size, "seed": t.seed, "sam": t.sam, "clip_norm": t.clip_norm,
@@ -83,12 +84,12 @@ class Keeper:
         if resume and found:
             self._restore(self.directory)
         if self._writes:
-            self.directory.start(trainer.history, trainer.config or yaml.safe_dump(self._fingerprint()))
+            self.directory.start(trainer.history, trainer.config or yaml.safe_dump(self.fingerprint()))
 
     def _restore(self, directory: RunDirectory) -> None:
         trainer = self._trainer
         saved = load(directory.last, trainer.device)
-        refuse_other(saved.get("fingerprint", {}), self._fingerprint(), directory.last)
+        refuse_other(saved.get("fingerprint", {}), self.fingerprint(), directory.last)
         trainer.state = State.from_dict(saved["state"])
         trainer.model.load_state_dict(saved["model"])
         trainer.method.load_state_dict(saved["method"])
@@ -151,7 +152,7 @@ class Keeper:
             return
         upcoming = self.directory.path / "best.next.ckpt"
         if better:
-            save(upcoming, {**self.best, "fingerprint": self._fingerprint()})
+            save(upcoming, {**self.best, "fingerprint": self.fingerprint()})
         save(self.directory.last, self._state())
         if better:
             os.replace(upcoming, self.directory.best)
@@ -168,7 +169,7 @@ class Keeper:
     def _state(self) -> dict[str, Any]:
         t = self._trainer
         return {
-            "fingerprint": self._fingerprint(),
+            "fingerprint": self.fingerprint(),
             "state": t.state.to_dict(),
             "model": t.model.state_dict(),
             "method": t.method.state_dict(),
@@ -196,7 +197,7 @@ class Keeper:
             return
         self.best["model"] = _on_cpu(trainer.model.state_dict())
         if self._writes and self.directory is not None:
-            save(self.directory.best, {**self.best, "fingerprint": self._fingerprint()})
+            save(self.directory.best, {**self.best, "fingerprint": self.fingerprint()})
 
     def finish(self, test: Split | None, data: str) -> dict[str, Any]:
         """Score validation and test, and write ``result.json``; ``data`` names the data set in it."""

@@ -1,0 +1,226 @@
+"""The page of a diagnosis: its pictures, tables and sentences."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, is_dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from counterpoise.benchmark.summary import SHARES
+from counterpoise.report.figures import FAINT, save_png, to_svg
+from counterpoise.report.studies import bars, curves
+from counterpoise.report.tables import html_table
+from counterpoise.studies.base import FUSED, percent
+from counterpoise.studies.conduct import write_page
+from counterpoise.studies.diagnosis import ERRORS, LEAST, Diagnosis, headline, losses, recommend
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Series = dict[str, list[np.ndarray]]
+"""Name -> one curve per seed."""
+Pictures = dict[str, tuple["Callable[[], Figure]", str]]
+"""File name -> what draws it, caption."""
+
+
+def write(found: Diagnosis, out: Path) -> Path:
+    """``diagnosis.json``, the pictures and the page ``diagnosis.html``, whose path is returned."""
+    out.mkdir(parents=True, exist_ok=True)
+    said = recommend(found)
+    kept = {"headline": headline(found), "said": said, **_plain(found)}
+    (out / "diagnosis.json").write_text(json.dumps(kept, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    seeds = ", ".join(str(one.seed) for one in found.measured)
+    several = len(found.measured) > 1
+    body = [
+        f'<aside class="notice"><strong>{escape(headline(found))} {escape(said[-1])}</strong></aside>',
+        "<section><ul>" + "".join(f"<li>{escape(line)}</li>" for line in said[:-1]) + "</ul>",
+        f"<p>{'Seeds' if several else 'One seed,'} {seeds}; {found.samples} validation samples. A difference counts "
+        f"when it exceeds {ERRORS:g} standard errors of sampling the validation samples and {100 * LEAST:g} points"
+        + (
+            ", seeds counted in, and has the same sign with every seed. "
+            if several
+            else "; the spread between seeds is not in that, so confirm with several (seeds 0,1,2). "
+        )
+        + "The test split is not looked at: what you choose by this page can be tested on it. Gradients and "
+        "overfitting are shown beside the verdict and do not enter it.</p>",
+    ]
+    for name, (draw, caption) in _pictures(found).items():
+        save_png(draw, out / f"diagnosis-{name}.png")
+        svg = to_svg(draw, f"diagnosis-{name}", caption)
+        body.append(f'<figure class="wide">{svg}<figcaption>{escape(caption)}</figcaption></figure>')
+    body += [*_tables(found), "</section>\n"]
+    return write_page(out / "diagnosis.html", "Is this model imbalanced?", "\n".join(body))
+
+
+# -- pictures ------------------------------------------------------------------------------------------
+def _pictures(found: Diagnosis) -> Pictures:
+    ms, inside = found.modalities, f"in {found.method}"
+    like = {f"{m} {inside}": f"{m} alone" for m in ms}
+    pairs = {"": ("alone", "inside"), ", linear": ("probe_alone", "probe_inside")}
+    groups = {
+        f"{m}{kind}": {"alone": found.of(m, a), inside: found.of(m, b)} for kind, (a, b) in pairs.items() for m in ms
+    }
+    chances = percent(np.array([one.chance for one in found.measured]))
+    scores: dict[str, list[Any]] = {name: [one.curves[name] for one in found.measured] for name in _names(found)}
+    shares = {m: {"contribution": 100 * found.of(m, "contribution")} for m in ms}
+    drawn: Pictures = {
+        "scores": (
+            lambda: bars(groups, x="validation accuracy", share=True),
+            f"Each modality's own prediction, and a linear classifier on its encoder (chance: {chances} %).",
+        ),
+        "contributions": (
+            lambda: bars(shares, x="Shapley contribution to the fused validation accuracy (points)"),
+            f"What each modality adds, over all orders of joining; together the fused accuracy "
+            f"({percent(found.fused)} %) less chance ({chances} %).",
+        ),
+        "curves": (
+            lambda: curves({"validation": scores}, y=found.monitor, like=like, share=found.monitor in SHARES),
+            f"Learning curves. Solid: trained alone; dashed: {inside}.",
+        ),
+    }
+    if all(one.balance is not None for one in found.measured):
+        drawn["gradients"] = (lambda: _gradients(found), _ABOUT_GRADIENTS)
+        drawn["overfitting"] = (
+            lambda: _overfitting(found, like),
+            "From the start (epoch 0) to each epoch: how far the validation loss fell, how far the gap between "
+            "validation and training loss grew, and the second over the first, which has no value where the "
+            f"validation loss did not fall. Solid: trained alone; dashed: {inside}; black: the fused prediction.",
+        )
+    return drawn
+
+
+_ABOUT_GRADIENTS = (
+    "The joint run, measured before training and after every epoch on up to 512 training samples, in evaluation mode: "
+    "the fused loss's gradient by each modality's own parameters, and its cosine with the gradient of the modality's "
+    "own loss. A cosine below 0 is a conflict: what helps the fused prediction hurts the modality alone, or, for a "
+    "pair of modalities, what helps one hurts the other in the parameters that both use."
+)
+
+
+def _names(found: Diagnosis) -> list[str]:
+    return list(found.measured[0].curves)
+
+
+def _gradients(found: Diagnosis) -> Figure:
+    ms = found.modalities
+    runs = [one.balance for one in found.measured if one.balance is not None]
+    size, angle = "gradient / weights", "cosine with own loss"
+    panels: dict[str, Series] = {
+        size: {m: [run.relative[:, i] for run in runs] for i, m in enumerate(ms)},
+        angle: {m: [run.alignment[:, i] for run in runs] for i, m in enumerate(ms)},
+    }
+    labels = {size: "relative length", angle: "cosine"}
+    if pairs := found.conflict():
+        panels["cosine between modalities"] = {
+            f"{a} × {b}": [run.conflict[:, ms.index(a), ms.index(b)] for run in runs] for a, b in pairs
+        }
+        labels["cosine between modalities"] = "cosine"
+    figure = curves(panels, y=labels, positions=_epochs(found))
+    first, *others = figure.axes
+    if all((np.asarray(curve) > 0).all() for curves_ in panels[size].values() for curve in curves_):
+        first.set_yscale("log")
+    for ax in others:
+        ax.axhline(0, color=FAINT, linewidth=0.9, linestyle=":")
+    return _whole_epochs(figure)
+
+
+def _overfitting(found: Diagnosis, like: Mapping[str, str]) -> Figure:
+    series: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+    for one in found.measured:
+        for name, curves_, modality in (
+            *((f"{m} alone", one.alone[m], m) for m in found.modalities),
+            *((f"{m} in {found.method}", one.balance, m) for m in found.modalities),
+            (FUSED, one.balance, None),
+        ):
+            if curves_ is not None:
+                train, val = losses(curves_, found.modalities, modality)
+                gap = val - train
+                series.setdefault(name, []).append((gap - gap[0], val[0] - val))
+    gain, gap, ratio = "gain", "overfitting", "overfitting / gain"
+    panels: dict[str, Series] = {
+        gain: {name: [g for _, g in found_] for name, found_ in series.items()},
+        gap: {name: [o for o, _ in found_] for name, found_ in series.items()},
+        ratio: {name: [_ratio(o, g) for o, g in found_] for name, found_ in series.items()},
+    }
+    labels = {gain: "fall of validation loss (nats)", gap: "growth of the gap (nats)", ratio: "size of the ratio"}
+    figure = curves(panels, y=labels, positions=_epochs(found), like=like)
+    if any(np.isfinite(curve).any() for runs in panels[ratio].values() for curve in runs):
+        figure.axes[-1].set_yscale("log")
+    return _whole_epochs(figure)
+
+
+def _whole_epochs(figure: Figure) -> Figure:
+    axes: list[Any] = figure.axes
+    for ax in axes:
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    return figure
+
+
+def _ratio(overfitting: np.ndarray, gain: np.ndarray) -> np.ndarray:
+    there = (gain > 0) & (overfitting != 0)  # on a logarithmic axis
+    return np.where(there, np.abs(overfitting) / np.where(there, gain, 1.0), np.nan)
+
+
+def _epochs(found: Diagnosis) -> list[int]:
+    """The longest run's."""
+    runs = [c for one in found.measured for c in (one.balance, *one.alone.values()) if c is not None]
+    return max((run.epoch.tolist() for run in runs), key=len)
+
+
+# -- tables --------------------------------------------------------------------------------------------
+def _tables(found: Diagnosis) -> list[str]:
+    ms = found.modalities
+    rows = []
+    for m in (*ms, None):
+        inside = found.overfitting(m)
+        own = [_cell(found.overfitting(m, alone=True)[:, i]) for i in range(3)] if m else ["–"] * 3
+        cells = [_cell(inside[:, i]) for i in range(3)]
+        rows.append([m or FUSED, *(f"{a} / {b}" for a, b in zip(own, cells, strict=True))])
+    header = ["prediction", "overfitting, alone / inside", "gain, alone / inside", "ratio, alone / inside"]
+    tables = [html_table(header, rows, numbers=3)]
+    rows = [
+        [
+            m,
+            _cell(100 * found.of(m, "contribution"), 1),
+            _cell(found.of(m, "gradient"), 3),
+            _cell(found.of(m, "alignment")),
+        ]
+        for m in ms
+    ]
+    header = ["modality", "contribution (points)", "gradient / weights at the end", "its cosine with the own loss's"]
+    tables.append(html_table(header, rows, numbers=3))
+    given = [
+        [name.replace("+", " + "), f"{percent([one.subsets[name] for one in found.measured])} %"]
+        for name in found.measured[0].subsets
+    ]
+    tables.append(html_table([f"{found.method} given only", "validation accuracy"], given, numbers=1))
+    return tables
+
+
+def _cell(values: np.ndarray, digits: int = 2) -> str:
+    """Mean ± standard deviation over seeds."""
+    if np.isinf(values).any():
+        return "no gain"
+    there = values[np.isfinite(values)]
+    if not len(there):
+        return "–"
+    return f"{there.mean():.{digits}f}" + (f" ± {there.std(ddof=1):.{digits}f}" if len(there) > 1 else "")
+
+
+def _plain(value: Any) -> Any:
+    """For JSON: arrays as lists, None for what is no number."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if isinstance(value, Mapping):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
