@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import yaml
 from conftest import Run, write
+
+from counterpoise.data.split import Split
+from counterpoise.engine import Predictions
+from counterpoise.engine.evaluation import Evaluator
 
 QUICK = ["--epochs", "1", "--batch_size", "8", "--progress", "false"]
 
@@ -93,6 +97,25 @@ def test_a_table_whose_column_is_empty_throughout(run: Run, trained: Path, tmp_p
     table = write(tmp_path / "new.csv", ("said", "seen"), [("word1", ""), ("word0", "")])
     assert run("predict", trained, table, "--out", "p.csv").code == 0
     assert all(row["seen:a"] == "" and row["said:a"] for row in rows("p.csv"))
+
+
+def test_predict_writes_batches_and_all_of_them_or_nothing(
+    run: Run, trained: Path, texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = Evaluator.stream
+    sizes = []
+
+    def broken(self: Evaluator, split: Split) -> Iterator[Predictions]:
+        for found in stream(self, split):
+            sizes.append(len(found.fused))
+            if len(sizes) == 3:
+                raise OSError("the disk is on fire")
+            yield found
+
+    monkeypatch.setattr(Evaluator, "stream", broken)
+    assert run("predict", trained, texts, "--out", "p.csv").code == 1
+    assert sizes == [8, 8, 8]
+    assert not list(Path.cwd().glob("p.csv*"))
 
 
 def test_predict_overwrites_only_by_force(run: Run, trained: Path, texts: Path) -> None:

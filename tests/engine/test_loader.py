@@ -8,7 +8,8 @@ import torch
 
 from counterpoise.data.arrays import ArraySplit
 from counterpoise.data.split import Split
-from counterpoise.engine.loader import Loader, Loaders
+from counterpoise.engine import loader
+from counterpoise.engine.loader import Loader, Loaders, Request
 from counterpoise.methods import IGM, Joint, Unimodal
 from counterpoise.testing import assert_same, everything, task, trainer_for
 
@@ -215,3 +216,20 @@ def test_only_what_a_phase_trains_is_read():
     trainer, _ = trainer_for(lambda: IGM(stages=[1, 1]), epochs=2)
     trainer.fit(train, val)
     assert read["first", True] == read["second", True] == trainer.num_batches  # one epoch each, not two
+
+
+def test_requests_are_made_when_they_are_needed(monkeypatch):
+    made = []
+    monkeypatch.setattr(loader, "Request", lambda *parts: made.append(1) or Request(*parts))
+    batches = Loader(task(("first",), n=900).train, 6).batches(("first",), order_seed=0)
+    next(batches)
+    assert len(made) <= 2
+    assert 1 + sum(1 for _ in batches) == len(made) == 90
+
+
+@pytest.mark.parametrize(("n", "counts"), [(12, [3, 3]), (13, [4, 3]), (14, [4, 4])])
+def test_a_replica_gets_no_batch_of_nothing(n, counts):
+    """Of n samples in global batches of 4, how many batches each of two replicas gets."""
+    loaders = [Loader(Counting(n), 4, rank=rank, world=2) for rank in (0, 1)]
+    assert [sum(1 for _ in each.batches(("sound",))) for each in loaders] == counts
+    assert [sum(1 for _ in each.batches(("sound",), skip=4)) for each in loaders] == [0, 0]

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from counterpoise.cli.messages import Options, UsageError
 from counterpoise.cli.trained import open_run
-from counterpoise.data.split import Split
 from counterpoise.engine import Predictions
 
 
@@ -34,13 +33,20 @@ def main(arguments: Sequence[str]) -> int:
     trainer, job, samples = open_run(options.run, options.table)
     assert samples is not None
     assert job.classes is not None
-    found = trainer.predict(samples)
-    with out.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["id", "predicted", *(f"{n}:{c}" for n in found.named() for c in job.classes)])
-        writer.writerows(_rows(found, samples, job.classes))
+    done, empty, part = 0, 0, out.with_name(out.name + ".part")
+    try:
+        with part.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            for found in trainer.evaluator.stream(samples):
+                if not done:
+                    writer.writerow(["id", "predicted", *(f"{n}:{c}" for n in found.named() for c in job.classes)])
+                there = _anything(found)
+                writer.writerows(_rows(found, there, samples.ids[done : done + len(there)], job.classes))
+                done, empty = done + len(there), empty + int((~there).sum())
+        part.replace(out)
+    finally:
+        part.unlink(missing_ok=True)
     print(f"Wrote {out}: {len(samples)} rows of probabilities.")
-    empty = int((~_anything(found)).sum())
     if empty:
         print(f"{empty} rows lack every modality; their cells are empty.")
     return 0
@@ -50,18 +56,16 @@ def _anything(found: Predictions) -> Tensor:
     """(n,) bool: which samples have at least one modality."""
     masks = [(found.present or {}).get(m) for m in found.unimodal]
     everyone = torch.ones(len(found.fused), dtype=torch.bool)
-    return torch.stack([everyone if mask is None else mask.cpu() for mask in masks]).any(0)
+    return torch.stack([everyone if mask is None else mask for mask in masks]).any(0)
 
 
-def _rows(found: Predictions, samples: Split, classes: Sequence[str]) -> Iterator[list[object]]:
+def _rows(found: Predictions, there: Tensor, ids: Sequence[str], classes: Sequence[str]) -> Iterator[list[object]]:
     """One row a sample; the cells of an absent modality are empty."""
-    present = found.present or {}
     probabilities = {name: logits.softmax(1).tolist() for name, logits in found.named().items()}
-    there = {name: present[name].tolist() if name in present else None for name in probabilities}
-    there["fused"] = _anything(found).tolist()
+    masks = {"fused": there, **(found.present or {})}
     for i, best in enumerate(found.fused.argmax(1).tolist()):
-        row: list[object] = [samples.ids[i], classes[best] if there["fused"][i] else ""]
+        row: list[object] = [ids[i], classes[best] if there[i] else ""]
         for name, values in probabilities.items():
-            mask = there[name]
-            row += [f"{p:.6f}" for p in values[i]] if mask is None or mask[i] else [""] * len(classes)
+            shown = name not in masks or masks[name][i]
+            row += [f"{p:.6f}" for p in values[i]] if shown else [""] * len(classes)
         yield row

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from .labels import PARTS
 from .table import Table
 
+_PARTS = ("", "all", *PARTS)  # of a row: its place here; "" for a row that is in no part
 SHOWN = 20  # problems of one kind that the text lists; the data have all
 
 
@@ -110,17 +113,20 @@ def check(table: Table, *, read: bool = True, workers: int = 4, progress: bool =
     report.summary = {"rows": len(table), "classes": {}, "absent": {}, "files": 0}
     _count(table, part_of, report)
     _groups(table, part_of, report)
-    jobs = [(m, cell, rows) for m in table.readers for cell, rows in _cells(table, m).items()] if read else []
     run = _bar if progress else _quietly
+    cells = {m: _Cells(table, m, part_of) for m in table.readers} if read else {}
     with ThreadPoolExecutor(max_workers=workers) as pool:
-        found = pool.map(lambda job: table.readers[job[0]].problems(job[1]), jobs)
-        for (m, cell, rows), wrong in zip(jobs, run(found, len(jobs), "reading"), strict=True):
-            report.summary["files"] += table.readers[m].reads_files
-            if wrong is not None:
-                more = f" (and {len(rows) - 1} more rows with this cell)" if len(rows) > 1 else ""
-                file = cell if table.readers[m].reads_files else None
-                report.errors.append(_problem(table, "file", wrong + more, rows[0], m, file))
-        _duplicates(table, part_of, jobs, report, lambda f, xs: run(pool.map(f, xs), len(xs), "comparing"))
+        for m, there in cells.items():
+            reads = table.readers[m].reads_files
+            found = _mapped(pool, table.readers[m].problems, there.sources())
+            for i, wrong in enumerate(run(found, len(there), f"reading {m}")):
+                report.summary["files"] += reads
+                if wrong is not None:
+                    more = f" (and {there.count[i] - 1} more rows with this cell)" if there.count[i] > 1 else ""
+                    file = there.source(i) if reads else None
+                    report.errors.append(_problem(table, "file", wrong + more, int(there.first[i]), m, file))
+        for there in cells.values():
+            _duplicates(there, report, pool, run)
     return report
 
 
@@ -131,21 +137,26 @@ def _problem(
     return Problem(kind, message, None if row is None else row + 1, name, modality, file)
 
 
-def _parts(table: Table) -> list[str | None]:
-    """The part of every row: what the table says; "all" when it says nothing, since shares are disjoint by design."""
+def _parts(table: Table) -> np.ndarray:
+    """(n,) the part of every row as its place in ``_PARTS``: what the table says, 0 where that is no part.
+
+    "all" when it says nothing, since shares are disjoint by design.
+    """
     if table.split not in table.columns:
-        return ["all"] * len(table)
-    return [c if c in PARTS else None for c in table.columns.cells(table.split)]
+        return np.full(len(table), _PARTS.index("all"))
+    codes, texts = table.columns.coded(table.split)
+    known = [_PARTS.index(name) if name in PARTS else 0 for name in texts.to_pylist()]
+    return np.array([*known, 0])[codes]
 
 
-def _count(table: Table, part_of: Sequence[str | None], report: Report) -> None:
+def _count(table: Table, part_of: np.ndarray, report: Report) -> None:
     try:
         target, classes = table.labels
     except ValueError:  # reported as a flaw already
         target, classes = torch.full((len(table),), -1), ()
-    names = [p for p in ("all", *PARTS) if p in part_of]
+    names = [part for i, part in enumerate(_PARTS) if part and (part_of == i).any()]
     for part in names:
-        chosen = torch.tensor([p == part for p in part_of])
+        chosen = torch.from_numpy(part_of == _PARTS.index(part))
         labels = target[chosen & (target >= 0)]
         counts = torch.bincount(labels, minlength=len(classes)).tolist()
         report.summary["classes"][part] = dict(zip(classes, counts, strict=True))
@@ -163,90 +174,125 @@ def _count(table: Table, part_of: Sequence[str | None], report: Report) -> None:
             report.warnings.append(Problem("label", f"class {c!r} is not in {', '.join(lacks)}"))
 
 
-def _groups(table: Table, part_of: Sequence[str | None], report: Report) -> None:
+def _groups(table: Table, part_of: np.ndarray, report: Report) -> None:
     if table.group not in table.columns or table.split not in table.columns:
         return
-    parts: dict[str, dict[str, int]] = defaultdict(dict)
-    for row, name in enumerate(table.columns.cells(table.group)):
-        part = part_of[row]
-        if name is not None and part is not None:
-            parts[name].setdefault(part, row)
-    for name, where in parts.items():
-        if len(where) > 1:
-            rows = " and ".join(f"{p} (row {r + 1})" for p, r in where.items())
-            message = f"{table.group} {name!r} is in {rows}"
-            report.warnings.append(_problem(table, "leak", message, min(where.values())))
+    codes, texts = column = table.columns.coded(table.group)
+    rows_of = column.rows()
+    for i in np.flatnonzero(_several(_in_parts(codes, len(texts), part_of))).tolist():
+        first = _first_rows(rows_of(i), part_of)
+        rows = " and ".join(f"{p} (row {r + 1})" for p, r in first.items())
+        message = f"{table.group} {texts[i].as_py()!r} is in {rows}"
+        report.warnings.append(_problem(table, "leak", message, min(first.values())))
 
 
-def _cells(table: Table, modality: str) -> dict[str, list[int]]:
-    """Each distinct source of a modality with the rows that use it."""
-    rows: dict[str, list[int]] = defaultdict(list)
-    for row, cell in enumerate(table.columns.cells(modality)):
-        if cell is not None:
-            rows[str(table.folder / cell) if table.readers[modality].reads_files else cell].append(row)
-    return rows
+def _in_parts(codes: np.ndarray, count: int, part_of: np.ndarray) -> np.ndarray:
+    """(count,) a bit for each part that a row with this code is in."""
+    found = np.zeros(count, np.int64)
+    for i in range(1, len(_PARTS)):
+        found[codes[(part_of == i) & (codes >= 0)]] |= 1 << i
+    return found
 
 
-def _duplicates(
-    table: Table,
-    part_of: Sequence[str | None],
-    jobs: Sequence[tuple[str, str, list[int]]],
-    report: Report,
-    map_: Callable[[Callable[..., Any], Sequence[Any]], Iterable[Any]],
-) -> None:
+def _several(bits: np.ndarray) -> np.ndarray:
+    """Whether more than one bit is set."""
+    return (bits & (bits - 1)) != 0
+
+
+def _first_rows(rows: np.ndarray, part_of: np.ndarray) -> dict[str, int]:
+    """Part -> its first row among these ascending ones, in the order of the rows."""
+    first: dict[str, int] = {}
+    for row in rows.tolist():
+        first.setdefault(_PARTS[part_of[row]], row)
+    first.pop("", None)
+    return first
+
+
+class _Cells:
+    """The distinct cells of a modality, as numbers that index its arrays.
+
+    Attributes:
+        first: first row of each cell.
+        count: rows that have it.
+        parts: a bit for each part that has it.
+        rows: which rows have a cell, by its number.
+    """
+
+    def __init__(self, table: Table, modality: str, part_of: np.ndarray):
+        self.table, self.modality, self.reader, self.part_of = table, modality, table.readers[modality], part_of
+        codes, self._texts = column = table.columns.coded(modality)
+        self.first, self.count = column.first(), np.bincount(codes[codes >= 0], minlength=len(self._texts))
+        self.parts, self.rows = _in_parts(codes, len(self._texts), part_of), column.rows()
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def source(self, i: int) -> str:
+        """What the reader is given: a full path or a text."""
+        cell = self._texts[i].as_py()
+        return str(self.table.folder / cell) if self.reader.reads_files else cell
+
+    def sources(self) -> Iterator[str]:
+        return map(self.source, range(len(self)))
+
+    def size(self, source: str) -> int:
+        """Bytes of the files, length of a text; -1 when it cannot be said, which is reported as unreadable."""
+        if not self.reader.reads_files:
+            return len(source)
+        try:
+            return sum(file.stat().st_size for file in self.reader.files(source))
+        except (OSError, ValueError):
+            return -1
+
+    def content(self, source: str) -> str | None:
+        """The same for equal files or texts; None for what cannot be read."""
+        if not self.reader.reads_files:
+            return source
+        state = hashlib.blake2b(digest_size=16)
+        try:
+            for file in self.reader.files(source):
+                state.update(Path(file).read_bytes())
+        except (OSError, ValueError):
+            return None
+        return state.hexdigest()
+
+
+def _duplicates(cells: _Cells, report: Report, pool: ThreadPoolExecutor, run: Callable[..., Iterable[Any]]) -> None:
     """Samples whose cells have the same content although they are in different parts."""
-    if len({p for p in part_of if p}) < 2:
+    if len(np.unique(cells.part_of[cells.part_of > 0])) < 2:
         return
-    by_size: dict[tuple[str, int], list[tuple[str, list[int]]]] = defaultdict(list)
-    for m, cell, rows in jobs:
-        size = _size(table, m, cell)
-        if size is not None:
-            by_size[m, size].append((cell, rows))
+    sizes = np.fromiter(map(cells.size, cells.sources()), np.int64, len(cells))
     # Only files of equal size can be equal, so few are read again.
-    alike = [(m, cell, rows) for (m, _), group in by_size.items() for cell, rows in group if _spans(part_of, group)]
-    same: dict[tuple[str, str], list[tuple[str, list[int]]]] = defaultdict(list)
-    for (m, cell, rows), content in zip(alike, map_(lambda job: _content(table, job[0], job[1]), alike), strict=True):
+    distinct, number = np.unique(sizes, return_inverse=True)
+    together = np.zeros(len(distinct), np.int64)
+    np.bitwise_or.at(together, number, cells.parts)
+    alike = np.flatnonzero(_several(together)[number] & (sizes >= 0)).tolist()
+    same: dict[str, list[int]] = defaultdict(list)
+    contents = _mapped(pool, cells.content, map(cells.source, alike))
+    for i, content in zip(alike, run(contents, len(alike), f"comparing {cells.modality}"), strict=True):
         if content is not None:
-            same[m, content].append((cell, rows))
-    for (m, _), group in same.items():
-        if not _spans(part_of, group):
+            same[content].append(i)
+    reads = cells.reader.reads_files
+    for group in same.values():
+        if not _several(np.bitwise_or.reduce(cells.parts[group], keepdims=True))[0]:
             continue
-        first: dict[str, tuple[int, str]] = {}
-        for cell, rows in group:
-            for row in rows:
-                first.setdefault(part_of[row] or "", (row, cell))
-        first.pop("", None)
-        (row, cell), *_ = first.values()
-        reads = table.readers[m].reads_files
-        rest = [f"{p} (row {r + 1}{', ' + c if reads and c != cell else ''})" for p, (r, c) in first.items()]
+        first: dict[str, int] = {}
+        for i in group:
+            for part, row in _first_rows(cells.rows(i), cells.part_of).items():
+                first.setdefault(part, row)
+        row, *_ = first.values()
+        cell = cells.table.source(row, cells.modality)
+        others = {p: cells.table.source(r, cells.modality) for p, r in first.items()}
+        rest = [f"{p} (row {r + 1}{f', {others[p]}' if reads and others[p] != cell else ''})" for p, r in first.items()]
         what = "the same content" if reads else "the same text"
         message = f"{what} in {' and '.join(rest)}"
-        report.warnings.append(_problem(table, "leak", message, row, m, cell if reads else None))
+        report.warnings.append(_problem(cells.table, "leak", message, row, cells.modality, cell if reads else None))
 
 
-def _spans(part_of: Sequence[str | None], group: Sequence[tuple[str, list[int]]]) -> bool:
-    return len({part_of[row] for _, rows in group for row in rows} - {None}) > 1
-
-
-def _size(table: Table, modality: str, cell: str) -> int | None:
-    if not table.readers[modality].reads_files:
-        return len(cell)
-    try:
-        return sum(file.stat().st_size for file in table.readers[modality].files(cell))
-    except (OSError, ValueError):  # reported as an unreadable file
-        return None
-
-
-def _content(table: Table, modality: str, cell: str) -> str | None:
-    if not table.readers[modality].reads_files:
-        return cell
-    state = hashlib.blake2b(digest_size=16)
-    try:
-        for file in table.readers[modality].files(cell):
-            state.update(Path(file).read_bytes())
-    except (OSError, ValueError):
-        return None
-    return state.hexdigest()
+def _mapped(pool: ThreadPoolExecutor, function: Callable[[str], Any], items: Iterator[str]) -> Iterator[Any]:
+    """``pool.map``, a thousand at a time: it would make a job of each item before the first is done."""
+    while block := list(islice(items, 1024)):
+        yield from pool.map(function, block)
 
 
 def _quietly(items: Iterable[Any], total: int, title: str) -> Iterable[Any]:

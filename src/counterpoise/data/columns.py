@@ -1,10 +1,13 @@
-"""A CSV or Parquet file as columns of text, through Arrow: compact, and quick for millions of rows."""
+"""A CSV or Parquet file as columns of text, through Arrow: compact, and quick for millions of rows.
+
+What is kept of a row is the text of its cells and eight bytes for each.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +15,7 @@ from torch import Tensor
 
 from counterpoise._checks import did_you_mean
 
+_BLOCK = 16 * 2**20  # bytes of a CSV that are read at once; no row may be longer
 SUFFIXES = (".csv", ".tsv", ".parquet", ".pq")
 
 
@@ -35,16 +39,18 @@ class Columns:
         import pyarrow as pa
 
         try:
-            data = _parquet(self.path) if self.path.suffix.lower() in (".parquet", ".pq") else _csv(self.path)
+            schema, batches = _open(self.path)
+            chunks = [[_text(column) if _fits(column.type) else column for column in b.columns] for b in batches]
         except (pa.ArrowException, UnicodeDecodeError) as error:
             raise ValueError(f"{self.path} cannot be read as a table: {error}") from error
-        twice = sorted({n for n in data.column_names if data.column_names.count(n) > 1})
+        self.names: tuple[str, ...] = tuple(schema.names)
+        twice = sorted({n for n in self.names if self.names.count(n) > 1})
         if twice:
             raise ValueError(f"{self.path}: column {twice[0]!r} is there more than once.")
-        if data.num_rows == 0:
+        if not any(map(len, (columns[0] for columns in chunks))):
             raise ValueError(f"{self.path} has a header but no rows.")
-        self._data: dict[str, Any] = {n: data.column(n) for n in data.column_names}
-        self.names = tuple(data.column_names)
+        self._data: dict[str, Any] = {n: pa.chunked_array([c[i] for c in chunks]) for i, n in enumerate(self.names)}
+        pa.default_memory_pool().release_unused()  # as much again, from reading
 
     def __len__(self) -> int:
         return len(next(iter(self._data.values())))
@@ -63,21 +69,31 @@ class Columns:
         return name
 
     def keep(self, names: Sequence[str]) -> None:
-        """Forget the other columns, and make cells quick to reach."""
-        self._data = {n: _text(self._data[self.require(n)], self.path, n) for n in names}
+        """Forget the other columns."""
+        for n in names:
+            if not self.textual(self.require(n)):
+                kind = self._data[n].type
+                raise ValueError(f"{self.path}: column {n!r} must hold text or integers; it holds {kind}.")
+        self._data = {n: self._data[n] for n in names}
 
     def cell(self, name: str, row: int) -> str | None:
         """One cell."""
         return self._data[name][row].as_py()
 
     def cells(self, name: str, first: int | None = None) -> list[str | None]:
-        """All cells of a column, or the ``first`` ones."""
-        column = _text(self._data[name], self.path, name)
+        """All cells of a column, or the ``first`` ones, as Python strings: tens of bytes more for each."""
+        column = self._data[name]
         return (column if first is None else column.slice(0, first)).to_pylist()
+
+    def coded(self, name: str) -> Coded:
+        """A column as numbers: the memory of one integer for each cell, and of the distinct cells."""
+        encoded = self._data[name].dictionary_encode()
+        codes = [chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False) for chunk in encoded.chunks]
+        return Coded(np.concatenate(codes).astype(np.int64), encoded.chunk(0).dictionary)
 
     def filled(self, name: str) -> Tensor:
         """(n,) bool: which cells hold something."""
-        return torch.from_numpy(np.array(self._data[name].is_valid().to_numpy(zero_copy_only=False)))
+        return torch.from_numpy(np.array(self._data[name].is_valid().to_numpy()))
 
     def blocks(self, name: str, rows: int = 65536) -> Iterator[list[str | None]]:
         """The cells of a column in pieces."""
@@ -104,39 +120,71 @@ class Names(Sequence[str]):
         return str(row + 1) if self._name is None else self._columns.cell(self._name, row) or ""
 
 
-def _csv(path: Path) -> Any:
+class Coded(NamedTuple):
+    """The cells of a column as numbers.
+
+    Attributes:
+        codes: (n,) which of the distinct texts each cell holds; -1 for blank ones.
+        texts: Arrow array of the (k,) distinct texts, in the order in which they first appear.
+    """
+
+    codes: np.ndarray
+    texts: Any
+
+    def first(self) -> np.ndarray:
+        """(k,) the first row of each text."""
+        rows = np.flatnonzero(self.codes >= 0)[::-1]
+        found = np.empty(len(self.texts), np.int64)
+        found[self.codes[rows]] = rows  # where a text repeats, the last assignment stays
+        return found
+
+    def rows(self) -> Callable[[int], np.ndarray]:
+        """Which rows have a text, ascending, by its number."""
+        order = np.argsort(self.codes, kind="stable")
+        start = np.searchsorted(self.codes, np.arange(len(self.texts) + 1), sorter=order)
+        return lambda i: order[start[i] : start[i + 1]]
+
+    def ranks(self) -> np.ndarray:
+        """(n,) the place of each cell's text among the distinct ones in sorted order."""
+        from pyarrow import compute
+
+        pc: Any = compute
+        order = pc.array_sort_indices(self.texts).to_numpy()
+        place = np.empty(len(order) + 1, np.int64)
+        place[order], place[-1] = np.arange(len(order)), -1
+        return place[self.codes]
+
+
+def _open(path: Path) -> tuple[Any, Iterable[Any]]:
+    """The columns of a file, and its rows in batches that are read when asked for."""
+    if path.suffix.lower() in (".parquet", ".pq"):
+        from pyarrow import parquet
+
+        file = parquet.ParquetFile(path)
+        return file.schema_arrow, file.iter_batches()
     from pyarrow import csv, string
 
     parse = csv.ParseOptions(delimiter="\t" if path.suffix.lower() == ".tsv" else ",", newlines_in_values=True)
-    with csv.open_csv(path, parse_options=parse) as reader:
+    read = csv.ReadOptions(block_size=_BLOCK)
+    with csv.open_csv(path, read_options=read, parse_options=parse) as reader:
         names = reader.schema.names
     if len(names) == 1 and ";" in names[0]:
         raise ValueError(f"{path} seems to be separated by ';'; save it with commas (or as .tsv with tabs).")
     convert = csv.ConvertOptions(column_types={n: string() for n in names}, null_values=[""], strings_can_be_null=True)
-    return csv.read_csv(path, parse_options=parse, convert_options=convert)
+    reader = csv.open_csv(path, read_options=read, parse_options=parse, convert_options=convert)
+    return reader.schema, reader
 
 
-def _parquet(path: Path) -> Any:
-    from pyarrow import parquet
-
-    return parquet.read_table(path)
-
-
-def _text(column: Any, path: Path, name: str) -> Any:
-    """As one array of stripped text; blank cells become null."""
+def _text(column: Any) -> Any:
+    """As an array of stripped text; blank cells become null."""
     import pyarrow as pa
     from pyarrow import compute
 
     pc: Any = compute  # its functions are made at import, unseen by type checkers
-    if isinstance(column, pa.Array):  # done already
-        return column
-    if not _fits(column.type):
-        raise ValueError(f"{path}: column {name!r} must hold text or integers; it holds {column.type}.")
     if not pa.types.is_large_string(column.type):
         column = column.cast(pa.string())
     column = pc.utf8_trim_whitespace(column.cast(pa.large_string()))
-    column = pc.if_else(pc.equal(column, ""), None, column)
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return pc.if_else(pc.equal(column, ""), None, column)
 
 
 def _fits(kind: Any) -> bool:

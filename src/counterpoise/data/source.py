@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -91,24 +92,23 @@ class Table(Source):
 
     def splits(self) -> Splits:
         splits = self.table.splits()
-        gone = list(self._gone())
-        if gone:
-            more = f"\n... and {len(gone) - 5} more" if len(gone) > 5 else ""
-            raise FileNotFoundError("\n".join(gone[:5]) + f"{more}\n`counterpoise data check` lists every problem.")
+        gone = self._gone()
+        lines = [f"{self.table.place(row)}, column {m!r}: {path}: no such file" for row, m, path in islice(gone, 5)]
+        if lines:
+            left = sum(1 for _ in gone)
+            more = f"\n... and {left} more" if left else ""
+            raise FileNotFoundError("\n".join(lines) + f"{more}\n`counterpoise data check` lists every problem.")
         return splits
 
-    def _gone(self) -> Iterator[str]:
-        """A line per file that is not there; nothing is opened."""
+    def _gone(self) -> Iterator[tuple[int, str, Path]]:
+        """Row, column and path of each file that is not there; nothing is opened."""
         table = self.table
         for m in (m for m, reader in table.readers.items() if reader.reads_files):
-            known: dict[str, bool] = {}
-            for row, cell in enumerate(table.columns.cells(m)):
-                if cell is None:
-                    continue
-                if cell not in known:
-                    known[cell] = os.path.exists(table.folder / without_window(cell))
-                if not known[cell]:
-                    yield f"{table.place(row)}, column {m!r}: {table.folder / cell}: no such file"
+            codes, texts = table.columns.coded(m)
+            there = (os.path.exists(table.folder / without_window(cell.as_py())) for cell in texts)
+            missing = np.append(~np.fromiter(there, bool, len(texts)), False)[codes]
+            for row in np.flatnonzero(missing).tolist():
+                yield row, m, table.folder / (table.columns.cell(m, row) or "")
 
     def stated(self) -> dict[str, Any]:
         table = self.table

@@ -17,7 +17,7 @@ from counterpoise._checks import choice
 from .arrays import complete, shares
 from .cache import DecodeCache
 from .columns import Columns, Names
-from .labels import PARTS, at_least_two, encode, is_whole, parts
+from .labels import PARTS, at_least_two, encode, is_whole
 from .readers import READERS, Reader, ReadError, guess
 from .split import Split, Splits, digest, lacking, positions
 
@@ -161,13 +161,13 @@ class Table:
         target = torch.full((len(self),), -1, dtype=torch.int64)
         if self.label not in self.columns:
             return target, tuple(self.classes or ())
-        cells = self.columns.cells(self.label)
-        rows = np.flatnonzero([c is not None for c in cells])
-        values = np.array([c for c in cells if c is not None], dtype=str)
-        if len(values) and all(is_whole(v) and str(int(v)) == v for v in np.unique(values).tolist()):
+        codes, texts = column = self.columns.coded(self.label)
+        values = np.array(texts.to_pylist(), dtype=str)
+        if len(values) and all(is_whole(v) and str(int(v)) == v for v in values.tolist()):
             values = values.astype(np.int64)
-        number, names = encode(values, self.classes, name=f"column {self.label!r}", place=lambda i: self.place(rows[i]))
-        target[torch.from_numpy(rows)] = torch.from_numpy(number)
+        first, name = column.first(), f"column {self.label!r}"
+        number, names = encode(values, self.classes, name=name, place=lambda i: self.place(first[i]))
+        target = torch.from_numpy(np.append(number, -1)[codes])
         return target, names
 
     def flaws(self) -> Iterator[Flaw]:
@@ -187,10 +187,11 @@ class Table:
         if self.id in self.columns:
             yield from self._repeated_ids()
         if self.split in self.columns:
-            cells = self.columns.cells(self.split)
-            wrong = {str(c): _unknown_split(c) for c in set(cells) if c not in PARTS}
-            yield from (Flaw(r, wrong[str(c)]) for r, c in enumerate(cells) if str(c) in wrong)
-            if "train" not in cells:
+            codes, texts = self.columns.coded(self.split)
+            names = texts.to_pylist()
+            wrong = ["" if name in PARTS else _unknown_split(name) for name in (*names, None)]
+            yield from (Flaw(r, wrong[codes[r]]) for r in np.flatnonzero(np.array(wrong, bool)[codes]).tolist())
+            if "train" not in names:
                 yield Flaw(None, f"{self.path}: column {self.split!r} puts no row in 'train'")
         if self.group in self.columns:
             empty = (~self.columns.filled(self.group)).nonzero().flatten().tolist()
@@ -200,14 +201,10 @@ class Table:
             yield from (Flaw(r, "lacks every modality") for r in nothing.nonzero().flatten().tolist())
 
     def _repeated_ids(self) -> Iterator[Flaw]:
-        seen: dict[str | None, int] = {}
-        for row, name in enumerate(self.columns.cells(self.id)):
-            if name is None:
-                yield Flaw(row, "has an empty id")
-            elif name in seen:
-                yield Flaw(row, f"has the id of row {seen[name] + 1}")
-            else:
-                seen[name] = row
+        codes, _ = column = self.columns.coded(self.id)
+        first = np.append(column.first(), -1)[codes]
+        for row in np.flatnonzero(first != np.arange(len(first))).tolist():
+            yield Flaw(row, "has an empty id" if first[row] < 0 else f"has the id of row {first[row] + 1}")
 
     def _sound(self) -> None:
         flaws = list(self.flaws())
@@ -222,10 +219,12 @@ class Table:
         """Part name -> row numbers, as training uses them; deterministic by ``seed``."""
         self._sound()
         target = self.labels[0].numpy()
-        group = np.array(self.columns.cells(self.group), dtype=str) if self.group in self.columns else None
+        group = self.columns.coded(self.group).ranks() if self.group in self.columns else None
         if self.split not in self.columns:
             return shares(target, self.val, self.test, self.seed, group)
-        return complete(parts(self.columns.cells(self.split), len(self)), target, self.val, self.seed, group)
+        codes, texts = self.columns.coded(self.split)
+        named = {name: np.flatnonzero(codes == i) for i, name in enumerate(texts.to_pylist())}
+        return complete(named, target, self.val, self.seed, group)
 
     def splits(self) -> Splits:
         """The parts to train and evaluate on; ValueError listing what makes that impossible."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Predictions(NamedTuple):
-    """Logits of every sample of a split, in order, on the CPU.
+    """Logits of the samples of a split, in order, on the CPU.
 
     Attributes:
         fused: (n, classes).
@@ -122,6 +122,16 @@ class Evaluator:
         return Predictions(
             whole(fused), {m: whole(parts) for m, parts in unimodal.items()}, split.target, split.present
         )
+
+    def stream(self, split: Split) -> Iterator[Predictions]:
+        """As ``predict``, a batch at a time in order, so that memory does not grow with the samples."""
+        trainer, model = self._trainer, self._trainer.model
+        for batch, output in trainer.outputs(split, trainer.method.reads(model.modalities)):
+            with evaluating(trainer), torch.no_grad():
+                fused = trainer.method.predict(output, model)
+            present = None if batch.present is None else {m: mask.cpu() for m, mask in batch.present.items()}
+            unimodal = {m: u.cpu() for m, u in output.unimodal.items()}
+            yield Predictions(fused.cpu(), unimodal, batch.target.cpu(), present)
 
     def subset_scores(self, split: Split) -> dict[str, dict[str, float]]:
         """The metrics of the fused prediction from every non-empty subset of the modalities."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -47,14 +47,17 @@ class _Reads(Dataset[Batch]):
 
 
 class _Plan(Sampler[Request]):
-    def __init__(self, requests: list[Request]):
-        self.requests = requests
+    """The requests of one pass, each made when it is asked for: a million rows are a tensor, no list."""
+
+    def __init__(self) -> None:
+        self.chunks: Sequence[Tensor] = ()
+        self.request: Callable[[Tensor], Request]
 
     def __iter__(self) -> Iterator[Request]:
-        return iter(self.requests)
+        return map(self.request, self.chunks)
 
     def __len__(self) -> int:
-        return len(self.requests)
+        return len(self.chunks)
 
 
 def _start_worker(_: int) -> None:
@@ -89,7 +92,7 @@ class Loader:
     ):
         self.split, self.batch_size, self.rank, self.world = split, batch_size, rank, world
         self.num_workers, self.pin_memory = num_workers, pin_memory
-        self._plan = _Plan([])
+        self._plan = _Plan()
         self._kept = self._reader(self._plan, persistent=True) if persistent and num_workers else None
         self._busy = False
 
@@ -105,11 +108,14 @@ class Loader:
             generator=torch.Generator(),  # else every pass would draw from the global random numbers
         )
 
-    def _read(self, requests: list[Request]) -> Iterator[Batch]:
-        if self._kept is None or self._busy:  # persistent workers serve one pass at a time
-            yield from self._reader(_Plan(requests), persistent=False)
+    def _read(self, chunks: Sequence[Tensor], request: Callable[[Tensor], Request]) -> Iterator[Batch]:
+        ours = self._kept is None or self._busy  # persistent workers serve one pass at a time
+        plan = _Plan() if ours else self._plan
+        plan.chunks, plan.request = chunks, request
+        if self._kept is None or ours:
+            yield from self._reader(plan, persistent=False)
             return
-        self._plan.requests, self._busy = requests, True
+        self._busy = True
         try:
             yield from self._kept
         finally:
@@ -147,15 +153,19 @@ class Loader:
         present = {m: p[rows] for m, p in (self.split.present or {}).items()}
         for m, shown in (visible or {}).items():
             present[m] = present[m] & shown.cpu() if m in present else shown.cpu()
-        requests = []
-        for chunk in list(order.split(self.batch_size))[skip:]:
-            share = chunk[self.rank :: self.world]
+        rank, world = self.rank, self.world
+
+        def request(chunk: Tensor) -> Request:  # without self, so that nothing keeps a loader's workers alive
+            share = chunk[rank::world]
             # a mask is there on every replica when anyone in the global batch lacks the modality: methods call
             # collectives only where there is one
             masks = {m: p[share].numpy() for m, p in present.items() if not bool(p[chunk].all())}
-            if len(share):
-                requests.append(Request(rows[share].tolist(), tuple(modalities), augment_seed, masks))
-        return self._read(requests)
+            return Request(rows[share].tolist(), tuple(modalities), augment_seed, masks)
+
+        chunks = order[skip * self.batch_size :].split(self.batch_size) if skip * self.batch_size < len(order) else ()
+        if chunks and len(chunks[-1]) <= rank:  # too few samples are left for this replica
+            chunks = chunks[:-1]
+        return self._read(chunks, request)
 
 
 class Loaders:
