@@ -90,6 +90,25 @@ def test_changed_fraction_shows_a_radius_below_float_resolution():
     assert changed_fraction([a], [b]).item() == 0.25
 
 
+def test_no_graph_survives_the_block():
+    model, x, params, grads = model_and_grads()
+    before = model(x).square().mean()
+    with ascended(params, grads, 0.5):
+        inside = model(x).square().mean()
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            before.backward()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        inside.backward()
+
+
+def test_weights_are_the_same_memory_afterwards():
+    _, _, params, grads = model_and_grads()
+    places = [p.data_ptr() for p in params]
+    with ascended(params, grads, 0.5):
+        pass
+    assert [p.data_ptr() for p in params] == places
+
+
 def test_leaves_the_gradients_alone():
     _, _, params, grads = model_and_grads()
     copies = [g.clone() for g in grads]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from counterpoise._checks import choice
-from counterpoise.functional.gradients import flatten, unflatten
+from counterpoise.functional.gradients import global_norm
 
 RESCALES = ("encoder", "tensor")
 # Below this share of its two parts the shortest vector is rounding noise, not a direction.
@@ -73,22 +73,31 @@ def pareto_gradient(
     """
     choice("rescale", rescale, RESCALES)
     total = [a + b for a, b in zip(g, u, strict=True)] if total is None else list(total)
-    flat_g, flat_u = flatten(g), flatten(u)
-    gg, uu, gu = flat_g @ flat_g, flat_u @ flat_u, flat_g @ flat_u
-    a_g, a_u = min_norm_pair(gg, uu, gu)
-    conflict = (gu <= 0) & (gg > 0) & (uu > 0)
-    parts = 2 * a_g * flat_g, 2 * a_u * flat_u
+    gg, uu, gu = ([_dot(a, b) for a, b in zip(*pair, strict=True)] for pair in ((g, g), (u, u), (g, u)))
+    all_gg, all_uu, all_gu = (torch.stack(dots).sum() for dots in (gg, uu, gu))
+    a_g, a_u = min_norm_pair(all_gg, all_uu, all_gu)
+    conflict = (all_gu <= 0) & (all_gg > 0) & (all_uu > 0)
+    shortest = [(2 * a_g * x).addcmul_(y, 2 * a_u) for x, y in zip(g, u, strict=True)]
     if rescale == "encoder":
-        pieces = unflatten(_grown(*parts, flat_g + flat_u), g)
+        grown = [_growth(global_norm(shortest), a_g, a_u, all_gg, all_uu, global_norm(total))] * len(total)
     else:
-        triples = zip(unflatten(parts[0], g), unflatten(parts[1], g), g, u, strict=True)
-        pieces = [_grown(part_g, part_u, a + b) for part_g, part_u, a, b in triples]
-    return [gamma * torch.where(conflict, n, t) for n, t in zip(pieces, total, strict=True)]
+        sizes = zip(shortest, gg, uu, total, strict=True)
+        grown = [_growth(n.norm(), a_g, a_u, one_gg, one_uu, t.norm()) for n, one_gg, one_uu, t in sizes]
+    return [
+        torch.where(conflict, n, t).mul_(gamma * torch.where(conflict, growth, 1.0))
+        for n, t, growth in zip(shortest, total, grown, strict=True)
+    ]
 
 
-def _grown(part_g: Tensor, part_u: Tensor, total: Tensor) -> Tensor:
-    """``n max(1, |g + u| / |n|)`` for ``n`` the sum of the parts; ``n`` itself where it vanishes."""
-    n = part_g + part_u
-    length = n.norm()
-    real = length > STATIONARY * torch.maximum(part_g.norm(), part_u.norm())
-    return n * torch.where(real, (total.norm() / torch.where(real, length, 1.0)).clamp(min=1.0), 1.0)
+def _growth(length: Tensor, a_g: Tensor, a_u: Tensor, gg: Tensor, uu: Tensor, total: Tensor) -> Tensor:
+    """``max(1, |g + u| / |n|)`` for |n| = ``length``; 1 where n vanishes."""
+    real = length > STATIONARY * 2 * torch.maximum(a_g * gg.sqrt(), a_u * uu.sqrt())
+    return torch.where(real, (total / torch.where(real, length, 1.0)).clamp(min=1.0), 1.0)
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """The inner product of all entries, in the order of storage where both have the same."""
+    if a.stride() == b.stride() and not a.is_contiguous():
+        order = sorted(range(a.dim()), key=lambda axis: -a.stride(axis))
+        a, b = a.permute(order), b.permute(order)
+    return torch.dot(a.reshape(-1), b.reshape(-1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from counterpoise._checks import choice, number
@@ -14,6 +15,9 @@ from counterpoise.types import Output
 
 if TYPE_CHECKING:
     from counterpoise.engine import Step, Trainer
+
+
+Grads = dict[int, Tensor | None]
 
 
 class MMPareto(Method):
@@ -28,7 +32,7 @@ class MMPareto(Method):
               n = 2 \arg\min_{v \in \mathrm{conv}(g, u)} \lVert v \rVert & \text{otherwise}\end{cases}
 
     Everything else takes the plain gradient of :math:`L + \sum_m L_m`. With ``gamma=1`` and without
-    conflict this is multi-task training, bit for bit. Each encoder solves its own problem of two
+    conflict this is multi-task training. Each encoder solves its own problem of two
     vectors, so any number of modalities works.
 
     Args:
@@ -44,7 +48,7 @@ class MMPareto(Method):
         summary="Combines, per encoder, the gradients of the fused and the unimodal loss so that both fall.",
         paper="Wei and Hu, MMPareto: Boosting Multimodal Learning with Innocent Unimodal Assistance, ICML 2024",
         url="https://arxiv.org/abs/2405.17730",
-        backward="3",
+        backward="2",
         fusions="any with heads=True",
     )
     own_heads = True
@@ -69,31 +73,36 @@ class MMPareto(Method):
         return fused + sum(own.values())
 
     def step(self, step: Step) -> Tensor:
-        train = {id(p) for p in step.trainable()}
-        encoders = {m: [p for p in e.parameters() if id(p) in train] for m, e in step.model.encoders.items()}
+        train = step.trainable()
         with step.ascent(self.objective):
             output = self(step)
             fused, own = self._losses(output, step)
-            g = iter(step.grad(fused, [p for params in encoders.values() for p in params]))
-            pairs = {
-                m: [(p, next(g), u) for p, u in zip(params, step.grad(own[m], params), strict=True)]
-                for m, params in encoders.items()
-                if params
-            }
-            loss = fused + sum(own.values())
-            step.backward(loss)  # what the heads take, and the encoders where nothing conflicts
-        for triples in pairs.values():
-            self._combine([t for t in triples if t[0].grad is not None])
+            unimodal = torch.stack(list(own.values())).sum()
+            step.backward(fused, retain=True)
+            g = {id(p): p.grad for p in train}
+            for p in train:
+                p.grad = None
+            step.backward(unimodal)
+        u = {id(p): p.grad for p in train}
+        for p in train:
+            parts = [part for part in (g[id(p)], u[id(p)]) if part is not None]
+            p.grad = sum(parts[1:], start=parts[0]) if parts else None
+        for encoder in step.model.encoders.values():
+            self._combine([p for p in encoder.parameters() if id(p) in g and p.grad is not None], g, u)
         step.update()
-        return loss.detach()
+        return (fused + unimodal).detach()
 
     def _losses(self, output: Output, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
         own = {m: step.unimodal_loss(output, m) for m in output.unimodal}
         return step.criterion(output.logits, step.batch.target), own
 
-    def _combine(self, triples: list[tuple[nn.Parameter, Tensor, Tensor]]) -> None:
-        """Replace ``.grad`` of one encoder, given (parameter, g, u)."""
-        if triples:
-            params, g, u = zip(*triples, strict=True)
+    def _combine(self, params: list[nn.Parameter], g: Grads, u: Grads) -> None:
+        """Replace the sum in ``.grad`` of one encoder."""
+        if params:
             total = [p.grad for p in params if p.grad is not None]
-            assign(params, pareto_gradient(g, u, self.gamma, self.rescale, total))
+            first, second = ([_or_zero(part[id(p)], p) for p in params] for part in (g, u))
+            assign(params, pareto_gradient(first, second, self.gamma, self.rescale, total))
+
+
+def _or_zero(grad: Tensor | None, p: Tensor) -> Tensor:
+    return torch.zeros_like(p) if grad is None else grad
