@@ -281,3 +281,32 @@ def test_many_tensors_at_once_need_no_open_file_each(tmp_path, files, monkeypatc
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limit)
     assert len(samples) == 100
+
+
+def test_a_known_entry_is_read_into_its_place(tmp_path, files, log):
+    first = DecodeCache(tmp_path / "cache", CountingArray(str(log))).decode(files[0])
+    out = torch.full_like(first, -1)
+    cache = DecodeCache(tmp_path / "cache", CountingArray(str(log)))
+    assert not cache.fill(files[0], out)  # written by another one and not verified yet
+    cache.decode(files[0])
+    assert cache.fill(files[0], out)
+    assert torch.equal(out, first)
+    wrong = [torch.empty(3, *first.shape), first.double(), torch.empty_like(first).flatten()]
+    assert not any(cache.fill(files[0], other) for other in wrong)
+    (entry,) = entries(tmp_path / "cache")
+    whole = entry.read_bytes()
+    for damaged in (whole[:-1], whole + b"0"):
+        entry.write_bytes(damaged)
+        assert not cache.fill(files[0], out)
+    entry.unlink()
+    assert not cache.fill(files[0], out)
+    assert not cache.fill(str(tmp_path / "nowhere"), out)
+    assert decoded(log) == 1
+
+
+def test_what_a_process_wrote_it_need_not_verify(tmp_path, files, log):
+    cache = DecodeCache(tmp_path / "cache", CountingArray(str(log)))
+    first = cache.decode(files[0])
+    out = torch.empty_like(first)
+    assert cache.fill(files[0], out)
+    assert torch.equal(out, first)

@@ -208,6 +208,23 @@ def test_cache_decodes_once(folder, monkeypatch):
     assert data.train.batch([0], "words", 0).dtype == torch.int64
 
 
+def test_a_cached_batch_equals_one_that_is_decoded(folder):
+    path = _write(folder, _set(3, "sound", ""))
+    tables = [Table(path, {"sound": AUDIO}, cache=cache).samples() for cache in (None, folder / "cache")]
+    for rows in ([0, 1], [1, 2, 0, 7], [2]):  # partly known, with a sample that lacks it
+        batches = [table.batch(rows, "sound", 1) for table in tables]
+        assert torch.equal(*batches)
+    assert batches[0].abs().sum() == 0
+
+
+def test_a_cached_nan_is_named(folder, monkeypatch):
+    table = Table(folder / "table.csv", {"sound": AUDIO}, cache=folder / "cache").samples()
+    monkeypatch.setattr(Audio, "load", lambda self, cell: torch.full(self.shape, float("nan")))
+    for _ in range(2):
+        with pytest.raises(ReadError, match=r"row 3 .*column .sound.*NaN"):
+            table.batch([2], "sound", 1)
+
+
 def test_prediction_needs_no_labels_and_keeps_the_classes_given(folder):
     table = Table(_write(folder, _without("label", "split")), {"sound": AUDIO}, classes=["0", "1", "2", "3"])
     every = table.samples()

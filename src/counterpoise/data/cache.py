@@ -44,7 +44,7 @@ class DecodeCache:
 
     Any number of processes may share a directory: an entry is written under a name of its own and
     then renamed, so it is there completely or not at all. Each process verifies the checksum of an
-    entry when it first meets it; a damaged one is decoded again.
+    entry of another when it first meets it; a damaged one is decoded again.
 
     Args:
         directory: where entries are kept; made when missing. Safe to delete at any time.
@@ -78,7 +78,30 @@ class DecodeCache:
             return known
         decoded = self.reader.decode(cell)
         self._store(path, decoded)
+        self._verified.add(content)
         return decoded
+
+    def fill(self, cell: str, out: Tensor) -> bool:
+        """Read a known entry straight into ``out``, a contiguous tensor; False when it must be decoded.
+
+        This saves two tensors, and with them half the time, for entries that are used as they are. It reads only
+        entries that this process has written or verified before.
+
+        Args:
+            cell: as for `decode`.
+            out: overwritten, wholly or in part also where the answer is False.
+        """
+        try:
+            content = self._content(cell)
+            if content not in self._verified:
+                return False
+            with open(f"{self._entries}/{content[:2]}/{content}", "rb", buffering=0) as file:
+                header = file.read(_HEADER)
+                if header[_FIXED.size - 2 :] != _rest(out):
+                    return False
+                return file.readinto(out.view(-1).numpy().view("uint8").data) == out.nbytes and not file.read(1)
+        except OSError:  # also of the log: decode says what is wrong
+            return False
 
     def read(self, cell: str, generator: torch.Generator | None = None) -> Tensor:
         """As `Reader.read`, decoding at most once."""
@@ -161,9 +184,7 @@ class DecodeCache:
                 f"{type(self.reader).__name__} decoded to an empty tensor of shape {tuple(decoded.shape)}."
             )
         values = decoded.detach().contiguous().cpu().numpy()
-        rest = struct.pack("<BB", _DTYPES.index(decoded.dtype), decoded.ndim)
-        rest += struct.pack(f"<{decoded.ndim}Q", *decoded.shape)
-        rest = rest.ljust(_HEADER - _FIXED.size + 2, b"\0")
+        rest = _rest(decoded)
         payload = values.reshape(-1).view("uint8").data
         checksum = zlib.crc32(payload, zlib.crc32(rest))
         temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.tmp")
@@ -186,6 +207,12 @@ class DecodeCache:
             "directory, or go on without a cache. Finished entries stay valid",
             str(self.directory),
         )
+
+
+def _rest(values: Tensor) -> bytes:
+    """The header behind the checksum: dtype, dimensions, shape."""
+    rest = struct.pack(f"<BB{values.ndim}Q", _DTYPES.index(values.dtype), values.ndim, *values.shape)
+    return rest.ljust(_HEADER - _FIXED.size + 2, b"\0")
 
 
 def _bytes_of(file: FileIO) -> Tensor:

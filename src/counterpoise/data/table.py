@@ -19,6 +19,7 @@ from .cache import DecodeCache
 from .columns import Columns, Names
 from .labels import PARTS, at_least_two, encode, is_whole
 from .readers import READERS, Reader, ReadError, guess
+from .readers.base import all_finite
 from .split import Split, Splits, digest, lacking, positions
 
 
@@ -301,6 +302,9 @@ class TableSplit(Split):
 
     def batch(self, indices: Sequence[int], modality: str, seed: int | None) -> Tensor:
         rows = self.rows[torch.as_tensor(indices, dtype=torch.int64)].tolist()
+        reader, cache = self.table.readers[modality], self.table.caches.get(modality)
+        if cache is not None and reader.plain:
+            return self._cached(rows, modality, reader, cache)
         read = [self._read(row, modality, seed) for row in rows]
         # Seldom empty: the engine's loader asks for present samples only.
         empty = next((torch.zeros_like(x) for x in read if x is not None), None)
@@ -314,6 +318,20 @@ class TableSplit(Split):
                 )
         return torch.stack(whole)
 
+    def _cached(self, rows: Sequence[int], modality: str, reader: Reader, cache: DecodeCache) -> Tensor:
+        """A batch whose entries are used as they are, read into their places in it."""
+        assert reader.shape is not None
+        batch = torch.empty(len(rows), *reader.shape, dtype=reader.dtype)
+        for row, x in zip(rows, batch, strict=True):
+            source = self.table.source(row, modality)
+            if source is None or not cache.fill(source, x):
+                read = None if source is None else self._read(row, modality, None)
+                x.copy_(torch.zeros(()) if read is None else read)
+        if not all_finite(batch):
+            for row in rows:
+                self._read(row, modality, None)  # names the one that is not
+        return batch
+
     def _read(self, row: int, modality: str, seed: int | None) -> Tensor | None:
         table = self.table
         source, reader = table.source(row, modality), table.readers[modality]
@@ -324,7 +342,7 @@ class TableSplit(Split):
             cache = table.caches.get(modality)
             decoded = reader.decode(source) if cache is None else cache.decode(source)
             x = reader.transform(decoded, generator)
-            if x.is_floating_point() and not bool(x.isfinite().all()):
+            if not all_finite(x):
                 raise ReadError(source, "holds NaN or infinity")
         except ReadError as error:
             what = f": {source}" if reader.reads_files else ""

@@ -78,6 +78,10 @@ class Audio(Reader):
     def shape(self) -> tuple[int, ...]:
         return (1, self.n_fft // 2 + 1, 1 + self.samples // self.hop)
 
+    @property
+    def plain(self) -> bool:
+        return self.crop == "start"
+
     def load(self, cell: str) -> Tensor:
         wave = self._waveform(cell)
         return wave if self.crop == "random" else self.spectrogram(wave[: self.samples])
