@@ -88,15 +88,23 @@ def test_spectra_are_of_the_heads_layers(out: Path) -> None:
 
 
 def test_time_and_scope_are_those_of_the_runs(out: Path) -> None:
-    row = result(out, "training-time")["rows"]["IGM"]["seeds"]["0"]
+    row = result(out, "training-time")["rows"]["IGM"]["0"]
     records = [json.loads(path.read_text()) for path in (out / "runs").glob("IGM-s0-*/result.json")]
-    assert row == {k: records[0][k] for k in ("seconds", "epochs")} | {"score": records[0]["test"]["fused/accuracy"]}
+    wanted = {k: records[0][k] for k in ("seconds", "epochs")} | {"score": records[0]["test"]["fused/accuracy"]}
+    assert row == wanted | records[0]["cost"]
+    # four stages of one epoch and one modality, each step climbing and descending, and the passes between them
+    batches = 4 * (83 // 16) * 16
+    assert row["backward"] == pytest.approx(2 * batches / (2 * 83), abs=1e-3)
+    assert row["forward"] > row["backward"]
+    page = (out / "training-time" / "section.html").read_text()
+    assert f"{row['backward']:.1f}</td>" in page
+    assert f"{row['cpu_seconds']:.1f}</td>" in page
     assert list(result(out, "scope")["rows"]) == ["off", "head", "100 %"]
 
 
 def test_one_page_shows_all(out: Path) -> None:
     page = (out / "studies.html").read_text()
     assert page.count("<section>") == len(STUDIES)
-    assert page.count("<svg") == 6
+    assert page.count("<svg") == 8
     for name in STUDIES:
         assert list((out / name).glob("*.png"))

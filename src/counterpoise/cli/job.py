@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,12 +18,16 @@ from counterpoise.build import build_model
 from counterpoise.cli.options import AUTO
 from counterpoise.data.source import Source
 from counterpoise.data.split import Split, Splits
-from counterpoise.encoders import default_encoder
+from counterpoise.encoders import Frozen, default_encoder
+from counterpoise.encoders._weights import adopt, read_weights
 from counterpoise.engine import Trainer
 from counterpoise.engine.state import mix, seed_everything
 from counterpoise.method import Method
 
-OWN = ("config", "data", "method", "fusion", "encoders", "gradient_change", "balance")
+OWN = (
+    "config", "data", "method", "fusion", "encoders", "encoder_weights", "freeze_encoders", "gradient_change",
+    "balance",
+)  # fmt: skip
 """Options that are not arguments of the trainer."""
 
 GRADIENT_CHANGE = "gradient-change.npz"
@@ -57,6 +61,10 @@ class Job:
         source = source_of(parser, options.data)
         if options.run_dir in ("null", "None"):  # typed; a path may be any text
             options.run_dir = None
+        if options.encoder_weights:
+            options.encoder_weights = {
+                m: str(Path(path).expanduser().resolve()) for m, path in options.encoder_weights.items()
+            }
         stated = source.stated()
         if "modalities" in stated:
             stated["modalities"] = {
@@ -89,7 +97,7 @@ class Job:
             options.run_dir = made.run_dir = str(Path("runs") / f"{self.source.name}-{label}-s{options.seed}")
         classes = self.splits.classes if self.classes is None else self.classes
         model = build_model(
-            _encoders(self.source, made.encoders),
+            _encoders(self.source, made.encoders, made.encoder_weights or {}, made.freeze_encoders),
             made.fusion or method.default_fusion,
             num_classes=len(classes),
             heads=method.own_heads,
@@ -117,15 +125,21 @@ def source_of(parser: ArgumentParser, data: Namespace) -> Source:
     return parser.instantiate(Namespace(data=data)).data
 
 
-def _encoders(source: Source, given: dict[str, nn.Module] | None) -> dict[str, nn.Module]:
+def _encoders(
+    source: Source, given: dict[str, nn.Module] | None, weights: Mapping[str, str], freeze: bool
+) -> dict[str, nn.Module]:
     layouts, given = source.layouts(), given or {}
-    for name in given:
-        if name not in layouts:
-            raise ValueError("encoders: " + did_you_mean("modality", name, layouts))
-    return {
+    for option, names in (("encoders", given), ("encoder_weights", weights)):
+        for name in names:
+            if name not in layouts:
+                raise ValueError(f"{option}: " + did_you_mean("modality", name, layouts))
+    encoders = {
         m: given[m] if m in given else default_encoder(layout.kind, layout.shape, **layout.options)
         for m, layout in layouts.items()
     }
+    for m, path in weights.items():
+        adopt(encoders[m], read_weights(path, f"Give a state dict of the encoder of {m!r}."), path)
+    return {m: Frozen(encoder) for m, encoder in encoders.items()} if freeze else encoders
 
 
 def config_of(run: str | Path) -> Path:

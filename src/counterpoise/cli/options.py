@@ -139,6 +139,12 @@ def fit_parser(prog: str = "counterpoise fit", others: Iterable[str] = ()) -> Ar
         default=False,
         help="Record gradients and losses of each modality in run_dir before training and after every epoch.",
     )
+        "--encoder_weights",
+        type=Optional[dict[str, str]],  # noqa: UP045
+        default=None,
+        help="--encoder_weights.MODALITY FILE, a state dict that its encoder starts from.",
+    )
+    parser.add_argument("--freeze_encoders", type=bool, default=False, help="Train fusion and heads only.")
     parser.set_defaults(run_dir=AUTO)
     directory = next(action for action in parser._actions if action.dest == "run_dir")
     directory.help = f"Where to write settings, metrics and checkpoints; {AUTO}: runs/DATA-METHOD-sSEED; null: nowhere."

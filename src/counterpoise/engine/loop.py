@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import time
 from typing import TYPE_CHECKING
 
 import torch
 
 from counterpoise._checks import number
+from counterpoise.engine.cost import Meter, uncounted
 from counterpoise.engine.interrupt import Interrupt, Interrupted, shared
 from counterpoise.engine.replicas import any_of, together
 from counterpoise.engine.reuse import encode_once
@@ -28,6 +28,13 @@ def run_phases(trainer: Trainer, resume: bool) -> None:
 
 def _run_phases(trainer: Trainer, resume: bool) -> None:
     trainer.reset()
+    with Meter(trainer) as meter:
+        _run(trainer, resume, meter)
+    with uncounted():
+        trainer.keeper.select_best()
+
+
+def _run(trainer: Trainer, resume: bool, meter: Meter) -> None:
     encode_once(trainer)
     seed_everything(mix(trainer.seed, "setup"))
     trainer.method.setup(trainer)
@@ -40,21 +47,22 @@ def _run_phases(trainer: Trainer, resume: bool) -> None:
         for observer in trainer.observers:
             observer.on_fit_start(trainer)
         try:
+            meter.skip()
             if trainer.state.phase is None:
                 trainer.method.on_start(trainer)
                 _enter(trainer, 0)
             trainer.select()
             while trainer.state.phase is not None:
                 while trainer.state.epoch_in_phase < trainer.state.phase.epochs:
-                    _epoch(trainer, interrupt)
+                    _epoch(trainer, interrupt, meter)
                 _enter(trainer, trainer.state.phase_index + 1)
+            meter.add()
         finally:
             for observer in trainer.observers:
                 observer.on_fit_end(trainer)
             trainer.keeper.close()
             trainer.loaders.close()
             _release(trainer)
-    trainer.keeper.select_best()
 
 
 def _enter(trainer: Trainer, index: int) -> None:
@@ -75,8 +83,8 @@ def _enter(trainer: Trainer, index: int) -> None:
     trainer.select()
 
 
-def _epoch(trainer: Trainer, interrupt: Interrupt) -> None:
-    state, started = trainer.state, time.monotonic()
+def _epoch(trainer: Trainer, interrupt: Interrupt, meter: Meter) -> None:
+    state = trainer.state
     if state.batch_in_epoch == 0:
         seed_everything(mix(trainer.seed, state.epoch, trainer.fabric.global_rank))
         trainer.method.on_epoch_start(trainer)
@@ -104,14 +112,14 @@ def _epoch(trainer: Trainer, interrupt: Interrupt) -> None:
         for observer in trainer.observers:
             observer.on_batch_end(trainer)
         if interrupt.requested and trainer.fabric.world_size == 1:
-            state.seconds += time.monotonic() - started
+            meter.add()
             _interrupted(trainer)
-    _end_epoch(trainer, started)
+    _end_epoch(trainer, meter)
     if any_of(interrupt.requested, trainer.fabric):  # the signal may have reached one replica only
         _interrupted(trainer)
 
 
-def _end_epoch(trainer: Trainer, started: float) -> None:
+def _end_epoch(trainer: Trainer, meter: Meter) -> None:
     state = trainer.state
     if trainer.fabric.world_size > 1:  # running statistics saw different samples: take those of rank 0
         for buffer in trainer.model.buffers():
@@ -123,7 +131,8 @@ def _end_epoch(trainer: Trainer, started: float) -> None:
             f"The training loss of epoch {state.epoch + 1} is {train['train/loss']}: training diverged. "
             f"Lower the learning rate (lr={trainer.settings.lr:g}) or set clip_norm."
         )
-    scores = trainer.scores("val")
+    with uncounted():
+        scores = trainer.scores("val")
     better = trainer.keeper.consider(scores)
     trainer.schedule.observe(trainer.keeper.sign * scores[f"fused/{trainer.monitor}"])
     lr = trainer.lr_now
@@ -134,7 +143,7 @@ def _end_epoch(trainer: Trainer, started: float) -> None:
     state.batch_in_epoch = 0
     if state.stopping:
         state.epoch_in_phase, state.stopping = trainer.phase.epochs, False
-    state.seconds += time.monotonic() - started
+    meter.add()
     record = {
         "epoch": state.epoch,
         "phase": trainer.phase.name,
@@ -147,6 +156,7 @@ def _end_epoch(trainer: Trainer, started: float) -> None:
     trainer.keeper.end_epoch(record, better)
     for observer in trainer.observers:
         observer.on_epoch_end(trainer, record)
+    meter.skip()
 
 
 def _release(trainer: Trainer) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from counterpoise.data.split import Split
 from counterpoise.engine.checkpoint import CheckpointError, fingerprint, load, refuse_other, save
+from counterpoise.engine.cost import summary
 from counterpoise.engine.optim import restore
 from counterpoise.engine.record import RunDirectory
 from counterpoise.engine.replicas import any_of
@@ -211,6 +212,7 @@ class Keeper:
             "classes": list(trainer.train_split.classes),
             "fusion": type(trainer.model.fusion).__name__,
             "seconds": round(state.seconds, 3),
+            "cost": summary(trainer),
             "epochs": state.epoch,
             "best_epoch": state.best_epoch,
             "monitor": trainer.monitor,

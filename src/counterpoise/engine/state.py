@@ -33,6 +33,11 @@ class State:
         best_score: validation score of the selected weights, higher is better.
         best_epoch: the epoch (counted from 1) they come from.
         seconds: time spent so far.
+        cpu_seconds: of all threads of this process so far.
+        forward: samples that went through an encoder so far, validation not counted.
+        backward: the same of gradients.
+        peak_memory: bytes.
+        rise: bytes above those in use when a fit began, at most.
     """
 
     phase: Phase | None = None
@@ -48,6 +53,11 @@ class State:
     best_score: float | None = None
     best_epoch: int | None = None
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    forward: int = 0
+    backward: int = 0
+    peak_memory: int = 0
+    rise: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as a checkpoint stores them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import yaml
+from jsonargparse import Namespace
 
 from counterpoise import methods
 from counterpoise._checks import did_you_mean
@@ -34,11 +36,13 @@ class Row:
         name: in figures and tables.
         method: name of the method.
         options: options of ``fit`` on top of the common ones, without their dashes.
+        first: the other rows wait for this one, and for what ``prepare`` makes of it.
     """
 
     name: str
     method: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    first: bool = False
 
     @property
     def key(self) -> str:
@@ -50,6 +54,8 @@ class Row:
         if set(options) <= {"method.modality"}:
             return self.method
         text = ", ".join(f"{name.removeprefix('method.')}={value}" for name, value in sorted(options.items()))
+        if len(text) > 60:  # it becomes the name of a folder
+            text = f"{text[:48]}... {hashlib.sha256(text.encode()).hexdigest()[:8]}"
         return f"{self.method}({text})"
 
     @property
@@ -100,14 +106,25 @@ class Given:
     Attributes:
         own: options of the study.
         modalities: of the data, in order.
-        fusion: whether the user names a fusion.
+        common: options of ``fit`` for all runs, as typed.
+        options: the same, parsed.
+        seeds: of the runs.
+        runs: folder of the runs.
         folder: where the study keeps arrays.
     """
 
     own: argparse.Namespace
     modalities: tuple[str, ...]
-    fusion: bool
+    common: Sequence[str]
+    options: Namespace
+    seeds: Sequence[int]
+    runs: Path
     folder: Path
+
+    @property
+    def fusion(self) -> bool:
+        """Whether the user names a fusion."""
+        return self.options.fusion is not None
 
 
 @dataclass(frozen=True)
@@ -134,6 +151,11 @@ class Study(Protocol):
     @staticmethod
     def plan(given: Given) -> list[Row]:
         """Which runs it needs."""
+        ...
+
+    @staticmethod
+    def prepare(given: Given) -> None:
+        """Make what the other rows need of those that come ``first``; only a study with such rows has it."""
         ...
 
     @staticmethod

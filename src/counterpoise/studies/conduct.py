@@ -30,6 +30,7 @@ STUDIES = {
     "scope": "how much of the network IGM's matrices act on",
     "gradient-change": "the angle between gradients of successive modalities",
     "interaction": "IGM stage by stage, with a direction switched off",
+    "pretrained": "pretrained encoders: plain, MLA, IGM",
     "training-time": "what a score costs",
     "landscape": "the loss around the trained weights, its curvature",
     "singular-values": "the spectrum in each head, with and without SAM",
@@ -73,11 +74,20 @@ def conduct(
     with usage():
         options = parse(parser, [*common, "--method", "Joint"])
         source = source_of(parser, options.data)
-    given = Given(own, tuple(source.layouts()), options.fusion is not None, folder)
-    rows = configs(study.plan(given), seeds, common)
+    given = Given(own, tuple(source.layouts()), common, options, seeds, out / "runs", folder)
+    planned = study.plan(given)
+    rows = configs(planned, seeds, common)
     unique = {config.id: config for found in rows.values() for config in found}
     by_seed = sorted(unique.values(), key=lambda config: seeds.index(config.seed))
-    outcome = run(by_seed, benchmark.command, out / "runs", preload=benchmark.PRELOAD, **execution)
+    first = {config.id for row in planned if row.first for config in rows[row.name]}
+    if first:
+        early = [config for config in by_seed if config.id in first]
+        outcome = run(early, benchmark.command, given.runs, preload=benchmark.PRELOAD, **execution)
+        if outcome.exit_code:
+            print(outcome.message())
+            return outcome.exit_code
+        study.prepare(given)
+    outcome = run(by_seed, benchmark.command, given.runs, preload=benchmark.PRELOAD, **execution)
     print(outcome.message())
     if outcome.exit_code == 130:
         return 130

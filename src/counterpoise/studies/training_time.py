@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from counterpoise import methods
+from counterpoise.benchmark.summary import mean_sd
 from counterpoise.cli.messages import Options
 from counterpoise.report.studies import points
 from counterpoise.report.tables import html_table
@@ -25,12 +25,20 @@ from counterpoise.studies.base import (
 
 TITLE = "Training time"
 ABOUT = (
-    "Wall-clock seconds of all epochs, validation included and the test not, against the fused score, "
-    "with the epochs each method ran and the passes per batch that its equations need, relative to joint training. "
-    "Seconds are of this machine, and upper bounds where runs shared it: take --jobs 1 for times to report. CPU time "
-    "and peak memory are not recorded. Unknown about the original: the unit of its time axis (the text says hours, "
+    "What training costs against the fused score. Wall-clock and CPU seconds (all threads of the run's process) of "
+    "training with all that the method adds (teachers, trial runs, passes between stages) and validation, not the "
+    "test. Forward and backward passes are counted at the encoders, validation left out: 1 is every encoder over every "
+    "training sample once. Memory is the peak of the run's process, libraries included, and in brackets its rise while "
+    "training; on a GPU, that of its tensors. Seconds are of this machine, and upper bounds where runs shared it: take "
+    "--jobs 1 for times to report. Unknown about the original: the unit of its time axis (the text says hours, "
     "minutes fit), the epochs of each method."
 )
+COSTS = {
+    "seconds": "wall-clock seconds of training",
+    "cpu_seconds": "CPU seconds of training",
+    "backward": "backward passes over the training data",
+}
+"""What the score is drawn against, a figure each."""
 
 
 def add_options(parser: Options) -> None:
@@ -45,16 +53,15 @@ def plan(given: Given) -> list[Row]:
 
 
 def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
-    """Per method and seed: seconds, epochs, score."""
+    """Per method and seed: what the run took, and its score."""
     split, metric = common_split(runs), given.own.metric
     rows: dict[str, dict[str, Any]] = {}
     for run in runs:
-        info = getattr(methods, run.record["method"]).info
-        row = rows.setdefault(run.row, {"forward": info.forward, "backward": info.backward, "seeds": {}})
-        row["seeds"][str(run.seed)] = {
+        rows.setdefault(run.row, {})[str(run.seed)] = {
             "seconds": run.record["seconds"],
             "epochs": run.record["epochs"],
             "score": run.record[split][f"{FUSED}/{metric}"],
+            **run.record.get("cost", {}),  # runs of before this was measured have none
         }
     return {"split": split, "metric": metric, "rows": rows}
 
@@ -62,32 +69,49 @@ def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
 def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
     """Points and a table, cheapest first."""
     label = f"{SPLITS[data['split']]} {data['metric']}"
-    columns = {
-        row: {key: [seed[key] for seed in found["seeds"].values()] for key in ("seconds", "epochs", "score")}
-        for row, found in data["rows"].items()
-    }
-    ordered = sorted(columns, key=lambda row: sum(columns[row]["seconds"]) / len(columns[row]["seconds"]))
+    columns = {row: _columns(list(found.values())) for row, found in data["rows"].items()}
+    ordered = sorted(columns, key=lambda row: mean_sd(columns[row]["seconds"])[0])
     table = []
     for row in ordered:
-        seconds, epochs = columns[row]["seconds"], columns[row]["epochs"]
+        found = columns[row]
         table.append(
             [
                 row,
-                str(data["rows"][row]["forward"]),
-                str(data["rows"][row]["backward"]),
-                f"{sum(epochs) / len(epochs):g}",
-                f"{sum(seconds) / len(seconds):.1f}",
-                f"{sum(seconds) / sum(epochs):.2f}",
-                percent(columns[row]["score"]),
+                *(_cell(found.get(key), digits) for key, digits in TABLE.values()),
+                _cell(found.get("peak_memory_mb"), 0) + f" (+{_cell(found.get('memory_rise_mb'), 0)})",
+                percent(found["score"]),
             ]
         )
-    header = ["method", "forward", "backward", "epochs", "seconds", "per epoch", f"fused {label} (%)"]
-    places = {row: (columns[row]["seconds"], columns[row]["score"]) for row in ordered}
-    return [
-        Picture(
-            "time",
-            lambda: points(places, x="seconds of training", y=f"fused {label}", share=True),
-            f"Training time against fused {label}; whiskers ± sd over seeds.",
-        ),
-        html_table(header, table, numbers=4),
-    ]
+    pictures = []
+    for key, name in COSTS.items():
+        places = {row: (columns[row][key], columns[row]["score"]) for row in ordered if key in columns[row]}
+        if places:
+            pictures.append(
+                Picture(
+                    key.replace("_", "-"),
+                    lambda places=places, name=name: points(places, x=name, y=f"fused {label}", share=True),
+                    f"{name[0].upper()}{name[1:]} against fused {label}; whiskers ± sd over seeds.",
+                )
+            )
+    return [*pictures, html_table(["method", *TABLE, "peak memory, MB (rise)", f"fused {label} (%)"], table, numbers=7)]
+
+
+TABLE = {
+    "wall-clock, s": ("seconds", 1),
+    "CPU, s": ("cpu_seconds", 1),
+    "epochs": ("epochs", 1),
+    "forward passes": ("forward", 1),
+    "backward passes": ("backward", 1),
+}
+"""Title -> what it is in the data, and digits."""
+
+
+def _columns(seeds: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
+    """Numbers that every seed has."""
+    keys = [key for key, value in seeds[0].items() if isinstance(value, int | float)]
+    return {key: [seed[key] for seed in seeds] for key in keys if all(key in seed for seed in seeds)}
+
+
+def _cell(values: Sequence[float] | None, digits: int) -> str:
+    """Their mean."""
+    return "–" if not values else f"{mean_sd(values)[0]:.{digits}f}"

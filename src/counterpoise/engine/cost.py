@@ -1,0 +1,133 @@
+"""What a run costs: seconds, passes through the encoders, memory."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from counterpoise.engine.trainer import Trainer
+
+MB = 2**20
+_validating: ContextVar[bool] = ContextVar("validating", default=False)
+
+
+@contextmanager
+def uncounted() -> Iterator[None]:
+    """Passes inside are not the method's: validation, of this run and of its trial runs."""
+    token = _validating.set(True)
+    try:
+        yield
+    finally:
+        _validating.reset(token)
+
+
+class Meter:
+    """Adds up in ``trainer.state`` what a fit costs; a resumed run goes on adding.
+
+    Passes are counted in samples at the encoders, whoever runs them: copies of an encoder (of a trial run, a
+    teacher) count with it. Only those of the validation after an epoch do not.
+
+    Args:
+        trainer: whose fit it is.
+    """
+
+    def __init__(self, trainer: Trainer):
+        self._trainer = trainer
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> Meter:
+        trainer = self._trainer
+
+        def forward(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+            # a function and no method: a deep copy of the encoder shares it
+            if _validating.get() or not isinstance(output, Tensor) or not output.ndim:  # the model says what is wrong
+                return
+            rows = len(output)
+            trainer.state.forward += rows
+            if output.requires_grad:
+                output.register_hook(lambda _: backward(rows))
+
+        def backward(rows: int) -> None:
+            trainer.state.backward += rows
+
+        self._handles = [e.register_forward_hook(forward) for e in trainer.model.encoders.values()]
+        if not trainer.is_trial:
+            _forget_peak(trainer.device)
+        self._start, _ = memory(trainer.device)
+        self.skip()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def skip(self) -> None:
+        """The time since the last look was not the method's."""
+        self._wall, self._cpu = time.monotonic(), time.process_time()
+
+    def add(self) -> None:
+        """Count the time since the last look, and look at the memory."""
+        state, wall, cpu = self._trainer.state, self._wall, self._cpu
+        self.skip()
+        state.seconds += self._wall - wall
+        state.cpu_seconds += self._cpu - cpu
+        _, peak = memory(self._trainer.device)
+        state.peak_memory = max(state.peak_memory, peak)
+        state.rise = max(state.rise, peak - self._start)
+
+
+def summary(trainer: Trainer) -> dict[str, Any]:
+    """What ``result.json`` says of the cost, besides the seconds."""
+    state = trainer.state
+    whole = len(trainer.model.modalities) * len(trainer.train_split) / trainer.fabric.world_size
+    gpu = trainer.device.type == "cuda"
+    return {
+        "cpu_seconds": round(state.cpu_seconds, 3),
+        "forward": round(state.forward / whole, 3),
+        "backward": round(state.backward / whole, 3),
+        "peak_memory_mb": round(state.peak_memory / MB, 1),
+        "memory_rise_mb": round(state.rise / MB, 1),
+        "memory_of": "tensors on the GPU" if gpu else "process (resident set, libraries included)",
+    }
+
+
+def memory(device: torch.device) -> tuple[int, int]:
+    """Bytes in use now, and at most since the peak was forgotten: tensors on a GPU, or the whole process."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device)
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    found = {key: int(rest.split()[0]) * 1024 for key, _, rest in (line.partition(":") for line in lines) if key in _OF}
+    if len(found) == len(_OF):
+        return found["VmRSS"], found["VmHWM"]
+    try:
+        import resource
+    except ImportError:  # neither Linux nor Unix
+        return 0, 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return peak, peak
+
+
+_OF = ("VmRSS", "VmHWM")
+
+
+def _forget_peak(device: torch.device) -> None:
+    """Peaks of what the process did before (a fork has its parent's) are not this run's."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:  # the peak then includes what came before
+        return

@@ -1,0 +1,137 @@
+"""Whether a method still helps when the encoders are pretrained."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import Namespace
+
+from counterpoise.cli.messages import Options, UsageError
+from counterpoise.engine.checkpoint import load
+from counterpoise.report.studies import bars
+from counterpoise.studies.base import (
+    FUSED,
+    SPLITS,
+    Given,
+    Picture,
+    Row,
+    Trained,
+    alone,
+    configs,
+    metric_option,
+    scores,
+    values,
+)
+
+TITLE = "Pretrained encoders"
+ABOUT = (
+    "Plain joint training, MLA and IGM from the same pretrained encoders, which are fine-tuned along or, with --tuning "
+    "frozen, stay as they are. Plain and IGM have a head of three layers (256, 64, classes) per modality and late "
+    "fusion, MLA the one linear layer that all share. --pretraining given takes the pretrained encoders that "
+    "--encoders or --encoder_weights name, published ones, say. --pretraining alone has nothing published in it: it "
+    "trains every encoder alone on the training split first, and all seeds start from those of the first seed. Unknown "
+    "about the original: which CLIP, whether it is frozen, the learning rate, the epochs, and how its plain row trains."
+)
+
+
+def add_options(parser: Options) -> None:
+    """``--pretraining``, ``--tuning``, ``--metric``."""
+    parser.add_argument(
+        "--pretraining",
+        default="given",
+        choices=["given", "alone"],
+        help="given: by --encoders.MODALITY or --encoder_weights.MODALITY; alone: by this study, on the training split",
+    )
+    parser.add_argument("--tuning", default="fine-tuned", choices=["fine-tuned", "frozen"], help="of the encoders")
+    metric_option(parser)
+
+
+def plan(given: Given) -> list[Row]:
+    """Three methods, and before them, where asked for, each modality alone."""
+    options: dict[str, Any] = {"freeze_encoders": True} if given.own.tuning == "frozen" else {}
+    if given.own.pretraining == "given":
+        _refuse_untrained(given)
+        first = []
+    else:
+        if given.options.encoder_weights:
+            raise UsageError("--pretraining alone makes the weights itself; leave --encoder_weights out.")
+        first = [Row(row.name, row.method, row.options, first=True) for row in alone(given.modalities)]
+        options |= {f"encoder_weights.{m}": str(path) for m, (path, _) in _files(given).items()}
+    late = {} if given.fusion else {"fusion": "Late"}
+    return [
+        *first,
+        Row("plain", "Joint", {**late, **options}),
+        Row("MLA", "MLA", options),
+        Row("IGM", "IGM", options),
+    ]
+
+
+def _refuse_untrained(given: Given) -> None:
+    encoders = given.options.encoders or {}
+    weights = given.options.encoder_weights or {}
+    missing = [m for m in given.modalities if m not in weights and not _pretrained(encoders.get(m))]
+    if missing:
+        m = missing[0]
+        raise UsageError(
+            f"No pretrained encoder for {', '.join(map(repr, missing))}. Give one, as in --encoders.{m} Timm "
+            f"--encoders.{m}.name resnet18 --encoders.{m}.pretrained true (CLIPText, CLIPImage, Transformers and "
+            f"ResNet50 have weights too); or a state dict of its encoder, --encoder_weights.{m} FILE; or "
+            "--pretraining alone, and this study trains each encoder alone on the training split first."
+        )
+
+
+def _pretrained(encoder: Any) -> bool:
+    """Whether the option says so; of a class that is not ours, nothing is known and it is believed."""
+    if not isinstance(encoder, Namespace):
+        return False
+    if not str(encoder.class_path).startswith("counterpoise."):
+        return True
+    arguments = encoder.get("init_args") or Namespace()
+    inner = arguments.get("encoder")
+    return bool(arguments.get("pretrained") or arguments.get("weights")) or _pretrained(inner)
+
+
+def _files(given: Given) -> dict[str, tuple[Path, Path]]:
+    """Modality -> its encoder's weights, and the checkpoint of the run they are from."""
+    rows = configs(alone(given.modalities), given.seeds[:1], given.common)
+    runs = {m: config.id for m, (config,) in zip(given.modalities, rows.values(), strict=True)}
+    return {m: (given.folder / f"{i}.pt", given.runs / i / "best.ckpt") for m, i in runs.items()}
+
+
+def prepare(given: Given) -> None:
+    """The encoders of the first seed's runs, each in a file."""
+    given.folder.mkdir(parents=True, exist_ok=True)
+    for m, (path, checkpoint) in _files(given).items():
+        if path.is_file():
+            continue
+        prefix = f"encoders.{m}."
+        whole = load(checkpoint)["model"]
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        torch.save({n.removeprefix(prefix): t for n, t in whole.items() if n.startswith(prefix)}, draft)
+        draft.replace(path)  # a run never reads half a file
+
+
+def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
+    """Scores of each row."""
+    own, found = given.own, scores(runs, given.own.metric)
+    for m in given.modalities:
+        found["rows"].get(f"{m} alone", {}).pop(FUSED, None)  # nothing is fused there
+    return {"pretraining": own.pretraining, "tuning": own.tuning, **found}
+
+
+def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
+    """Bars."""
+    split, metric = SPLITS[data["split"]], data["metric"]
+    source = {"given": "given", "alone": "trained alone before, on the same training split"}[data["pretraining"]]
+    return [
+        Picture(
+            "scores",
+            lambda: bars(values(data["rows"]), x=f"{split} {metric}", share=True),
+            f"{split.capitalize()} {metric} fused and of each modality; encoders {source}, {data['tuning']}; whiskers "
+            "± sd, strokes single seeds.",
+        )
+    ]
