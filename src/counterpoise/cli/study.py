@@ -7,8 +7,8 @@ from pathlib import Path
 
 from counterpoise.cli.benchmark import seeds_of
 from counterpoise.cli.execution import add_execution, execution_of
-from counterpoise.cli.messages import Options
-from counterpoise.studies import STUDIES, conduct, draw_again, study_named
+from counterpoise.cli.messages import Options, UsageError
+from counterpoise.studies import STUDIES, combine, conduct, draw_again, study_named
 
 USAGE = """usage: counterpoise study NAME --data DATA --out DIR [options]
 
@@ -38,5 +38,10 @@ def main(arguments: Sequence[str]) -> int:
     own, common = parser.parse_known_args(rest)
     if own.redraw:
         print(f"Open {draw_again(name, Path(own.out))} in a browser.")
+        return 0
+    if getattr(own, "combine", None):
+        if common:
+            raise UsageError(f"--combine trains nothing, so {common[0]} has no effect; leave it out.")
+        print(f"Open {combine([Path(d) for d in own.combine], Path(own.out))} in a browser.")
         return 0
     return conduct(name, own, common, Path(own.out), seeds_of(own.seeds), execution_of(own))

@@ -34,7 +34,8 @@ class Meter:
     """Adds up in ``trainer.state`` what a fit costs; a resumed run goes on adding.
 
     Passes are counted in samples at the encoders, whoever runs them: copies of an encoder (of a trial run, a
-    teacher) count with it. Only those of the validation after an epoch do not.
+    teacher) count with it. Only those of the validation after an epoch do not. In a run with ``compile`` they are
+    not counted: the counting would be compiled too.
 
     Args:
         trainer: whose fit it is.
@@ -59,7 +60,8 @@ class Meter:
         def backward(rows: int) -> None:
             trainer.state.backward += rows
 
-        self._handles = [e.register_forward_hook(forward) for e in trainer.model.encoders.values()]
+        counted = () if trainer.compile else trainer.model.encoders.values()
+        self._handles = [encoder.register_forward_hook(forward) for encoder in counted]
         if not trainer.is_trial:
             _forget_peak(trainer.device)
         self._start, _ = memory(trainer.device)
@@ -92,8 +94,8 @@ def summary(trainer: Trainer) -> dict[str, Any]:
     gpu = trainer.device.type == "cuda"
     return {
         "cpu_seconds": round(state.cpu_seconds, 3),
-        "forward": round(state.forward / whole, 3),
-        "backward": round(state.backward / whole, 3),
+        "forward": None if trainer.compile else round(state.forward / whole, 3),
+        "backward": None if trainer.compile else round(state.backward / whole, 3),
         "peak_memory_mb": round(state.peak_memory / MB, 1),
         "memory_rise_mb": round(state.rise / MB, 1),
         "memory_of": "tensors on the GPU" if gpu else "process (resident set, libraries included)",

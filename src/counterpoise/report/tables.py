@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from html import escape
 
 from counterpoise.benchmark.summary import Cell, Summary, cell_text, column_title, small_print
@@ -37,6 +38,37 @@ def summary_html(summary: Summary, titles: Mapping[str, str] | None = None) -> s
     notes = "".join(f"<p>{escape(note)}</p>" for note in summary.notes())
     return (
         f'<div class="wide"><table><thead><tr><th>method</th>{head}</tr></thead>\n<tbody>'
+        + "\n".join(lines)
+        + f'</tbody></table></div>\n<div class="notes">{notes}</div>'
+    )
+
+
+def sets_html(
+    summaries: Mapping[str, Summary], columns: Mapping[str, Sequence[str]], groups: Mapping[str, Sequence[str]]
+) -> str:
+    """One table over several data sets: a row per method, the scores of each set side by side.
+
+    Args:
+        summaries: name of the set -> its comparison; ranks and marks are those within the set.
+        columns: name of the set -> scores to show.
+        groups: heading -> labels of its rows.
+    """
+    shown = [(name, column) for name in summaries for column in columns[name]]
+    top = "".join(f"<th class=number colspan={len(columns[name])}>{escape(name)}</th>" for name in summaries)
+    head = "".join(f"<th class=number>{escape(column_title(c).removeprefix('fused '))}</th>" for _, c in shown)
+    lines = []
+    for heading, labels in groups.items():
+        lines.append(f"<tr><th scope=rowgroup colspan={1 + len(shown)}><em>{escape(heading)}</em></th></tr>")
+        for label in labels:
+            found = [(c, summaries[name].rows.get(label, {}).get(c)) for name, c in shown]
+            cells = "".join(
+                _cell_html(c, None if cell is None else replace(cell, difference=None)) for c, cell in found
+            )
+            lines.append(f"<tr><th scope=row>{escape(label)}</th>{cells}</tr>")
+    notes = "".join(f"<p>{escape(f'{name}: {note}')}</p>" for name, s in summaries.items() for note in s.notes()[:1])
+    notes += "<p>†: below the best modality trained alone, on that set.</p>"
+    return (
+        f'<div class="wide"><table><thead><tr><th rowspan=2>method</th>{top}</tr><tr>{head}</tr></thead>\n<tbody>\n'
         + "\n".join(lines)
         + f'</tbody></table></div>\n<div class="notes">{notes}</div>'
     )

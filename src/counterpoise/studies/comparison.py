@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from counterpoise.benchmark.summary import summarize
-from counterpoise.cli.messages import Options
+from counterpoise.cli.benchmark import UNIMODAL
+from counterpoise.cli.messages import Options, UsageError
 from counterpoise.report.figures import accuracy_dots
-from counterpoise.report.tables import summary_html
-from counterpoise.studies.base import SPLITS, Given, Picture, Row, Trained, alone, common_split, method_names
+from counterpoise.report.tables import sets_html, summary_html
+from counterpoise.studies.base import FUSED, SPLITS, Given, Picture, Row, Trained, alone, common_split, method_names
 
 TITLE = "Comparison"
 ABOUT = (
@@ -22,8 +24,14 @@ ABOUT = (
 
 
 def add_options(parser: Options) -> None:
-    """``--methods``."""
+    """``--methods``, ``--combine``."""
     parser.add_argument("--methods", default="all", help="names with commas, or 'all'")
+    parser.add_argument(
+        "--combine",
+        nargs="+",
+        metavar="DIR",
+        help="train nothing: put the comparisons that are in these directories, one data set each, into one table",
+    )
 
 
 def plan(given: Given) -> list[Row]:
@@ -37,7 +45,9 @@ def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
 
 
 def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
-    """The table, and its fused and unimodal scores as a figure."""
+    """The table, and its fused and unimodal scores as a figure; of several sets, one table."""
+    if "sets" in data:
+        return [_several(data["sets"])]
     summary = summarize(data["records"], split=data["split"])
     first = data["records"][0]
     return [
@@ -48,3 +58,53 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
             f"{SPLITS[data['split']].capitalize()} {first['monitor']} of each modality and fused, per method.",
         ),
     ]
+
+
+FUSIONS = {"Late": "fusion of decisions (late)", "Shared": "fusion of decisions (late)"}
+"""Fusion -> heading; every other fuses features."""
+ALONE, EARLY = "one modality alone", "fusion of features (early)"
+
+
+def _several(sets: Mapping[str, Any]) -> str:
+    summaries = {name: summarize(found["records"], split=found["split"]) for name, found in sets.items()}
+    columns = {name: [c for c in s.columns if c in SHOWN] for name, s in summaries.items()}
+    groups: dict[str, dict[str, None]] = {ALONE: {}, EARLY: {}, FUSIONS["Late"]: {}}
+    for found in sets.values():
+        for record in found["records"]:
+            heading = ALONE if record["method"] == UNIMODAL else FUSIONS.get(record["fusion"], EARLY)
+            groups[heading].setdefault(record["label"])
+    return sets_html(summaries, columns, {heading: list(labels) for heading, labels in groups.items() if labels})
+
+
+SHOWN = tuple(f"{FUSED}/{metric}" for metric in ("accuracy", "macro_f1", "map"))
+
+
+def combine(directories: Sequence[Path]) -> dict[str, Any]:
+    """The kept comparisons of several data sets as one.
+
+    Args:
+        directories: what ``--out`` was for each of them.
+
+    Raises:
+        FileNotFoundError: one of them has no comparison.
+        UsageError: two of them are of one data set.
+    """
+    sets: dict[str, Any] = {}
+    for directory in directories:
+        path = directory / "comparison" / "data.json"
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"--combine {directory}: there is no {path}. Run `counterpoise study comparison --data ... --out "
+                f"{directory}` first."
+            )
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        for one in kept.get("sets", [kept]):
+            name = one["data"]["name"]
+            if name in sets:
+                raise UsageError(f"--combine: {directory} is of the data set {name!r}, as one before it is.")
+            sets[name] = one
+    return {
+        "study": "comparison",
+        "sets": list(sets.values()),
+        "result": {"sets": {name: one["result"] for name, one in sets.items()}},
+    }

@@ -20,6 +20,7 @@ from counterpoise.cli.job import source_of
 from counterpoise.cli.messages import UsageError, usage
 from counterpoise.cli.options import fit_parser, parse
 from counterpoise.report.collect import collect
+from counterpoise.studies import comparison
 from counterpoise.studies.base import Given, Picture, Study, Trained, configs
 
 STUDIES = {
@@ -124,6 +125,20 @@ def conduct(
     return outcome.exit_code
 
 
+def combine(directories: Sequence[Path], out: Path) -> Path:
+    """One table of the comparisons of several data sets, drawn in ``out``.
+
+    Raises:
+        UsageError: when ``out`` holds the comparison of a data set, which it would replace.
+    """
+    path = out / "comparison" / "data.json"
+    kept = comparison.combine(directories)
+    if path.is_file() and "sets" not in json.loads(path.read_text(encoding="utf-8")):
+        raise UsageError(f"--out {out} holds the comparison of one data set; give a directory of its own.")
+    _write(path, json.dumps(kept, indent=1) + "\n")
+    return draw_again("comparison", out)
+
+
 def draw_again(name: str, out: Path) -> Path:
     """Pictures and page from the numbers on disk.
 
@@ -142,18 +157,14 @@ def _section(kept: Mapping[str, Any], folder: Path) -> str:
     from counterpoise.report.figures import save_png, save_svg, to_svg
 
     study = study_named(kept["study"])
-    data = kept["data"]
-    counts = ", ".join(f"{data[part]} {part}" for part in ("train", "val", "test") if part in data)
-    seeds = ", ".join(map(str, kept["seeds"]))
-    facts = (
-        f"Data: {data['name']} ({counts} samples, {data['classes']} classes, modalities "
-        f"{', '.join(data['modalities'])}); {kept['epochs']} epochs; seeds {seeds}."
-    )
+    sets = kept.get("sets", [kept])
+    facts = " ".join(map(_facts, sets))
     parts = [f"<section>\n<h2>{escape(study.TITLE)}</h2>", f"<p>{escape(study.ABOUT)} {escape(facts)}</p>"]
-    if kept["missing"]:
+    missing = [row for one in sets for row in one["missing"]]
+    if missing:
         parts.append(
             f'<aside class="notice">Not every run finished; fewer seeds, or none, for '
-            f"{escape(', '.join(kept['missing']))}.</aside>"
+            f"{escape(', '.join(missing))}.</aside>"
         )
     for item in study.draw(kept["result"], folder):
         if isinstance(item, Picture):
@@ -163,6 +174,15 @@ def _section(kept: Mapping[str, Any], folder: Path) -> str:
             item = f'<figure class="wide">{svg}<figcaption>{escape(item.caption)}</figcaption></figure>'
         parts.append(item)
     return "\n".join(parts) + "\n</section>\n"
+
+
+def _facts(kept: Mapping[str, Any]) -> str:
+    data = kept["data"]
+    counts = ", ".join(f"{data[part]} {part}" for part in ("train", "val", "test") if part in data)
+    return (
+        f"Data: {data['name']} ({counts} samples, {data['classes']} classes, modalities "
+        f"{', '.join(data['modalities'])}); {kept['epochs']} epochs; seeds {', '.join(map(str, kept['seeds']))}."
+    )
 
 
 def _page(out: Path) -> Path:
