@@ -1,11 +1,11 @@
-# make demo | test | check: each sets up .venv first when it is missing. Needs Python 3.11 or newer and make.
+# make demo | poster | test | check: each sets up .venv first when it is missing. Needs Python 3.11 or newer and make.
 PYTHON ?= python3
 BIN := .venv/bin
 JOBS ?= 2
 # one thread per test process: more would fight over the cores
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: setup demo bench-real test test-slow check docs format lock clean
+.PHONY: setup demo poster poster-real bench-real test test-slow check docs format lock clean
 
 setup: .venv/ready
 
@@ -22,6 +22,16 @@ demo: setup
 	$(BIN)/counterpoise benchmark --data digits --methods Unimodal,Joint,MLA,IGM --seeds 0,1,2 --jobs $(JOBS) \
 		--epochs 16 --optimizer.lr 0.05 --out runs/demo
 	@echo "Open runs/demo/report.html"
+
+# every study of docs/studies.md on the embedded data, on one page; planned for half an hour on 2 cores, goes on when
+# started again
+poster: setup
+	OMP_NUM_THREADS=1 $(BIN)/counterpoise study all --data digits --epochs 16 --optimizer.lr 0.05 --seeds 0,1,2,3,4 \
+		--jobs $(JOBS) --pretrained.pretraining alone --landscape.samples 256 --progress false --out runs/poster
+
+# the studies of docs/benchmarks on real data; SOURCE as below
+poster-real: setup
+	JOBS=$(JOBS) benchmarks/real/poster.sh $(SOURCE) runs/real
 
 # the comparison of docs/benchmarks; SOURCE holds the raw data (benchmarks/real/README.md)
 bench-real: setup

@@ -51,12 +51,12 @@ def _result(summary: Summary) -> str:
     columns = [SCORE, "fused/macro_f1", "fused/ece", *alone, "seconds"]
     header = ["row", "accuracy", "Δ to Joint, 95 % interval", "macro F1", "calibration error"]
     header += [f"{c.split('/')[0]} alone" for c in alone] + ["training, s"]
-    lines = [_line(header), _line(["---", *["---:"] * (len(header) - 1)])]
+    lines = [line(header), line(["---", *["---:"] * (len(header) - 1)])]
     order = sorted(summary.rows.items(), key=lambda item: -item[1][SCORE].mean)
     for label, cells in order:
         texts = [cell_text(c, cells.get(c)) for c in columns]
         texts.insert(1, difference_text(SCORE, cells[SCORE]).removeprefix("Δ ") or "–")
-        lines.append(_line([label, *texts]))
+        lines.append(line([label, *texts]))
     notes = [
         "Test split, mean ± standard deviation over the seeds, best first; shares in percent. The interval is the t "
         "interval of the differences to Joint on equal seeds: it speaks of seeds, not of other test samples, and of "
@@ -67,10 +67,10 @@ def _result(summary: Summary) -> str:
 
 
 def _seeds(summary: Summary, seeds: list[int]) -> str:
-    lines = [_line(["row", *(f"seed {seed}" for seed in seeds)]), _line(["---", *["---:"] * len(seeds)])]
+    lines = [line(["row", *(f"seed {seed}" for seed in seeds)]), line(["---", *["---:"] * len(seeds)])]
     for label, cells in summary.rows.items():
         values = cells[SCORE].values
-        lines.append(_line([label, *(number_text(SCORE, values[s]) if s in values else "–" for s in seeds)]))
+        lines.append(line([label, *(number_text(SCORE, values[s]) if s in values else "–" for s in seeds)]))
     return "\n".join(lines)
 
 
@@ -91,9 +91,9 @@ def _tuning(tuning: dict[str, Any]) -> str:
             text = f"{values}: {score}"
             chosen = row["chosen"]["optimizer.lr"] == trial["optimizer.lr"] and row["chosen"][key] == trial[key]
             texts.append(f"**{text}**" if chosen else text)
-        lines.append(_line([name, "lr" if key == "optimizer.lr" else f"lr, {key.removeprefix('method.')}", *texts]))
+        lines.append(line([name, "lr" if key == "optimizer.lr" else f"lr, {key.removeprefix('method.')}", *texts]))
     width = len(lines[-1].split("|")) - 2
-    head = [_line(["row", "tuned", *[f"trial {i + 1}" for i in range(width - 2)]]), _line(["---"] * width)]
+    head = [line(["row", "tuned", *[f"trial {i + 1}" for i in range(width - 2)]]), line(["---"] * width)]
     return "\n".join([*lines[:2], *head, *lines[2:]])
 
 
@@ -106,7 +106,7 @@ def _commands(name: str, config: Path) -> str:
     )
 
 
-def _line(cells: list[str]) -> str:
+def line(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 

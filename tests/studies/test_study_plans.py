@@ -159,3 +159,18 @@ def test_every_study_explains_itself(name: str) -> None:
     module = study_named(name)
     assert 150 < len(module.ABOUT) < 1200
     assert "original" in module.ABOUT
+
+
+def test_several_studies_share_one_queue(here: Here) -> None:
+    several = ["--out", "out", "--seeds", "0", "--scope.shares", "1.0", "--comparison.methods=joint"]
+    assert study("imbalance,comparison,scope", *DATA, *several) == 0
+    started = [name.split("-s0-")[0] for name in here.started]
+    assert sorted(started) == ["IGM", "IGM-gm-False", "IGM-scope-1-0", "Joint", "Unimodal", "Unimodal"]
+    assert list(kept("scope")["result"]["rows"]) == ["off", "head", "100 %"]
+    page = Path("out/studies.html").read_text()
+    assert page.count("<section>") == 3
+    Path("out/scope/scores.png").unlink()
+    assert study("imbalance,scope", "--out", "out", "--redraw") == 0
+    assert Path("out/scope/scores.png").is_file()
+    assert study("imbalance,scope", *DATA, "--out", "out", "--scope.sharez", "1") == 2
+    assert study("imbalance,scop", *DATA, "--out", "out") == 2

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from counterpoise._checks import did_you_mean
-from counterpoise.benchmark.grid import finished
-from counterpoise.benchmark.runner import run
+from counterpoise.benchmark.grid import RunConfig, finished
+from counterpoise.benchmark.runner import Outcome, run
 from counterpoise.cli import benchmark
 from counterpoise.cli.job import source_of
 from counterpoise.cli.messages import UsageError, usage
@@ -50,18 +50,16 @@ def study_named(name: str) -> Study:
 
 
 def conduct(
-    name: str,
-    own: argparse.Namespace,
+    studies: Mapping[str, argparse.Namespace],
     common: Sequence[str],
     out: Path,
     seeds: Sequence[int],
     execution: Mapping[str, Any],
 ) -> int:
-    """Run what is missing, compute, draw.
+    """Run what is missing for all of these studies, compute, draw.
 
     Args:
-        name: of the study.
-        own: its options.
+        studies: name -> its own options.
         common: options of ``fit`` for all runs.
         out: finished runs are in ``out/runs``, shared by all studies; the results go to ``out/NAME``.
         seeds: of the runs.
@@ -70,59 +68,75 @@ def conduct(
     Returns:
         The exit code.
     """
-    study, folder = study_named(name), out / name
-    parser = fit_parser(f"counterpoise study {name}")
+    parser = fit_parser("counterpoise study")
     with usage():
         options = parse(parser, [*common, "--method", "Joint"])
         source = source_of(parser, options.data)
-    given = Given(own, tuple(source.layouts()), common, options, seeds, out / "runs", folder)
-    planned = study.plan(given)
-    rows = configs(planned, seeds, common)
-    unique = {config.id: config for found in rows.values() for config in found}
+    plans: dict[str, tuple[Study, Given, dict[str, list[RunConfig]]]] = {}
+    first: set[str] = set()
+    for name, own in studies.items():
+        study = study_named(name)
+        given = Given(own, tuple(source.layouts()), common, options, seeds, out / "runs", out / name)
+        planned = study.plan(given)
+        rows = configs(planned, seeds, common)
+        first |= {config.id for row in planned if row.first for config in rows[row.name]}
+        plans[name] = study, given, rows
+    unique = {config.id: config for _, _, rows in plans.values() for found in rows.values() for config in found}
     by_seed = sorted(unique.values(), key=lambda config: seeds.index(config.seed))
-    first = {config.id for row in planned if row.first for config in rows[row.name]}
+
+    def done(chosen: Sequence[RunConfig]) -> Outcome:
+        return run(chosen, benchmark.command, out / "runs", preload=benchmark.PRELOAD, **execution)
+
     if first:
-        early = [config for config in by_seed if config.id in first]
-        outcome = run(early, benchmark.command, given.runs, preload=benchmark.PRELOAD, **execution)
+        outcome = done([config for config in by_seed if config.id in first])
         if outcome.exit_code:
             print(outcome.message())
             return outcome.exit_code
-        study.prepare(given)
-    outcome = run(by_seed, benchmark.command, given.runs, preload=benchmark.PRELOAD, **execution)
+        for study, given, _ in plans.values():
+            if hasattr(study, "prepare"):
+                study.prepare(given)
+    outcome = done(by_seed)
     print(outcome.message())
     if outcome.exit_code == 130:
         return 130
-    found = {c.id: c.seed for c in by_seed if finished(out / "runs" / c.id)}
-    if not found:
-        return outcome.exit_code
-    read = {r.directory.name: r for r in collect([out / "runs" / i for i in found])}
-    runs = [
+    splits = source.splits()
+    data = {
+        "name": source.name,
+        "modalities": list(source.layouts()),
+        "classes": len(splits.classes),
+        **{part: len(s) for part in ("train", "val", "test") if (s := getattr(splits, part)) is not None},
+    }
+    for name, (study, given, rows) in plans.items():
+        runs = _trained(rows, given.runs)
+        if not runs:
+            continue
+        given.folder.mkdir(parents=True, exist_ok=True)
+        kept = {
+            "study": name,
+            "data": data,
+            "seeds": sorted({trained.seed for trained in runs}),
+            "epochs": options.epochs,
+            "options": list(common),
+            "runs": {row: [c.id for c in members] for row, members in rows.items()},
+            "missing": [row for row, members in rows.items() if len(members) > sum(t.row == row for t in runs)],
+            "result": study.compute(runs, given),
+        }
+        _write(given.folder / "data.json", json.dumps(kept, indent=1) + "\n")
+        page = draw_again(name, out)
+        print(f"Numbers: {given.folder / 'data.json'}; pictures: {given.folder}; open {page} in a browser.", flush=True)
+    return outcome.exit_code
+
+
+def _trained(rows: Mapping[str, Sequence[RunConfig]], folder: Path) -> list[Trained]:
+    """The runs that are finished."""
+    there = {c.id for members in rows.values() for c in members if finished(folder / c.id)}
+    read = {found.directory.name: found for found in collect([folder / i for i in there])} if there else {}
+    return [
         Trained(row, c.seed, read[c.id].directory, read[c.id].result or {}, read[c.id].history)
         for row, members in rows.items()
         for c in members
-        if c.id in found
+        if c.id in there
     ]
-    folder.mkdir(parents=True, exist_ok=True)
-    splits = source.splits()
-    kept = {
-        "study": name,
-        "data": {
-            "name": source.name,
-            "modalities": list(given.modalities),
-            "classes": len(splits.classes),
-            **{part: len(s) for part in ("train", "val", "test") if (s := getattr(splits, part)) is not None},
-        },
-        "seeds": sorted(set(found.values())),
-        "epochs": options.epochs,
-        "options": list(common),
-        "runs": {row: [c.id for c in members] for row, members in rows.items()},
-        "missing": [row for row, members in rows.items() if any(c.id not in found for c in members)],
-        "result": study.compute(runs, given),
-    }
-    _write(folder / "data.json", json.dumps(kept, indent=1) + "\n")
-    page = draw_again(name, out)
-    print(f"Numbers: {folder / 'data.json'}; pictures: {folder}; open {page} in a browser.")
-    return outcome.exit_code
 
 
 def combine(directories: Sequence[Path], out: Path) -> Path:

@@ -17,7 +17,7 @@ ABOUT = (
     "tell from zero. Unknown about the original: the data set of the poster's tau panel, and the seeds. Below about "
     "1e-8 a step of that length changes no weight, so the original's differences there are noise between runs."
 )
-DEFAULTS = {"method.tau": "1e-3,0.4,1.3,20,100", "method.rho": "1e-15,1e-8,1e-4,0.01,0.05,0.2"}
+DEFAULTS = {"method.tau": "1e-3,0.4,1.3,20,100", "method.rho": "1e-15,1e-10,1e-8,1e-6,1e-4,0.01,0.05,0.2"}
 
 
 def add_options(parser: Options) -> None:
