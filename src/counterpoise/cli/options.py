@@ -139,6 +139,7 @@ def fit_parser(prog: str = "counterpoise fit", others: Iterable[str] = ()) -> Ar
         default=False,
         help="Record gradients and losses of each modality in run_dir before training and after every epoch.",
     )
+    parser.add_argument(
         "--encoder_weights",
         type=Optional[dict[str, str]],  # noqa: UP045
         default=None,
