@@ -36,7 +36,7 @@ def test_sharpness_aware_steps_take_two():
 def test_several_gradients_of_one_forward_pass():
     found, share, epochs = cost(MMPareto)
     assert found["forward"] == pytest.approx(epochs * share, abs=1e-3)
-    assert found["backward"] == pytest.approx(3 * epochs * share, abs=1e-3)
+    assert found["backward"] == pytest.approx(2 * epochs * share, abs=1e-3)
 
 
 def test_reading_the_activations_is_a_pass_without_gradient():
