@@ -12,7 +12,7 @@ import pytest
 import counterpoise
 
 SOURCE = Path(counterpoise.__file__).parent
-HEAVY = ("torchvision", "transformers", "timm", "matplotlib", "sklearn", "av", "soundfile", "soxr")
+HEAVY = ("torchvision", "transformers", "timm", "matplotlib", "sklearn", "av", "soundfile", "soxr", "ray", "optuna")
 
 # Part -> the parts it may import, in functions too. "types" and "_checks" are open to all.
 PARTS = {
@@ -32,7 +32,7 @@ PARTS = {
     "analysis": ("functional", "fusions", "encoders", "model", "build", "metrics", "data"),
     "report": ("metrics", "analysis", "benchmark"),
 }
-SEE_EVERYTHING = ("__init__", "__main__", "cli", "benchmark", "studies", "testing")
+SEE_EVERYTHING = ("__init__", "__main__", "cli", "benchmark", "studies", "testing", "tuning")
 
 
 class Import(NamedTuple):

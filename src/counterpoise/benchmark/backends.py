@@ -14,6 +14,9 @@ from typing import IO, Protocol
 
 from counterpoise.benchmark.forked import Fork, ForkServerContext, server
 
+BUSY = "is being run by another process"
+"""Reason of a run that was not started beside itself."""
+
 
 @dataclass(frozen=True)
 class Order:
@@ -159,7 +162,7 @@ def opened(order: Order, patience: float = 0.0) -> IO[bytes]:
     while not _locked(log):
         if time.monotonic() >= deadline:
             log.close()
-            raise NotStarted("is being run by another process")
+            raise NotStarted(BUSY)
         time.sleep(0.05)
     log.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(order.arguments)}\n".encode())
     log.flush()

@@ -228,6 +228,7 @@ def drive(
             display.say(f"{len(skipped)} run(s) already done, {feed.total} to go.")
         while not interrupts:
             while len(running) < jobs and (config := feed.next()) is not None:
+                outcome.failed.pop(config.id, None)  # a feed may give a run again
                 log = runs / "logs" / f"{config.id}.log"
                 log.parent.mkdir(parents=True, exist_ok=True)
                 order = Order([str(part) for part in command(config, runs / config.id)], log, threads)

@@ -14,6 +14,7 @@ COMMANDS = {
     "benchmark": ("cli.benchmark", "methods x seeds on one data set, in parallel, resumable, compared to joint"),
     "study": ("cli.study", "one of the studies: runs, numbers on disk, figures and a page"),
     "diagnose": ("cli.diagnose", "is the model imbalanced, which modality is starved, what to try"),
+    "tune": ("cli.tune", "search options of a method that are best on validation"),
     "report": ("cli.report", "one HTML file with the tables and figures of finished runs"),
     "data": ("cli.data", "check or show a table before training"),
     "methods": ("cli.methods", "list the training methods, or explain one"),

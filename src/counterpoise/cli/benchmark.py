@@ -116,7 +116,7 @@ def plan(
         source = source_of(parser, parse(parser, [*common, "--method", first, *any_modality]).data)
     if isinstance(source, Table):
         source.splits()  # what is wrong with the table is said once, here, and not by every run
-    files = {path.name: path.read_text(encoding="utf-8") for path in _configs(common)}
+    files = {path.name: path.read_text(encoding="utf-8") for path in config_files(common)}
     shared = {"files": files} if files else {}  # a changed file makes other runs
     variants: dict[str, list[dict[str, Any]]] = {}
     for name in names:
@@ -146,7 +146,7 @@ def _options(config: RunConfig) -> list[str]:
     return [*config.settings["options"], "--method", config.settings["method"], "--seed", str(config.seed)]
 
 
-def _configs(options: Sequence[str]) -> list[Path]:
+def config_files(options: Sequence[str]) -> list[Path]:
     """The files given by ``--config``."""
     found = [value for name, value in pairwise(options) if name == "--config"]
     return [Path(p) for p in [*found, *(o.removeprefix("--config=") for o in options if o.startswith("--config="))]]

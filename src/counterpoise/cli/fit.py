@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from rich import box
@@ -20,11 +21,12 @@ def main(arguments: Sequence[str]) -> int:
     """Train, select on validation, evaluate on test."""
     parser = fit_parser()
     parser.add_argument("--resume", action="store_true", help="Continue the unfinished run in run_dir, if any.")
+    parser.add_argument("--no_test", action="store_true", help="Leave the test split alone, as tuning does.")
     options = parse(parser, arguments)
-    resume = bool(options.pop("resume"))
+    resume, no_test = bool(options.pop("resume")), bool(options.pop("no_test"))
     with usage():
         job = Job.of(parser, options)
-    splits = job.splits
+    splits = replace(job.splits, test=None) if no_test else job.splits
     try:
         with usage():
             trainer = job.trainer()
@@ -39,7 +41,8 @@ def main(arguments: Sequence[str]) -> int:
         title = f"{result['label']} on {SPLITS[part]}, weights of epoch {result['best_epoch']}"
         print_scores(title, result[part])
         if part == "val":
-            print("No test samples: these are the scores that selected the weights, so they flatter.")
+            why = "The test split was left alone" if no_test else "No test samples"
+            print(f"{why}: these are the scores that selected the weights, so they flatter.")
         if trainer.run_dir is not None:
             print(f"Everything is in {trainer.run_dir}; `counterpoise report {trainer.run_dir}` draws it.")
     return 0

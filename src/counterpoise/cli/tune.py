@@ -1,0 +1,180 @@
+"""``counterpoise tune``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+
+from counterpoise import methods
+from counterpoise._checks import choice, did_you_mean
+from counterpoise.benchmark.grid import RunConfig
+from counterpoise.benchmark.runner import drive
+from counterpoise.cli import benchmark
+from counterpoise.cli.execution import add_execution, execution_of
+from counterpoise.cli.job import Job
+from counterpoise.cli.messages import Options, UsageError, usage
+from counterpoise.cli.options import fit_parser, parse
+from counterpoise.data.source import Table
+from counterpoise.tuning import database
+from counterpoise.tuning.search import Search
+from counterpoise.tuning.space import SYNTAX, Parameter, parameter
+
+FIXED = {
+    "--seed": "--seeds gives the seeds",
+    "--run_dir": "--out is the folder of all trials",
+    "--label": "a trial has none",
+    "--resume": "unfinished trials go on by themselves",
+    "--no_test": "no trial sees the test split",
+}
+"""Options of ``fit`` that a trial sets itself."""
+CHECKED = ("method", "fusion", "optimizer", "schedule")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Search, then write the best configuration and what was tried."""
+    parser = Options(
+        prog="counterpoise tune",
+        description="Search options of a method that are best on validation, by Optuna. No trial sees the test split. "
+        "Every other option is one of `counterpoise fit` and holds for all trials; started again, it goes on, and the "
+        "same command on further machines joins in when --storage is a database that they share.",
+    )
+    parser.add_argument("--out", required=True, help="folder of the search")
+    parser.add_argument("--method", required=True, help="the method whose options are searched")
+    parser.add_argument("--param", action="append", default=[], metavar="NAME=...", help=SYNTAX)
+    parser.add_argument("--trials", type=int, default=20, help="how many, of all processes together")
+    parser.add_argument("--seeds", default="0", help="comma-separated; a trial's score is the mean over them")
+    parser.add_argument("--pruner", default="median", help=f"what ends hopeless trials: {', '.join(database.PRUNERS)}")
+    parser.add_argument("--storage", help="URL of a database; by default SQLite in --out")
+    add_execution(parser)
+    own, common = parser.parse_known_args(arguments)
+    seeds, execution = benchmark.seeds_of(own.seeds), execution_of(own)
+    if len(set(seeds)) < len(seeds):
+        raise UsageError(f"--seeds names a seed twice: {own.seeds}.")
+    if own.trials < 1:
+        raise UsageError(f"--trials must be at least 1; got {own.trials}.")
+    with usage():
+        choice("--pruner", own.pruner, database.PRUNERS)
+    try:
+        import optuna  # noqa: F401
+    except ImportError as error:
+        raise ImportError("counterpoise tune needs Optuna: pip install 'counterpoise[tune]'.") from error
+    space = _space(own.param)
+    others = [option for action in parser._actions for option in action.option_strings]
+    settings, options = _checked(own.method, common, space, others)
+    monitor, out = str(options.monitor), Path(own.out)
+    name = database.name_of(settings, space, seeds, monitor)
+    _claim(out, name)
+    url = own.storage or f"sqlite:///{(out / 'tuning.db').absolute()}"
+    warmup = max(1, options.epochs // 5)
+    study, storage = database.connect(url, name, database.direction(monitor), own.pruner, warmup, seeds[0])
+    runs = out / "trials"
+    found = Search(study, storage, space, settings, seeds, own.trials, runs, monitor)
+    with found.leaving():
+        outcome = drive(found, command, runs, preload=benchmark.PRELOAD, **execution)
+    if outcome.stopped or outcome.waiting:
+        print("Stopped; the same command goes on.")
+        return 130
+    return _conclude(study, space, settings, out, monitor, seeds)
+
+
+def command(config: RunConfig, path: Path) -> list[str]:
+    """The command line of one run of a trial."""
+    return [*benchmark.command(config, path), "--no_test"]
+
+
+def _space(texts: Sequence[str]) -> list[Parameter]:
+    if not texts:
+        raise UsageError(f"--param is missing: what may vary, as {SYNTAX}.")
+    space = [parameter(text) for text in texts]
+    for found in space:
+        if f"--{found.name}" in (*FIXED, "--method", "--monitor", "--config"):
+            raise UsageError(f"--param {found.name}: this cannot vary between trials.")
+        if sum(other.name == found.name for other in space) > 1:
+            raise UsageError(f"--param names {found.name} twice.")
+    return space
+
+
+def _checked(
+    method: str, common: Sequence[str], space: Sequence[Parameter], others: Sequence[str]
+) -> tuple[dict[str, Any], Namespace]:
+    """The settings of all trials, and the options of the first corner of the space; every end of it is tried out."""
+    folded = {name.casefold(): name for name in methods.__all__}
+    if "." not in method and method.casefold() not in folded:
+        raise UsageError("--method: " + did_you_mean("method", method, methods.__all__))
+    method = folded.get(method.casefold(), method)
+    for option in (argument.split("=")[0] for argument in common):
+        if option in FIXED:
+            raise UsageError(f"{option} is an option of `fit`; here {FIXED[option]}.")
+        if option.lstrip("-") in {p.name for p in space}:
+            raise UsageError(f"{option} is fixed and searched by --param; leave one out.")
+    parser = fit_parser("counterpoise tune", others)
+    first = [p.option(p.ends()[0]) for p in space]
+    corners = [first, *([*first[:i], p.option(v), *first[i + 1 :]] for i, p in enumerate(space) for v in p.ends()[1:])]
+    parsed = []
+    with usage():
+        for corner in corners:
+            parsed.append(parse(parser, [*common, *corner, "--method", method]))
+            made = {key: value for key, value in vars(parsed[-1]).items() if key in CHECKED}
+            parser.instantiate(Namespace(**made))
+        source = Job.of(parser, parsed[0]).source
+    if isinstance(source, Table):
+        source.splits()  # what is wrong with the table is said once, here, and not by every run
+    files = {path.name: path.read_text(encoding="utf-8") for path in benchmark.config_files(common)}
+    return {"method": method, "options": list(common), **({"files": files} if files else {})}, parsed[0]
+
+
+def _claim(out: Path, name: str) -> None:
+    """The folder is of one search: trials of another must not be taken for its own."""
+    path = out / "study.json"
+    if path.is_file():
+        other = json.loads(path.read_text(encoding="utf-8"))["name"]
+        if other != name:
+            raise UsageError(
+                f"--out {out} holds the search {other}, of other options, parameters or seeds than this one ({name}). "
+                "Choose another --out."
+            )
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"name": name}) + "\n", encoding="utf-8")
+
+
+def _conclude(
+    study: Any, space: Sequence[Parameter], settings: dict[str, Any], out: Path, monitor: str, seeds: Sequence[int]
+) -> int:
+    """Write what was found; print the best and how to evaluate it."""
+    from counterpoise.tuning import results
+
+    found = results.rows(study, space)
+    about = {"study": study.study_name, "monitor": monitor, "seeds": list(seeds), **settings}
+    results.write_tables(found, out, about)
+    states = [row["state"] for row in found]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    print(f"Trials: {counts}.")
+    done = [row for row in found if row["state"] == "finished"]
+    if not done:
+        print(
+            "\n".join(["No trial has a score.", *(f"{row['trial']}: {row['error']}" for row in found if row["error"])])
+        )
+        return 1
+    best = next(row for row in done if row["trial"] == study.best_trial.number)
+    values = {p.name: best[p.name] for p in space}
+    (out / "best.yaml").write_text(_configuration(settings, values, seeds[0]), encoding="utf-8")
+    page = results.draw(found, space, out, f"Tuning of {settings['method']}", monitor)
+    print(f"Best: trial {best['trial']}, validation {monitor} {best['score']:.4f} (mean of {len(seeds)} seed(s)):")
+    print("\n".join(f"  {name} {value}" for name, value in values.items()))
+    print(f"Open {page} in a browser; every number is in {out / 'trials.json'}. For the score on the test split:")
+    print(f"  counterpoise fit --config {out / 'best.yaml'} --run_dir {out / 'best'}")
+    return 0
+
+
+def _configuration(settings: dict[str, Any], values: dict[str, Any], seed: int) -> str:
+    """Every option of the best trial, for ``fit --config``."""
+    parser = fit_parser("counterpoise tune")
+    own = [f"--{name}={value}" for name, value in values.items()]
+    arguments = [*settings["options"], *own, "--method", settings["method"], "--seed", str(seed)]
+    job = Job.of(parser, parse(parser, arguments))
+    return parser.dump(job.options, skip_unset=False)

@@ -1,0 +1,1 @@
+"""Options of ``fit`` chosen on validation: what may vary, the search, and what it found."""

@@ -1,0 +1,273 @@
+"""The search: an Optuna study that feeds the runner with trials, one run per seed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from counterpoise.benchmark.backends import BUSY
+from counterpoise.benchmark.grid import RunConfig, finished
+from counterpoise.benchmark.runner import Failure
+from counterpoise.tuning import database
+from counterpoise.tuning.database import BASE, ERROR, EXTRA, SCORES, counting, experimental, put_back
+from counterpoise.tuning.space import Parameter
+
+if TYPE_CHECKING:
+    from optuna.storages import RDBStorage
+    from optuna.study import Study
+    from optuna.trial import Trial
+
+LOOK = 1.0
+"""Seconds between two questions to the database when there is nothing to start."""
+
+
+@dataclass(frozen=True)
+class TrialRun(RunConfig):
+    """A run of a trial, in a folder of the trial.
+
+    Attributes:
+        folder: number of the trial, or of the one that it continues.
+    """
+
+    folder: int = 0
+
+    @property
+    def id(self) -> str:
+        """``TRIAL/seed-SEED``."""
+        return f"{self.folder}/seed-{self.seed}"
+
+
+@dataclass
+class _Open:
+    """A trial that runs here."""
+
+    trial: Trial
+    runs: list[TrialRun]
+    scores: dict[int, float] = field(default_factory=dict)
+    read: int = 0
+    """Bytes of the first run's metrics that are reported."""
+    pruned: bool = False
+    lost: bool = False
+    """Another process took it for dead, as after a laptop slept; it runs again then."""
+
+
+class Search:
+    """Trials for the runner, until enough of them have ended; see ``Feed``.
+
+    The first seed of a trial reports the score on validation after every epoch, and alone decides
+    whether the trial is pruned; the score of the trial is the mean over all seeds. Several processes,
+    on any machines, may search in one study.
+
+    Args:
+        study: of Optuna.
+        storage: its database.
+        space: what varies.
+        settings: of the runs, as in a benchmark: ``method``, ``options``, ...
+        seeds: of each trial.
+        trials: how many there are to be, of all processes together; pruned and failed ones count.
+        folder: where the trials run.
+        monitor: the metric of the fused prediction.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        storage: RDBStorage,
+        space: Sequence[Parameter],
+        settings: Mapping[str, Any],
+        seeds: Sequence[int],
+        trials: int,
+        folder: Path,
+        monitor: str,
+    ):
+        self.study, self.storage, self.space, self.settings = study, storage, space, settings
+        self.seeds, self.trials, self.folder, self.monitor = list(seeds), trials, folder, monitor
+        self._open: dict[int, _Open] = {}
+        self._queue: list[TrialRun] = []
+        self._again: list[TrialRun] = []
+        self._beaten = self._looked = -math.inf
+        self._told = False
+        self.waiting = True
+        left, _ = self._count()
+        self.total = len(self.seeds) * left
+
+    # -- what the runner asks ----------------------------------------------------------------------
+    def next(self) -> TrialRun | None:
+        self._beat()
+        while True:
+            while self._queue:
+                config = self._queue.pop(0)
+                if not finished(self.folder / config.id):
+                    return config
+                self.ended(config, None)  # by a search that was killed
+            if not self._more():
+                return None
+
+    def enough(self, config: RunConfig) -> bool:
+        self._beat()
+        found = self._of(config)
+        return found is None or (config.seed == self.seeds[0] and (self._report(found) or found.lost))
+
+    def ended(self, config: RunConfig, failure: Failure | None) -> None:
+        from optuna.exceptions import UpdateFinishedTrialError
+
+        found = self._of(config)
+        if found is None:
+            return
+        assert isinstance(config, TrialRun)
+        if failure is not None and failure.reason.startswith(BUSY):  # it outlived a killed search, and may finish
+            self._again.append(config)
+            self.total += 1
+            return
+        try:
+            self._enter(found, config, failure)
+        except UpdateFinishedTrialError:
+            self._forget(found)
+
+    def rest(self) -> list[str]:
+        return [config.id for config in self._queue]
+
+    @contextlib.contextmanager
+    def leaving(self) -> Iterator[None]:
+        """When the context ends, however it does: trials that still run here go back into the queue."""
+        try:
+            yield
+        finally:
+            for found in list(self._open.values()):
+                self._close(found, "FAIL", again=True, killed=False)
+
+    # -- trials ------------------------------------------------------------------------------------
+    def _count(self) -> tuple[int, int]:
+        """How many trials there are to be started, and how many run elsewhere."""
+        trials = self.study.get_trials(deepcopy=False)
+        counted = {t.number for t in counting(trials)}
+        queued = sum(t.state.name == "WAITING" for t in trials)
+        here = {found.trial.number for found in self._open.values()}
+        others = sum(t.state.name == "RUNNING" and t.number not in here for t in trials)
+        return max(queued, self.trials - len(counted)), others
+
+    def _more(self) -> bool:
+        """Put a trial's first run into the queue; False when there is none to start now."""
+        if time.monotonic() < self._looked + LOOK:
+            return False
+        import optuna
+
+        with experimental():
+            optuna.storages.fail_stale_trials(self.study)
+        left, others = self._count()
+        if left > 0:
+            self._ask()
+            return True
+        self._looked = time.monotonic()
+        self._queue, self._again = self._again, []
+        self.waiting = bool(self._queue or others)
+        if others and not self._open and not self._told:
+            self._told = True
+            print(
+                f"Waiting for {others} trial(s) of other processes, or {database.GRACE} s if they are dead.",
+                file=sys.stderr,
+            )
+        return bool(self._queue)
+
+    def _ask(self) -> None:
+        with experimental():
+            trial = self.study.ask()
+        self.storage.record_heartbeat(trial._trial_id)  # Optuna has no public name for it
+        ahead = [t for t in counting(self.study.get_trials(deepcopy=False)) if t.number < trial.number]
+        if len(ahead) >= self.trials and BASE not in trial.user_attrs:  # another process was quicker
+            trial.set_user_attr(EXTRA, True)
+            self._tell(trial, "FAIL")
+            return
+        if BASE not in trial.user_attrs:
+            trial.set_user_attr(BASE, trial.number)
+        folder = int(trial.user_attrs[BASE])
+        own = [parameter.option(parameter.suggest(trial)) for parameter in self.space]
+        settings = {**self.settings, "options": [*self.settings["options"], *own]}
+        runs = [TrialRun(self.settings["method"], seed, settings, folder) for seed in self.seeds]
+        self._open[folder] = _Open(trial, runs)
+        self._queue.append(runs[0])
+
+    def _enter(self, found: _Open, config: TrialRun, failure: Failure | None) -> None:
+        first = config.seed == self.seeds[0]
+        if (first and self._report(found)) or found.pruned:
+            self._close(found, "PRUNED")
+        elif found.lost:
+            self._forget(found)
+        elif failure is not None:
+            found.trial.set_user_attr(ERROR, f"seed {config.seed} {failure.reason}; log: {failure.log}")
+            self._close(found, "FAIL", again=failure.reason.startswith("was "))
+        else:
+            path = self.folder / config.id / "result.json"
+            score = json.loads(path.read_text(encoding="utf-8"))["val"][f"fused/{self.monitor}"]
+            found.scores[config.seed] = score
+            found.trial.set_user_attr(SCORES, {str(seed): value for seed, value in found.scores.items()})
+            if first:
+                self._queue += found.runs[1:]
+            if len(found.scores) == len(self.seeds):
+                self._close(found, "COMPLETE")
+
+    def _report(self, found: _Open) -> bool:
+        """Report the epochs that have ended since; whether the trial is to be pruned."""
+        from optuna.exceptions import UpdateFinishedTrialError
+
+        path = self.folder / found.runs[0].id / "metrics.jsonl"
+        if found.pruned or not path.is_file() or path.stat().st_size <= found.read:
+            return found.pruned
+        with path.open("rb") as file:
+            file.seek(found.read)
+            new = file.read()
+        whole = new[: new.rfind(b"\n") + 1]
+        found.read += len(whole)
+        for line in whole.splitlines():
+            record = json.loads(line)
+            value = record[f"val/fused/{self.monitor}"]
+            if not math.isfinite(value):
+                continue
+            try:
+                found.trial.report(value, record["epoch"])
+            except UpdateFinishedTrialError:
+                found.lost = True
+                break
+            if found.trial.should_prune():
+                found.pruned = True
+                break
+        return found.pruned
+
+    def _close(self, found: _Open, state: str, *, again: bool = False, killed: bool = True) -> None:
+        self._forget(found)
+        if state != "COMPLETE":
+            self.total -= len(self.seeds) - 1 - len(found.scores)
+        values = [found.scores[seed] for seed in self.seeds] if state == "COMPLETE" else []
+        self._tell(found.trial, state, sum(values) / len(values) if values else None)
+        if again:
+            number = found.trial.number
+            put_back(self.study, next(t for t in self.study.get_trials() if t.number == number), killed=killed)
+
+    def _forget(self, found: _Open) -> None:
+        folder = found.runs[0].folder
+        del self._open[folder]
+        self._queue = [config for config in self._queue if config.folder != folder]
+        self._again = [config for config in self._again if config.folder != folder]
+
+    def _tell(self, trial: Trial, state: str, value: float | None = None) -> None:
+        from optuna.trial import TrialState
+
+        self.study.tell(trial, value, state=TrialState[state], skip_if_finished=True)
+
+    def _beat(self) -> None:
+        if time.monotonic() >= self._beaten + database.BEAT:
+            self._beaten = time.monotonic()
+            for found in self._open.values():
+                self.storage.record_heartbeat(found.trial._trial_id)
+
+    def _of(self, config: RunConfig) -> _Open | None:
+        """None when the trial was closed while other seeds of it ran."""
+        assert isinstance(config, TrialRun)
+        return self._open.get(config.folder)

@@ -1,0 +1,205 @@
+"""The search with runs that only pretend to train."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from counterpoise.benchmark.grid import RunConfig
+from counterpoise.benchmark.runner import Outcome, drive
+from counterpoise.tuning import database, results
+from counterpoise.tuning.database import CONTINUES, KILLS, RETRIES, connect, experimental
+from counterpoise.tuning.search import Search
+from counterpoise.tuning.space import parameter
+
+SPACE = [parameter("x=float:0:1"), parameter("way=choice:up,down")]
+SETTINGS = {"method": "OGM", "options": ["--lr=3"]}
+
+FAKE = """
+import json, os, pathlib, sys, time
+directory, kind, seed = pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+assert sys.argv[4] == "--lr=3" and sys.argv[6] in ("--way=up", "--way=down"), sys.argv
+x = float(sys.argv[5].removeprefix("--x="))
+directory.mkdir(parents=True, exist_ok=True)
+tries = len(list(directory.glob("try*")))
+(directory / f"try{tries}").touch()
+for epoch in range(1, 5):
+    with (directory / "metrics.jsonl").open("a" if epoch > 1 else "w") as file:
+        file.write(json.dumps({"epoch": epoch, "val/fused/accuracy": x * epoch / 4}) + "\\n")
+    if kind == "slow" and x < 0.5 and epoch == 3:
+        time.sleep(60)
+    if kind == "killed" and tries < 1 or kind == "doomed":
+        os.kill(os.getpid(), 9)
+if kind == "bad" and seed == 1:
+    raise ValueError("diverged")
+(directory / "result.json").write_text(json.dumps({"val": {"fused/accuracy": x + seed}}))
+"""
+
+
+def fake(kind: str = "good"):
+    def command(config: RunConfig, directory: Path) -> list[str]:
+        own = config.settings["options"]
+        return [sys.executable, "-S", "-c", FAKE, str(directory), kind, str(config.seed), *own]
+
+    return command
+
+
+def search(
+    folder: Path, trials: int, seeds: tuple[int, ...] = (0,), *, pruner: str = "none", warmup: int = 1
+) -> Search:
+    folder.mkdir(exist_ok=True)
+    study, storage = connect(f"sqlite:///{folder / 'tuning.db'}", "s", "maximize", pruner, warmup=1, seed=0)
+    return Search(study, storage, SPACE, SETTINGS, seeds, trials, folder / "trials", "accuracy")
+
+
+def go(found: Search, kind: str = "good", jobs: int = 1) -> Outcome:
+    with found.leaving():
+        return drive(found, fake(kind), found.folder, jobs=jobs, console=Console(file=io.StringIO()), patience=30)
+
+
+def rows(found: Search) -> list[dict]:
+    return results.rows(found.study, SPACE)
+
+
+def test_a_search_that_was_continued_draws_the_same_values(tmp_path: Path) -> None:
+    whole, part = search(tmp_path / "whole", 6), search(tmp_path / "part", 4)
+    go(whole)
+    go(part)
+    assert len(rows(part)) == 4
+    go(search(tmp_path / "part", 4))
+    assert len(rows(part)) == 4
+    go(search(tmp_path / "part", 6))
+    drawn = [[(row["x"], row["way"]) for row in rows(found)] for found in (whole, part)]
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn[0])) == 6
+    assert [row["state"] for row in rows(whole)] == ["finished"] * 6
+
+
+def test_the_score_is_the_mean_over_the_seeds_and_the_first_reports(tmp_path: Path) -> None:
+    found = search(tmp_path, 2, (0, 3))
+    assert len(go(found, jobs=2).finished) == 4
+    for row in rows(found):
+        assert row["score"] == pytest.approx(row["x"] + 1.5)
+        assert row["seeds"] == {"0": pytest.approx(row["x"]), "3": pytest.approx(row["x"] + 3)}
+        assert row["curve"] == [pytest.approx(row["x"] * epoch / 4) for epoch in range(1, 5)]
+
+
+@pytest.mark.parametrize("kind", ["good", "slow"])  # one has ended before it is looked at, the other must be stopped
+def test_a_hopeless_trial_is_pruned_by_its_first_seed(tmp_path: Path, kind: str) -> None:
+    found = search(tmp_path, 6, (0, 1), pruner="median")
+    for x in (0.9, 0.8, 0.9, 0.8, 0.9, 0.1):
+        found.study.enqueue_trial({"x": x, "way": "up"})
+    outcome = go(found, kind)
+    assert [row["state"] for row in rows(found)] == ["finished"] * 5 + ["pruned"]
+    assert len(rows(found)[-1]["curve"]) == 2  # not in the first epoch
+    assert [p.name for p in sorted((tmp_path / "trials" / "5").iterdir())] == ["seed-0"]
+    assert outcome.ended_early == (["5/seed-0"] if kind == "slow" else [])
+    assert found.study.best_trial.number in (0, 2, 4)
+
+
+def test_a_failing_trial_counts_and_is_not_repeated(tmp_path: Path) -> None:
+    found = search(tmp_path, 2, (0, 1, 2))
+    go(found, "bad")
+    assert [row["state"] for row in rows(found)] == ["failed"] * 2
+    assert "seed 1 failed with exit status 1; log: " in rows(found)[0]["error"]
+    assert not (tmp_path / "trials" / "0" / "seed-2").exists()
+
+
+def test_a_killed_trial_goes_on_in_its_folder(tmp_path: Path) -> None:
+    found = search(tmp_path, 2)
+    go(found, "killed")
+    assert [(row["state"], row["folder"]) for row in rows(found)] == [("finished", 0), ("finished", 2)]
+    trials = found.study.trials
+    assert [t.state.name for t in trials] == ["FAIL", "COMPLETE"] * 2
+    assert trials[0].params == trials[1].params
+    assert len(list((tmp_path / "trials" / "0" / "seed-0").glob("try*"))) == 2
+
+
+def test_a_trial_that_is_always_killed_stays_failed(tmp_path: Path) -> None:
+    found = search(tmp_path, 1)
+    go(found, "doomed")
+    (row,) = rows(found)
+    assert (row["state"], row["folder"]) == ("failed", 0)
+    assert "was killed by SIGKILL" in row["error"]
+    assert len(found.study.trials) == 1 + RETRIES
+
+
+def test_what_an_interruption_leaves_is_taken_up_first(tmp_path: Path) -> None:
+    found = search(tmp_path, 2, (0, 1))
+    with found.leaving():
+        config = found.next()
+        assert config is not None
+        directory = found.folder / config.id
+        subprocess.run(fake()(config, directory), check=True)  # the first seed is finished, the second is not begun
+    assert [t.state.name for t in found.study.trials] == ["FAIL", "WAITING"]
+    again = search(tmp_path, 2, (0, 1))
+    go(again)
+    assert [(row["state"], row["folder"]) for row in rows(again)] == [("finished", 0), ("finished", 2)]
+    assert again.study.trials[1].user_attrs[KILLS] == 0
+    assert len(list(directory.glob("try*"))) == 1
+
+
+def test_trials_of_a_dead_process_are_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "GRACE", 1)
+    dead, found = search(tmp_path, 1), search(tmp_path, 1)
+    config = dead.next()
+    assert config is not None
+    started = time.monotonic()
+    go(found)
+    assert time.monotonic() - started < 30
+    (row,) = rows(found)
+    assert (row["state"], row["folder"]) == ("finished", 0)
+    assert found.study.trials[1].user_attrs[CONTINUES] == [0]
+    # the dead one wakes up and hears that its trial is not its own any more
+    subprocess.run(fake()(config, dead.folder / config.id), check=True)
+    dead.ended(config, None)
+    assert [t.state.name for t in found.study.trials] == ["FAIL", "COMPLETE"]
+
+
+def test_one_trial_too_many_does_not_count(tmp_path: Path) -> None:
+    """What happens when two processes ask for the last trial at the same moment."""
+    found = search(tmp_path, 2)
+    with experimental():
+        for _ in range(2):
+            found.study.tell(found.study.ask(), 0.0)
+    found._ask()
+    assert len(found.study.trials) == 3
+    assert len(rows(found)) == 2
+    assert found.next() is None
+
+
+TWO = """
+import pathlib, sys
+sys.path.insert(0, sys.argv[1])
+from test_search import go, search
+go(search(pathlib.Path(sys.argv[2]), 6, (0, 1)))
+"""
+
+
+def test_two_processes_share_a_search(tmp_path: Path) -> None:
+    search(tmp_path, 6)  # makes the tables
+    arguments = [sys.executable, "-c", TWO, str(Path(__file__).parent), str(tmp_path)]
+    processes = [subprocess.Popen(arguments) for _ in range(2)]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    found = rows(search(tmp_path, 6))
+    assert [row["state"] for row in found] == ["finished"] * 6
+    assert len({row["folder"] for row in found}) == 6
+    assert len({row["x"] for row in found}) == 6
+
+
+def test_a_database_that_is_none() -> None:
+    for url in ("nonsense", "sqlite:////no/such/folder/a.db"):
+        with pytest.raises(ConnectionError, match=f"--storage {url} cannot be used: "):
+            connect(url, "s", "maximize", "none", 1, 0)
+
+
+def test_the_pruner_is_the_one_that_was_named(tmp_path: Path) -> None:
+    kinds = {"median": "MedianPruner", "halving": "SuccessiveHalvingPruner", "none": "NopPruner"}
+    for name, kind in kinds.items():
+        assert type(search(tmp_path, 1, pruner=name).study.pruner).__name__ == kind
