@@ -136,10 +136,27 @@ def python(code: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("name", ["counterpoise", "counterpoise.cli"])
+@pytest.mark.parametrize(
+    "name",
+    ["counterpoise", "counterpoise.cli", "counterpoise.engine", "counterpoise.cli.fit", "counterpoise.cli.study"],
+)
 def test_importing_it_stays_light(name):
-    code = f"import sys, {name}; print(*(m for m in {HEAVY} if m in sys.modules))"
+    code = f"import sys, {name}; print(*(m for m in {(*HEAVY, 'torchmetrics')} if m in sys.modules))"
     assert python(code).split() == []
+
+
+@pytest.mark.parametrize("argument", ["--help", "--version"])
+def test_help_needs_no_library_at_all(argument):
+    others = ("torch", "numpy", "scipy", "yaml", "rich", "jsonargparse", "lightning_fabric")
+    code = (
+        f"import sys, counterpoise.cli as c; c.main([{argument!r}]); print(*(m for m in {others} if m in sys.modules))"
+    )
+    assert python(code).splitlines()[-1] == ""
+
+
+def test_torchmetrics_is_the_real_one_once_the_engine_is_there():
+    code = "import counterpoise.engine; from torchmetrics.functional.classification import multiclass_accuracy as a"
+    assert python(f"{code}; print(a.__module__)").startswith("torchmetrics.")
 
 
 def test_every_module_imports_on_its_own():
