@@ -53,7 +53,8 @@ def main() -> None:
     body = (
         f"Test accuracy (%) on the embedded digits ({len(data.train)} training samples, CNNs of width {DIM}, "
         f"{own.epochs} epochs, batch 64, SGD with learning rate 0.05, weights selected on validation), "
-        f"mean ± standard deviation over {own.seeds} seeds, and the mean difference on equal seeds with its 95 % interval (Student's t).\n\n"
+        f"mean ± standard deviation over {own.seeds} seeds, and the mean difference on equal seeds "
+        "with its 95 % interval (Student's t).\n\n"
     )
     header = ["method", "prediction", "32-true", "bf16-mixed", "difference (points)"]
     publish("bf16", "Accuracy under bf16-mixed", body + table(header, rows))
