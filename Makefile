@@ -5,7 +5,7 @@ JOBS ?= 2
 # one thread per test process: more would fight over the cores
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: setup demo poster poster-real bench-real test test-slow check docs format lock clean
+.PHONY: setup demo poster poster-real bench bench-real test test-slow check docs format lock clean
 
 setup: .venv/ready
 
@@ -36,6 +36,16 @@ poster-real: setup
 # the comparison of docs/benchmarks; SOURCE holds the raw data (benchmarks/real/README.md)
 bench-real: setup
 	JOBS=$(JOBS) benchmarks/real/run.sh $(SOURCE) runs/real
+
+# writes docs/performance.md, half an hour or more on 2 idle cores; IGM is a checkout of IGM's released code
+bench: setup
+	for script in $(filter-out benchmarks/measure.py benchmarks/released.py,$(wildcard benchmarks/*.py)); do \
+		$(BIN)/python $$script || exit 1; done
+ifdef IGM
+	$(BIN)/python benchmarks/released.py $(IGM)
+else
+	@echo "benchmarks/released.py was left out: make bench IGM=path/to/checkout of github.com/njustkmg/IJCAI25-IGM"
+endif
 
 test: setup
 	$(PYTEST) -n $(JOBS) --dist worksteal -m "not slow and not gpu"

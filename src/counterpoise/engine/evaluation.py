@@ -42,7 +42,7 @@ class Evaluator:
 
     A modality's features of the validation split are computed again only when one of its encoder's
     tensors was written to since. PyTorch counts the in-place writes of every tensor, but not those through
-    ``.data`` or by fused optimizers, so sums of the tensors are compared as well.
+    ``.data`` or by an optimizer's fused kernels, so sums of the tensors are compared as well.
     """
 
     def __init__(self, trainer: Trainer):
