@@ -403,3 +403,41 @@ def test_packaged_lists_equal_the_repositories():
             for clip, _, label in csv.reader(file):
                 assert ks.pop(clip) == (int(label), name)
     assert not ks
+
+
+def test_links_that_lead_nowhere_are_excluded(tmp_path):
+    root, rows = tmp_path / "raw", chosen(get("cremad"), 1)
+    write_wav(root / "AudioWAV" / f"{rows[0].id}.wav", 0)
+    for i, row in enumerate(rows):
+        write_frames(root / "Image-01-FPS" / row.id, i)
+    itself, gone = (root / "AudioWAV" / f"{row.id}.wav" for row in rows[1:3])
+    itself.symlink_to(itself)
+    gone.symlink_to(tmp_path / "nowhere.wav")
+    made = get("cremad").prepare(root, tmp_path / "out", progress=False)
+    why = reasons(made.out)
+    assert why[rows[1].id].startswith("unreadable: ")
+    assert "symbolic links" in why[rows[1].id]
+    assert "No such file" in why[rows[2].id]
+    assert made.excluded["unreadable"] == 2
+
+
+def test_recordings_of_different_rates_become_one_shape(tmp_path):
+    root, rows = tmp_path / "raw", chosen(get("cremad"), 1)
+    for i, (row, rate) in enumerate(zip(rows, (8000, 16000, 48000), strict=True)):
+        write_wav(root / "AudioWAV" / f"{row.id}.wav", i, seconds=2.0 * rate / RATE)
+        path = root / "AudioWAV" / f"{row.id}.wav"
+        path.write_bytes(path.read_bytes()[:24] + rate.to_bytes(4, "little") + path.read_bytes()[28:])
+        write_frames(root / "Image-01-FPS" / row.id, i)
+    made = get("cremad").prepare(root, tmp_path / "out", progress=False)
+    assert [float(row["seconds"]) for row in manifest(made.out)] == [2.0, 2.0, 2.0]
+    table = get("cremad").table(made.out).samples()
+    assert table.batch([0, 1, 2], "audio", None).shape == (3, 1, 257, 188)
+
+
+def test_a_list_beside_the_clips_in_another_encoding_is_noted(tmp_path):
+    row = chosen(get("cremad"), 1)[0]
+    write_wav(tmp_path / "raw" / "AudioWAV" / f"{row.id}.wav", 0)
+    write_frames(tmp_path / "raw" / "Image-01-FPS" / row.id, 0)
+    (tmp_path / "raw" / "train.csv").write_bytes("café,NEU\n".encode("latin-1"))
+    card = get("cremad").prepare(tmp_path / "raw", tmp_path / "out", progress=False).card.read_text()
+    assert "train.csv of the raw folder: cannot be read ('utf-8' codec" in card

@@ -2,12 +2,14 @@
 
 import json
 import threading
+import tracemalloc
 
 import pytest
 
 from counterpoise.cli import main
 from counterpoise.data import ReadError, Text
 from counterpoise.datasets import DATASETS, Check, Dataset, Excluded, Row, files, get, render
+from counterpoise.datasets.text_image import lines
 
 
 class Toy(Dataset):
@@ -204,3 +206,54 @@ def test_verify_prints_json(raw, tmp_path, capsys, monkeypatch):
     shown = capsys.readouterr().out
     assert "2 train, 1 val, 1 test" in shown
     assert all(check["ok"] for check in json.loads(shown[shown.index("[\n") :]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text.replace(b"hello s1", b"caf\xe9 s1"), r"manifest.csv, after line \d+: not UTF-8"),
+        (lambda text: text.replace(b"split", b"part", 1), "manifest.csv: there is no column 'split'"),
+        (lambda text: text + b"s9,a\n", r"manifest.csv, line \d+: not as many cells as columns"),
+        (lambda text: text + b"s9,a,train," + 200_000 * b"x", r"manifest.csv, line \d+: field larger than"),
+    ],
+)
+def test_a_manifest_that_another_program_changed_is_named(raw, tmp_path, change, message):
+    made = Toy().prepare(raw, tmp_path / "out", progress=False)
+    made.manifest.write_bytes(change(made.manifest.read_bytes()))
+    with pytest.raises(ValueError, match=message) as error:
+        Toy().verify(made.out)
+    assert "data prepare" in str(error.value)
+
+
+def test_a_damaged_state_is_named(raw, tmp_path):
+    made = Toy().prepare(raw, tmp_path / "out", progress=False)
+    (made.out / "prepared.json").write_text("{")
+    with pytest.raises(ValueError, match=r"prepared.json is damaged .*data prepare"):
+        Toy().verify(made.out)
+
+
+def test_verify_keeps_no_texts(raw, tmp_path):
+    made = Toy().prepare(raw, tmp_path / "out", progress=False)
+    with made.manifest.open("a") as file:
+        for i in range(300):
+            file.write(f"more{i},a,train,{'x' * 100_000}\n")  # 30 MB
+    tracemalloc.start()
+    Toy().verify(made.out)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5e6
+
+
+def test_lists_are_read_line_by_line(tmp_path):
+    path = tmp_path / "train.txt"
+    with path.open("wb") as file:
+        file.write(b"\xef\xbb\xbf")
+        file.writelines(b"%d %s\r\n" % (i, 50_000 * b"x") for i in range(400))  # 20 MB
+        file.write("tail \u2028 of one line".encode())
+    tracemalloc.start()
+    found = [(place.rsplit(" ", 1)[1], line[:20]) for place, line in lines(path)]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5e6
+    assert found[0] == ("1", "0 xxxxxxxxxxxxxxxxxx")
+    assert found[-1] == ("401", "tail \u2028 of one line")

@@ -243,10 +243,16 @@ class Dataset(ABC):
         out = Path(out).expanduser()
         if not (out / STATE).is_file() or not (out / MANIFEST).is_file():
             raise FileNotFoundError(f"{out} holds no prepared data set. First: counterpoise data prepare {self.name}")
-        state = json.loads((out / STATE).read_text(encoding="utf-8"))
+        try:
+            state = json.loads((out / STATE).read_text(encoding="utf-8"))
+        except ValueError as error:  # no JSON, or no UTF-8
+            raise ValueError(f"{out / STATE} is damaged ({error}): run `counterpoise data prepare` again.") from error
         if state["dataset"] != self.name:
             raise ValueError(f"{out} holds {state['dataset']}, not {self.name}.")
-        samples, excluded = files.read_table(out / MANIFEST), files.read_table(out / EXCLUDED)
+        paths = [m for m, reader in self.readers().items() if reader.reads_files]  # texts are not looked at
+        grouped = ["group"] if "group" in files.header(out / MANIFEST) else []
+        samples = files.read_table(out / MANIFEST, ["id", "label", "split", *grouped, *paths, *self.measures])
+        excluded = files.read_table(out / EXCLUDED, ["label", "split"])
         return list(self._checks(out, state, samples, excluded))
 
     def _checks(
@@ -345,7 +351,7 @@ class Dataset(ABC):
         return {"data": {"class_path": "Table", "init_args": data}, "encoders": encoders}
 
     def _card(self, split: str, made: Prepared, notes: list[str]) -> str:
-        samples = files.read_table(made.manifest)
+        samples = files.read_table(made.manifest, ["split", "label"])
         of = Counter((row["split"], row["label"]) for row in samples)
         lines = [
             f"# {self.title}", "",

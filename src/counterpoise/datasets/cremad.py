@@ -80,7 +80,7 @@ class CremaD(Clipped):
         names = [
             raw.root / folder / f"{part}.csv" for folder in ("", "annotations") for part in ("train", "test", "stat")
         ]
-        return [_agreement(path, known, self.classes) for path in names if path.is_file()]
+        return [_note(path, known, self.classes) for path in names if path.is_file()]
 
     def readers(self) -> dict[str, Reader]:
         return {
@@ -113,6 +113,13 @@ def _parts(listed: Sequence[dict[str, str]], split: str) -> list[str]:
     parts = parts.astype("<U5")
     parts[train[held]] = "val"
     return parts.tolist()
+
+
+def _note(path: Path, known: dict[str, dict[str, str]], classes: Sequence[str]) -> str:
+    try:
+        return _agreement(path, known, classes)
+    except (UnicodeDecodeError, csv.Error) as error:
+        return f"{path.name} of the raw folder: cannot be read ({error}); not used"
 
 
 def _agreement(path: Path, known: dict[str, dict[str, str]], classes: Sequence[str]) -> str:

@@ -61,10 +61,39 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[objec
         writer.writerows(rows)
 
 
-def read_table(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file by column."""
+def read_table(path: Path, columns: Iterable[str] | None = None) -> list[dict[str, str]]:
+    """The rows of a CSV file by column.
+
+    Args:
+        path: the file, as `write_table` writes it.
+        columns: which columns to keep, those that must be there; None keeps all.
+
+    Raises:
+        ValueError: the file is no such table; with the line.
+    """
+    again = "Another program has changed it: run `counterpoise data prepare` again."
+    rows: list[dict[str, str]] = []
     with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+        reader = csv.DictReader(file)
+        try:
+            wanted = list(reader.fieldnames or ()) if columns is None else list(columns)
+            if lacking := [name for name in wanted if name not in (reader.fieldnames or ())]:
+                raise ValueError(f"{path}: there is no column {lacking[0]!r}. {again}")
+            for row in reader:
+                if None in row or None in row.values():
+                    raise ValueError(f"{path}, line {reader.line_num}: not as many cells as columns. {again}")
+                rows.append({name: row[name] for name in wanted})
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}, after line {reader.line_num}: not UTF-8 ({error.reason}). {again}") from error
+        except csv.Error as error:
+            raise ValueError(f"{path}, line {reader.line_num}: {error}. {again}") from error
+    return rows
+
+
+def header(path: Path) -> list[str]:
+    """The names of the columns of a CSV file."""
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        return next(csv.reader(file), [])
 
 
 def write_text(path: Path, text: str) -> None:

@@ -132,7 +132,7 @@ class Clipped(Dataset):
 
 
 def _size(path: Path) -> tuple[int, ...]:
-    return tuple(file.stat().st_size for file in (_pictures(path) if path.is_dir() else [path]))
+    return tuple(file.stat().st_size for file in (_pictures(path) if path.is_dir() else [path]) if file.exists())
 
 
 def _pictures(folder: Path) -> list[Path]:
@@ -142,8 +142,11 @@ def _pictures(folder: Path) -> list[Path]:
 
 
 def _not_lfs(path: Path) -> None:
-    with path.open("rb") as file:
-        start = file.read(len(LFS))
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(LFS))
+    except OSError as error:  # a link that leads nowhere or to itself, no permission
+        raise Excluded(f"unreadable: {path}: {error.strerror}") from error
     if start == LFS:
         raise Excluded(f"not downloaded: {path} is a Git LFS pointer; run `git lfs pull` in its repository")
     if not start:

@@ -105,20 +105,24 @@ class TextImage(Dataset):
 
 def read_text(path: Path) -> str:
     """A list as text; ValueError when it is not UTF-8."""
-    content = path.read_bytes()
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise ValueError(
-            f"{path}, line {line}: byte 0x{content[error.start]:02x} is not UTF-8, which the list was published in. "
-            "A program has saved it in another encoding: take the original file."
-        ) from error
+    return "".join(line for _, line in _decoded(path))
 
 
 def lines(path: Path) -> Iterator[tuple[str, str]]:
     """(place for messages, line) of every line that is not blank."""
-    # Not str.splitlines: tweets hold other line separators of Unicode.
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
+    for number, line in _decoded(path):
         if line.strip():
-            yield f"{path}, line {number}", line.removesuffix("\r")
+            yield f"{path}, line {number}", line.removesuffix("\n").removesuffix("\r")
+
+
+def _decoded(path: Path) -> Iterator[tuple[int, str]]:
+    """Every line with its number; a file of any size is read one line at a time."""
+    with path.open("rb") as file:  # not as text: tweets hold other line separators of Unicode
+        for number, line in enumerate(file, start=1):
+            try:
+                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise ValueError(
+                    f"{path}, line {number}: byte 0x{error.object[error.start]:02x} is not UTF-8, which the list was "
+                    "published in. A program has saved it in another encoding: take the original file."
+                ) from error
