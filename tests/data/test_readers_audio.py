@@ -11,6 +11,7 @@ import soundfile
 import torch
 
 from counterpoise.data.readers import Audio, ReadError
+from counterpoise.datasets import get
 
 DATA = Path(os.environ.get("COUNTERPOISE_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 
@@ -34,13 +35,13 @@ def published(path: Path, rate: int, seconds: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("rate", "seconds", "frames"), [(22050, 3, 188), (35400, 10, 1003)], ids=["CREMA-D", "Kinetics-Sounds"]
+    ("dataset", "rate", "seconds", "frames"), [("cremad", 22050, 3, 188), ("kinetics_sounds", 35400, 10, 1003)]
 )
 @pytest.mark.parametrize(("length", "file_rate", "channels"), [(2.3, 16000, 1), (10.7, 44100, 2)])
-def test_equals_librosa(tmp_path, rate, seconds, frames, length, file_rate, channels):
+def test_equals_librosa(tmp_path, dataset, rate, seconds, frames, length, file_rate, channels):
     path = tmp_path / "a.wav"
     soundfile.write(path, tone(length, file_rate, channels), file_rate)
-    reader = Audio(sample_rate=rate, seconds=seconds)
+    reader = get(dataset).readers()["audio"]
     sample = reader.read(str(path))
     assert sample.dtype == torch.float32
     assert sample.shape == reader.shape == (1, 257, frames)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from counterpoise.cli import main
 from counterpoise.data import from_arrays
 from counterpoise.datasets import checks, files, get
 from counterpoise.datasets.flow import _warped, horn_schunck
@@ -231,3 +232,58 @@ def test_real_clips_as_arrays():
     assert splits.train.batch([0, 1], "rgb", None).shape == (2, 3, 16, 60, 80)
     assert splits.train.batch([0, 1], "flow", None).shape == (2, 2, 15, 60, 80)
     assert {m for s in (splits.train, splits.val) for m in s.present or {}} == {"rgb"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CLIPS.is_file(), reason=f"needs the real clips {CLIPS} (COUNTERPOISE_DATA)")
+@pytest.mark.filterwarnings("ignore:.*cannot be divided")
+def test_real_clips_from_their_list_to_training_steps(tmp_path):
+    """Lines of NVIDIA's own list, its frames as videos of the official layout, ``prepare``, and a recipe."""
+    import av
+
+    with np.load(CLIPS) as stored:
+        rgb, depth, names = stored["rgb"], stored["depth"][..., None].repeat(3, -1), stored["path"].tolist()
+    listed = (CLIPS.parent / "nvgesture_train_correct_cvpr2016_v2_mini.lst").read_text().splitlines()
+    rows = {row.id: (row, line) for row, line in zip(parse_lines(listed, tmp_path), listed, strict=True)}
+    names = [n.replace("\\", "/").removeprefix("./").removeprefix("Video_data/").strip("/") for n in names]
+    people = sorted({rows[n][0].group for n in names})
+    train, test = ([n for n in names if (rows[n][0].group in people[:2]) == held] for held in (False, True))
+    assert len(train) > len(test) > 0
+    root = tmp_path / "raw"
+    for part, chosen in (("train", train[:6]), ("test", test[:2])):
+        (root / "Video_data" / "flow_data" / part).mkdir(parents=True)
+        lines = [rows[n][1] + "\n" for n in chosen]
+        (root / f"nvgesture_{part}_correct_cvpr2016_v2.lst").write_text("".join(lines))
+        for place, name in enumerate(chosen):
+            i = names.index(name)
+            for sensor, frames in (("color", rgb[i]), ("depth", depth[i])):
+                _, start, end = rows[name][0].facts[sensor].split(":")
+                path = root / "Video_data" / name / f"sk_{sensor}.avi"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with av.open(str(path), "w") as container:
+                    stream = container.add_stream("mjpeg", rate=30)
+                    stream.width, stream.height, stream.pix_fmt = 80, 60, "yuvj420p"
+                    for t in range(int(end)):
+                        picture = frames[max(0, t - int(start)) * 16 // (int(end) - int(start))]
+                        container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+                    container.mux(stream.encode())
+            flow = horn_schunck(torch.from_numpy(rgb[i]).float().mean(-1).repeat_interleave(5, 0)[:80], skip=0)
+            np.save(root / "Video_data" / "flow_data" / part / f"{place}.npy", flow.permute(2, 3, 1, 0).numpy())
+    made = get("nvgesture").prepare(root, tmp_path / "out", progress=False)
+    assert (made.counts, made.excluded) == ({"train": 6, "test": 2}, {})
+    run, small = tmp_path / "run", {"size": 32, "count": 8, "test_count": 8}
+    options = [f"--data.modalities.{m}.init_args.{k}={v}" for m in ("rgb", "depth", "flow") for k, v in small.items()]
+    options += [f"--data.modalities.{m}.init_args.resize=36" for m in ("rgb", "depth")]
+    options += [f"--encoders.{m}.init_args.weights=null" for m in ("rgb", "depth", "flow")]
+    options += ["--data.init_args.group", "id"]  # both clips of a class are of one person, who could not be divided
+    options += ["--epochs", "1", "--batch_size", "2", "--accelerator", "cpu", "--progress", "false"]
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--config", str(made.out / "joint.yaml"), *options, "--run_dir", str(run)])
+    assert stop.value.code == 0
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+def parse_lines(listed: list[str], folder: Path):
+    path = folder / "mini.lst"
+    path.write_text("\n".join(listed))
+    return parse(path, "train")
