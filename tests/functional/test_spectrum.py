@@ -14,6 +14,8 @@ from counterpoise.functional import (
     project_inputs,
     rls_update,
     second_moment,
+    spectrum,
+    thin_flat_directions,
 )
 
 CONVS = [
@@ -250,3 +252,48 @@ def test_a_long_run_removes_every_direction():
     for r in torch.randn(5000, 4).double():
         P = rls_update(P, r, 0.01)
     assert 0 < P.trace() < 1e-4
+
+
+# -- few vectors, many dimensions ------------------------------------------------------------------------
+@pytest.mark.parametrize("tau", [0.0, 0.4, 3.0])
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("shape", [(1, 2), (5, 40), (39, 40), (3, 7, 30)], ids=str)
+def test_the_thin_way_is_the_dense_one(shape, scale, tau):
+    rows = scale * torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).abs()
+    rows[..., :1, :] = rows[..., -1:, :]  # of lower rank than it has rows
+    dense = flat_directions(rows.mT @ rows, tau)
+    torch.testing.assert_close(thin_flat_directions(rows, tau), dense, rtol=0, atol=1e-10)
+
+
+def test_the_thin_way_of_nothing_is_the_identity():
+    assert torch.equal(thin_flat_directions(torch.zeros(3, 5), 0.4), torch.eye(5, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(("rows", "said"), [(torch.ones(5, 5), "n < d"), (torch.tensor([[1.0, torch.nan]]), "NaN")])
+def test_what_the_thin_way_refuses(rows, said):
+    with pytest.raises(ValueError, match=said):
+        thin_flat_directions(rows, 0.4)
+
+
+@pytest.mark.parametrize("batches", [1, 4, 5, 12])
+@pytest.mark.parametrize("layer", [nn.Linear(8, 2), nn.Conv2d(4, 4, (1, 3), groups=2)], ids=["linear", "grouped"])
+def test_collected_matrices_do_not_depend_on_the_way(layer, batches, monkeypatch):
+    generator = torch.Generator().manual_seed(1)
+    x = [torch.randn(6, *((8,) if isinstance(layer, nn.Linear) else (4, 1, 3)), generator=generator) for _ in range(12)]
+
+    def collected():
+        with torch.no_grad(), collect_inputs({"layer": layer}) as moments:
+            for batch in x[:batches]:
+                layer(batch)
+        return moments
+
+    thin = collected()
+    assert ("layer" in thin._rows) == (batches <= (4 if isinstance(layer, nn.Linear) else 3))
+    monkeypatch.setattr(spectrum, "_FEW", 0)
+    dense = collected()
+    assert not dense._rows
+    assert thin.batches == dense.batches
+    torch.testing.assert_close(thin["layer"], dense["layer"], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        thin.flat_directions("layer", 0.4), flat_directions(dense["layer"], 0.4), rtol=0, atol=1e-10
+    )

@@ -37,6 +37,7 @@ from counterpoise.functional.spectrum import (
     project_inputs,
     rls_update,
     second_moment,
+    thin_flat_directions,
 )
 from counterpoise.functional.statistics import frozen_statistics
 from counterpoise.functional.stopping import Patience, expired, observe
@@ -100,6 +101,7 @@ __all__ = [
     "smv_gaps",
     "smv_values",
     "stratified",
+    "thin_flat_directions",
     "training_list",
     "unflatten",
 ]

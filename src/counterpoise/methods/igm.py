@@ -187,7 +187,10 @@ class IGM(Method):
             for _ in trainer.outputs(split, (source,), shuffle=True, drop_last=whole, shard=whole):
                 pass
         for name, other in pairs.items():
-            T = flat_directions(trainer.mean(moments[other]), self.tau)
+            if self.statistic == "batch_mean":  # of the global batch: the same on every replica
+                T = moments.flat_directions(other, self.tau)
+            else:
+                T = flat_directions(trainer.mean(moments[other]), self.tau)
             self.matrices.get_buffer(_key(target, name)).copy_(T)
 
     # -- one batch -------------------------------------------------------------------------------
