@@ -1,0 +1,208 @@
+"""Time and memory against the number of rows and of modalities and the width of the head; what a checkpoint takes.
+
+    python benchmarks/growth.py [--rows 10000 100000 1000000] [--widths 256 512 1024 2048 4096 8192]
+
+Each case of rows or modalities is a process of its own, so that its peak memory is its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import measure
+import numpy as np
+import torch
+
+import counterpoise as cp
+from counterpoise.data import check, from_arrays
+from counterpoise.engine.checkpoint import save
+from counterpoise.engine.loader import Loader
+from counterpoise.functional import flat_directions, project_inputs, rls_update, thin_flat_directions
+
+FILES, VECTOR, DENSE = 500, 16, 4096  # files that the rows share; numbers in each; widest eigenvectors that are timed
+METHODS = {"Joint": cp.methods.Joint, "IGM": cp.methods.IGM, "MMPareto": cp.methods.MMPareto, "AGM": cp.methods.AGM}
+
+
+def _timed(function: Callable[[], Any]) -> tuple[Any, float]:
+    started = time.perf_counter()
+    return function(), time.perf_counter() - started
+
+
+# -- rows --------------------------------------------------------------------------------------------------
+def _write(folder: Path, n: int) -> Path:
+    for name in ("audio", "video"):
+        (folder / name).mkdir(exist_ok=True)
+        for i in range(FILES):
+            np.save(folder / name / f"{i:06d}.npy", np.full(VECTOR, i % 5, np.float32))
+    path = folder / f"{n}.csv"
+    with path.open("w") as file:
+        file.write("id,label,group,audio,video\n")
+        for i in range(n):
+            name = f"{i % FILES:06d}.npy"
+            file.write(f"sample-{i:08d},class{i % 5},speaker{i % (n // 50):06d},audio/{name},video/{name}\n")
+    return path
+
+
+def rows_case(path: str) -> dict[str, float]:
+    """What a run does before its first batch, and predictions batch by batch."""
+    readers = {"audio": "array", "video": "array"}
+    warm = Path(path).with_name("warm.csv")
+    next(Loader(cp.Table(warm, readers).splits().train, 64).batches(("audio",)))  # imports
+    before = measure.peak()
+    found: dict[str, float] = {}
+    table, found["read"] = _timed(lambda: cp.Table(path, readers))
+    splits, found["split"] = _timed(table.splits)
+    _, found["fingerprint"] = _timed(splits.train.fingerprint)
+    batches = Loader(splits.train, 64).batches(tuple(readers), order_seed=0, drop_last=True)
+    _, found["first batch"] = _timed(lambda: next(batches))
+    found["start-up MiB"] = measure.peak() - before
+    _, found["check"] = _timed(lambda: check(table, read=False))
+    found["check MiB"] = measure.peak() - before
+    model = cp.build_model({m: cp.encoders.MLP(VECTOR, (), 8) for m in readers}, "Late", num_classes=5)
+    trainer = cp.Trainer(model, cp.methods.Joint(), batch_size=64, progress=False, accelerator="cpu")
+    some = table.samples().subset(torch.arange(min(10_000, len(table))))
+    trainer.train_split = trainer.val_split = some
+    seen, found["predict 10 000"] = _timed(lambda: sum(len(f.target) for f in trainer.evaluator.stream(some)))
+    found["predict MiB"] = measure.peak() - before
+    found["rows"], found["file MiB"] = len(table), Path(path).stat().st_size / 2**20
+    assert seen == len(some)
+    return found
+
+
+def rows(sizes: Sequence[int]) -> str:
+    lines = []
+    with tempfile.TemporaryDirectory() as directory:
+        _write(Path(directory), 500).rename(Path(directory) / "warm.csv")
+        for n in sizes:
+            path = _write(Path(directory), n)
+            f, _ = measure.child([__file__, "--case", "rows_case", str(path)])
+            cells = [f"{n:,}".replace(",", " "), f"{f['file MiB']:.0f}"]
+            cells += [f"{f[k]:.2f}" for k in ("read", "split", "fingerprint", "first batch", "check", "predict 10 000")]
+            kept = f["start-up MiB"]
+            lines.append([*cells, f"{kept:.0f} ({kept * 2**20 / n:.0f})", f"{f['check MiB'] - kept:.0f}",
+                          f"{f['predict MiB'] - f['check MiB']:.0f}"])  # fmt: skip
+            path.unlink()
+    header = ["rows", "file, MiB", "read, s", "split, s", "fingerprint, s", "first batch, s", "check, s"]
+    header += ["predict 10 000, s", "peak until the first batch, MiB (bytes a row)", "more for the check, MiB"]
+    header += ["more for predictions, MiB"]
+    return (
+        "### Rows of a table\n\nA CSV with a name, a label, a group and two paths, splits made by group. The checker "
+        "looks at the table alone. Peak memory is above that of a process that has opened a table of 500 rows.\n\n"
+        + measure.table(header, lines)
+        + "\n\nWhat grows is the text of the cells, eight bytes for each, and a few numbers a row; batches, predictions "
+        "and the checker's files stream. Validation keeps the features of its split, 4 × width bytes a row and "
+        "modality, and evaluation those of the split that it scores."
+    )
+
+
+# -- modalities --------------------------------------------------------------------------------------------
+def modalities_case(count: str) -> dict[str, float]:
+    """Seconds of two passes over the data by each method."""
+    names, n = [f"m{i}" for i in range(int(count))], 512
+    generator = torch.Generator().manual_seed(0)
+    inputs = {m: torch.randn(n, 512, generator=generator) for m in names}
+    data = from_arrays(inputs, torch.arange(n) % 5, val=0.1, test=0.0)
+    found: dict[str, float] = {}
+    for name, make in METHODS.items():
+        for epochs in (2, 4):  # the first warms up
+            method = make()
+            model = cp.build_model(
+                {m: cp.encoders.MLP(512, (1024, 1024), 512) for m in names},
+                method.default_fusion,
+                num_classes=5,
+                heads=method.own_heads,
+                example=data.train,
+            )
+            trainer = cp.Trainer(model, method, epochs=epochs, batch_size=64, progress=False, accelerator="cpu")
+            _, seconds = _timed(lambda trainer=trainer: trainer.fit(data.train, data.val))
+        found[name] = seconds / epochs
+        if name in ("Joint", "IGM"):
+            found[f"{name} MiB"] = measure.peak()
+    return found
+
+
+def modalities(counts: Sequence[int]) -> str:
+    found = {m: measure.child([__file__, "--case", "modalities_case", str(m)])[0] for m in counts}
+    lines = [
+        [m, *(f"{f[name]:.2f} ({f[name] / m / (found[counts[0]][name] / counts[0]):.2f})" for name in METHODS),
+         f"{f['Joint MiB']:.0f}", f"{f['IGM MiB'] - f['Joint MiB']:.0f}"]
+        for m, f in found.items()
+    ]  # fmt: skip
+    header = ["M", *(f"{name}, s" for name in METHODS), "peak of joint, MiB", "more for IGM, MiB"]
+    return (
+        "### Modalities\n\nSeconds of one pass over 461 samples of M vectors (multilayer perceptrons of 2.1 million "
+        "weights), validation included; in brackets the time per modality relative to the fewest, 1.00 being linear. "
+        "IGM's passes have two gradients each. AGM evaluates its fusion for each of the 2^M - 1 subsets, which shows "
+        "here because the encoders are small.\n\n" + measure.table(header, lines)
+    )
+
+
+# -- width of the head -------------------------------------------------------------------------------------
+def widths(sizes: Sequence[int], batches: int = 64) -> str:
+    lines = []
+    generator = torch.Generator().manual_seed(0)
+    for d in sizes:
+        R = torch.randn(min(batches, d // 2), d, dtype=torch.float64, generator=generator).abs()
+        repeat = range(5 if d <= 1024 else 1)
+        thin = [_timed(lambda R=R: thin_flat_directions(R, 0.4)) for _ in repeat]
+        T = thin[0][0]
+        dense, error = "", ""
+        if d <= DENSE:
+            Y = R.mT @ R
+            runs = [_timed(lambda Y=Y: flat_directions(Y, 0.4)) for _ in repeat]
+            dense = measure.spread([s for _, s in runs], 3)
+            error = f"{float((runs[0][0] - T).abs().max()):.0e}"
+            del Y, runs
+        G = torch.randn(10, d, generator=generator)
+        T = T.float()
+        project = measure.in_turn({"": lambda G=G, T=T: project_inputs(G, T)}, 5)[""]
+        P = torch.eye(d, dtype=torch.float64)
+        mla = measure.in_turn({"": lambda P=P, R=R: rls_update(P, R[0], 0.1)}, 3)[""]
+        cells = [measure.spread([s for _, s in thin], 3), dense, error, f"{8 * d * d / 2**20:.0f}"]
+        lines.append([d, *cells, *(measure.spread([1000 * s for s in times], 1) for times in (project, mla))])
+    header = ["d", "T from 64 batch means, s", "T by eigenvectors of Y, s", "largest difference", "T in float64, MiB"]
+    header += ["a gradient times T, ms", "MLA's update of P, ms"]
+    return (
+        "### Width of the head\n\nIGM's matrix T for a linear head of d inputs after 64 batches, from the batch means "
+        "themselves (n³ + n d², used while n ≤ d / 2) and from the eigenvectors of the d × d second moment (d³, "
+        f"not run above {DENSE}). Every step multiplies a gradient of 10 classes by T; MLA's P changes in every "
+        "turn (d², float64). Nothing is approximated.\n\n" + measure.table(header, lines)
+    )
+
+
+def checkpoints() -> str:
+    model = cp.build_model({m: cp.encoders.ResNet18(channels=3) for m in ("a", "b")}, "Concat", num_classes=6)
+    state = {"model": model.state_dict(), "optimizer": {k: torch.zeros_like(v) for k, v in model.named_parameters()}}
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "last.ckpt"
+        seconds = measure.in_turn({"save": lambda: save(path, state)}, 5)["save"]
+        size = path.stat().st_size / 2**20
+    return (
+        f"### Checkpoints\n\nTwo ResNet-18 with SGD's momentum: `last.ckpt` has {size:.0f} MiB and takes "
+        f"{measure.spread(seconds, 2)} s to write and flush, once an epoch. A better epoch also writes `best.ckpt`, half "
+        "of it, and keeps a copy of the weights in memory."
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--modalities", type=int, nargs="+", default=[2, 4, 6, 8])
+    parser.add_argument("--widths", type=int, nargs="+", default=[256, 512, 1024, 2048, 4096, 8192])
+    options = parser.parse_args()
+    parts = [rows(options.rows), modalities(options.modalities), widths(options.widths), checkpoints()]
+    measure.publish("growth", "Growth", "\n\n".join(parts))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--case"]:
+        print(json.dumps(globals()[sys.argv[2]](*sys.argv[3:])))
+    else:
+        main()
