@@ -96,9 +96,9 @@ def rows(sizes: Sequence[int]) -> str:
         "### Rows of a table\n\nA CSV with a name, a label, a group and two paths, splits made by group. The checker "
         "looks at the table alone. Peak memory is above that of a process that has opened a table of 500 rows.\n\n"
         + measure.table(header, lines)
-        + "\n\nWhat grows is the text of the cells, eight bytes for each, and a few numbers a row; batches, predictions "
-        "and the checker's files stream. Validation keeps the features of its split, 4 × width bytes a row and "
-        "modality, and evaluation those of the split that it scores."
+        + "\n\nWhat grows is the text of the cells, eight bytes for each, and a few numbers a row; batches, "
+        "predictions and the checker's files stream. Validation keeps the features of its split, 4 × width bytes a "
+        "row and modality, and evaluation those of the split that it scores."
     )
 
 
@@ -186,8 +186,8 @@ def checkpoints() -> str:
         size = path.stat().st_size / 2**20
     return (
         f"### Checkpoints\n\nTwo ResNet-18 with SGD's momentum: `last.ckpt` has {size:.0f} MiB and takes "
-        f"{measure.spread(seconds, 2)} s to write and flush, once an epoch. A better epoch also writes `best.ckpt`, half "
-        "of it, and keeps a copy of the weights in memory."
+        f"{measure.spread(seconds, 2)} s to write and flush, once an epoch. A better epoch also writes `best.ckpt`, "
+        "half of it, and keeps a copy of the weights in memory."
     )
 
 

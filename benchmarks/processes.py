@@ -2,8 +2,8 @@
 
     python benchmarks/processes.py [--rounds 12]
 
-Joint training of two ResNet-18 on small inputs, global batch 16, made-up data in memory. The cases with two processes run
-in turn in the same two; rank 0 takes the times.
+Joint training of two ResNet-18 on small inputs, global batch 16, made-up data in memory. The cases with two
+processes run in turn in the same two; rank 0 takes the times.
 """
 
 from __future__ import annotations
