@@ -33,6 +33,8 @@ def test_surface_of_a_quadratic():
     assert surface.corners.tolist() == corners
     # x' A x / 2 over the corners (+-1/2, +-1): the linear and mixed terms cancel, (3 / 4 + 2) / 2 is left
     assert surface.rise == pytest.approx(1.375)
+    # along the first direction alone, (0.5 + x, -1): 3/2 (0.5 + x)^2 - (0.5 + x) + 1
+    np.testing.assert_allclose(surface.line, 1.5 * (0.5 + surface.x) ** 2 - (0.5 + surface.x) + 1, atol=1e-12)
     assert torch.equal(w.detach(), start)
     assert seen == [(i, 25) for i in range(1, 26)]
 
@@ -149,5 +151,7 @@ def test_settings_are_checked():
         loss_surface(loss, [w], [w], [w], radius=0)
     with pytest.raises(ValueError, match="points"):
         loss_surface(loss, [w], [w], [w], points=1)
+    with pytest.raises(ValueError, match="points=5"):
+        _ = loss_surface(loss, [w], [w], [w], points=4).line
     with pytest.raises(ValueError, match="increasing"):
         interpolate(loss, [w], [w], [w], [0, 0])

@@ -12,7 +12,7 @@ from matplotlib.colors import to_hex
 from counterpoise.analysis.landscape import Path, Surface
 from counterpoise.report.figures import INK, PALETTE, STYLE, VARIABLES, save_png, to_svg
 from counterpoise.report.studies import bars, curves, looks, points, spread, sweep
-from counterpoise.report.surfaces import contours, histograms, lines, spectra
+from counterpoise.report.surfaces import contours, histograms, lines, profiles, spectra
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +42,7 @@ FIGURES = {
     "bars": lambda: bars({"512x256": {"IGM": [45, 47], "no SAM": [109]}, "64x6": {"IGM": [23, 24]}}, x="mean value"),
     "points": lambda: points({"Joint": ([20, 22], [0.6, 0.7]), "PMR": ([400], [0.7])}, x="time (s)", y="accuracy"),
     "contours": lambda: contours({"IGM · audio": surface(), "MLA · audio": surface(3), "x": surface(1e6)}),
+    "profiles": lambda: profiles({"audio": {"Joint": surface(3), "IGM": surface()}, "fused": {"IGM": surface()}}),
     "lines": lambda: lines({"IGM": {"train": path(1.0), "val": path(2.0)}}, ends=("start", "end")),
     "histograms": lambda: histograms({"MLA": [-0.2, -0.0001, 0.3], "none": []}, x="cosine", seeds=2),
     "spectra": lambda: spectra({"512x256": {"IGM": [9.0, 1.0, 0.0]}, "256x64": {"IGM": [4.0]}}),
@@ -174,6 +175,34 @@ def test_a_surface_that_explodes_does_not_flatten_the_others():
     broken = surface()
     broken.loss[0, 0] = np.inf
     assert "centre 0.5" in texts(contours({"a": broken}))
+
+
+def test_numbers_of_a_surface_are_outside_it():
+    figure = FIGURES["contours"]()
+    figure.draw_without_rendering()
+    for ax in figure.axes[:3]:
+        (numbers,) = (text for text in ax.texts if text.get_text().startswith("centre"))
+        box, title = numbers.get_window_extent(), ax.title.get_window_extent()
+        assert ax.get_window_extent().y1 <= box.y0
+        assert box.y1 <= title.y0
+
+
+def test_profiles_lay_the_methods_over_each_other():
+    figure = FIGURES["profiles"]()
+    audio, fused = ([line for line in ax.lines if len(line.get_xdata()) == 9] for ax in figure.axes if ax.get_visible())
+    steps = np.linspace(-0.7, 0.7, 9)
+    for line, scale in zip(audio, (3, 1), strict=True):
+        np.testing.assert_allclose(line.get_xdata(), steps)
+        np.testing.assert_allclose(line.get_ydata(), 0.5 + scale * steps**2)
+    # a method looks the same in all panels
+    assert [line.get_color() for line in fused] == [audio[1].get_color()]
+    assert audio[0].get_color() != audio[1].get_color()
+    assert [ax.get_title(loc="left") for ax in figure.axes[:2]] == ["audio", "fused"]
+    assert figure.axes[0].get_ylim()[0] == 0
+    assert "filter norms" in figure.axes[0].get_xlabel()
+    broken = surface()
+    broken.loss[4, 0] = np.nan
+    profiles({"a": {"b": broken}})
 
 
 def test_lines_name_their_ends_and_barrier():

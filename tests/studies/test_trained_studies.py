@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -74,6 +75,21 @@ def test_surfaces_have_the_trained_weights_in_the_middle(out: Path) -> None:
         surface = load(out / "landscape" / found["file"], Surface)
         assert surface.loss[1, 1] == pytest.approx(surface.centre, rel=1e-5)
         assert surface.loss.std() > 0
+        assert surface.line[1] == pytest.approx(surface.centre, rel=1e-5)
+    with np.load(out / "landscape" / "IGM-fused.npz") as kept:
+        np.testing.assert_array_equal(kept["loss"][1], surface.line)  # what the figure shows needs no training
+    page = (out / "landscape" / "section.html").read_text()
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", page, re.DOTALL)
+    assert len(captions) == 2
+    assert all("normalisation measured anew at every point" in caption for caption in captions)
+    assert {path.stem for path in (out / "landscape").glob("*.png")} == {"contours", "profiles"}
+
+
+def test_a_grid_has_a_row_through_the_trained_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["study", "landscape", *DATA, "--points", "4", "--out", str(tmp_path), "--seeds", "0"])
+    assert "--points: must be odd and at least 3; got 4. Did you mean 5?" in capsys.readouterr().err
+    assert not list(tmp_path.glob("runs/*"))
 
 
 def test_spectra_are_of_the_heads_layers(out: Path) -> None:
@@ -105,6 +121,6 @@ def test_time_and_scope_are_those_of_the_runs(out: Path) -> None:
 def test_one_page_shows_all(out: Path) -> None:
     page = (out / "studies.html").read_text()
     assert page.count("<section>") == len(STUDIES)
-    assert page.count("<svg") == 8
+    assert page.count("<svg") == 9
     for name in STUDIES:
         assert list((out / name).glob("*.png"))

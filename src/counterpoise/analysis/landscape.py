@@ -49,6 +49,20 @@ class Surface:
         """Mean difference between the corners and the centre: the larger, the sharper the minimum."""
         return float(self.corners.mean())
 
+    @property
+    def line(self) -> np.ndarray:
+        """(nx,) the loss along the first direction, through the trained weights.
+
+        Raises:
+            ValueError: when ``y`` has an even number of steps, as none of them is 0 then.
+        """
+        if len(self.y) % 2 == 0:
+            raise ValueError(
+                f"line: the grid has no row through the trained weights; make it with an odd number of points, "
+                f"for example loss_surface(points={len(self.y) + 1}); got {len(self.y)}."
+            )
+        return self.loss[len(self.y) // 2]
+
 
 @dataclass(frozen=True)
 class Path:

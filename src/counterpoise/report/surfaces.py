@@ -9,7 +9,7 @@ import numpy as np
 
 from counterpoise.analysis.gradient_change import histogram
 from counterpoise.analysis.landscape import Path, Surface
-from counterpoise.report.figures import INK, PALETTE, PAPER, new_figure, short
+from counterpoise.report.figures import INK, PALETTE, new_figure, short
 from counterpoise.report.studies import key, log_axis, looks, outer_labels, panel_grid
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def contours(
     levels = np.unique(np.round(levels, 12))
     columns = columns or min(3, len(panels))
     rows = -(-len(panels) // columns)
-    figure = new_figure(0.6 + 3.2 * columns, 0.5 + 3.25 * rows)
+    figure = new_figure(0.6 + 3.2 * columns, 0.5 + 3.4 * rows)
     axes = list(figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel())
     # One colour, deeper uphill: readable on a light and on a dark page.
     shades = [(*to_rgb(PALETTE[0]), alpha) for alpha in np.linspace(0.04, 0.72, len(levels))]
@@ -52,13 +52,15 @@ def contours(
         drawn = ax.contour(surface.x, surface.y, heights[title], levels, colors=INK, linewidths=0.6)
         ax.clabel(drawn, [*levels[:6], *levels[6::4]], fontsize=6.5, fmt="%g")
         ax.plot(0, 0, "+", color=INK, markersize=8, markeredgewidth=1.4)
-        ax.set_title(short(title, 40))
+        # Above the panel, as contours carry their labels up to its edge.
+        ax.set_title(short(title, 40), pad=16)
         ax.annotate(
             f"centre {surface.centre:.3g}, corners {surface.rise:+.3g}",
-            (0.02, 0.02),
+            (0, 1),
             xycoords="axes fraction",
+            xytext=(0, 4),
+            textcoords="offset points",
             fontsize=7.5,
-            bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.8, "pad": 1.5},
         )
         ax.set_aspect("equal")
         ax.grid(visible=False)
@@ -77,6 +79,34 @@ def contours(
         x=0.01,
         ha="left",
     )
+    return figure
+
+
+def profiles(panels: Mapping[str, Mapping[str, Surface]], *, loss: str = "training loss") -> Figure:
+    """The loss along the first direction through the trained weights: the steeper its sides, the sharper the minimum.
+
+    Each panel has a vertical axis of its own, from zero or the lowest loss.
+
+    Args:
+        panels: title (a modality, fused) -> series (a method) -> surface with an odd number of points.
+        loss: what loss it is.
+
+    Raises:
+        ValueError: for a surface without a row through the centre.
+    """
+    figure, axes = panel_grid(len(panels))
+    drawn = looks(list(dict.fromkeys(name for series in panels.values() for name in series)))
+    for ax, (title, series) in zip(axes, panels.items(), strict=False):
+        for name, surface in series.items():
+            look = drawn[name]
+            ax.plot(surface.x, surface.line, color=look.colour, linestyle=look.line, marker=look.marker, markersize=4)
+        ax.axvline(0, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
+        found = np.concatenate([surface.line for surface in series.values()])
+        ax.set_ylim(bottom=found[np.isfinite(found)].min(initial=0.0))
+        ax.set_title(short(title, 44))
+        ax.tick_params(length=0)
+    outer_labels(axes, "step along direction 1 (filter norms)", [loss] * len(panels))
+    key(figure, drawn, line=True, dots=True)
     return figure
 
 
