@@ -12,7 +12,7 @@ from matplotlib.colors import to_hex
 from counterpoise.analysis.landscape import Path, Surface
 from counterpoise.report.figures import INK, PALETTE, STYLE, VARIABLES, save_png, to_svg
 from counterpoise.report.studies import bars, curves, looks, points, spread, sweep
-from counterpoise.report.surfaces import contours, histograms, lines, profiles, spectra
+from counterpoise.report.surfaces import contours, histograms, lines, profiles, reliefs, spectra
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +43,7 @@ FIGURES = {
     "points": lambda: points({"Joint": ([20, 22], [0.6, 0.7]), "PMR": ([400], [0.7])}, x="time (s)", y="accuracy"),
     "contours": lambda: contours({"IGM · audio": surface(), "MLA · audio": surface(3), "x": surface(1e6)}),
     "profiles": lambda: profiles({"audio": {"Joint": surface(3), "IGM": surface()}, "fused": {"IGM": surface()}}),
+    "reliefs": lambda: reliefs({"audio": {"Joint": surface(3), "IGM": surface()}, "fused": {"IGM": surface()}}),
     "lines": lambda: lines({"IGM": {"train": path(1.0), "val": path(2.0)}}, ends=("start", "end")),
     "histograms": lambda: histograms({"MLA": [-0.2, -0.0001, 0.3], "none": []}, x="cosine", seeds=2),
     "spectra": lambda: spectra({"512x256": {"IGM": [9.0, 1.0, 0.0]}, "256x64": {"IGM": [4.0]}}),
@@ -203,6 +204,23 @@ def test_profiles_lay_the_methods_over_each_other():
     broken = surface()
     broken.loss[4, 0] = np.nan
     profiles({"a": {"b": broken}})
+
+
+def test_reliefs_are_as_high_as_the_loss():
+    figure = FIGURES["reliefs"]()
+    audio, fused = ([(c, getattr(c, "_segments3d")) for c in ax.collections] for ax in figure.axes)  # noqa: B009
+    for (_, lines_of), scale in zip(audio, (3, 1), strict=True):
+        x, y, z = np.concatenate([np.asarray(line) for line in lines_of]).T
+        np.testing.assert_allclose(z, 0.5 + scale * (x**2 + 2 * y**2))
+        assert len(np.unique(np.stack([x, y]), axis=1).T) == 81
+    colours = [[to_hex(c.get_edgecolor()[0]) for c, _ in found] for found in (audio, fused)]
+    assert colours == [[PALETTE[0], PALETTE[1]], [PALETTE[1]]]
+    labels = [getattr(figure.axes[0], f"get_{axis}label")() for axis in "xyz"]
+    assert labels == ["direction 1", "direction 2", "training loss"]
+    assert figure.axes[0].get_zlim()[0] == 0
+    broken = surface()
+    broken.loss[0, 0] = np.inf
+    assert reliefs({"a": {"b": broken}}).axes[0].get_zlim()[1] < 4
 
 
 def test_lines_name_their_ends_and_barrier():

@@ -80,9 +80,9 @@ def test_surfaces_have_the_trained_weights_in_the_middle(out: Path) -> None:
         np.testing.assert_array_equal(kept["loss"][1], surface.line)  # what the figure shows needs no training
     page = (out / "landscape" / "section.html").read_text()
     captions = re.findall(r"<figcaption>(.*?)</figcaption>", page, re.DOTALL)
-    assert len(captions) == 2
+    assert len(captions) == 3
     assert all("normalisation measured anew at every point" in caption for caption in captions)
-    assert {path.stem for path in (out / "landscape").glob("*.png")} == {"contours", "profiles"}
+    assert {path.stem for path in (out / "landscape").glob("*.png")} == {"contours", "profiles", "reliefs"}
 
 
 def test_a_grid_has_a_row_through_the_trained_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -121,6 +121,6 @@ def test_time_and_scope_are_those_of_the_runs(out: Path) -> None:
 def test_one_page_shows_all(out: Path) -> None:
     page = (out / "studies.html").read_text()
     assert page.count("<section>") == len(STUDIES)
-    assert page.count("<svg") == 9
+    assert page.count("<svg") == 10
     for name in STUDIES:
         assert list((out / name).glob("*.png"))

@@ -110,6 +110,39 @@ def profiles(panels: Mapping[str, Mapping[str, Surface]], *, loss: str = "traini
     return figure
 
 
+def reliefs(panels: Mapping[str, Mapping[str, Surface]], *, loss: str = "training loss") -> Figure:
+    """The loss over the two directions in space, series over each other; not drawn where it is not finite.
+
+    Args:
+        panels: title (a modality, fused) -> series (a method) -> surface.
+        loss: what loss it is.
+    """
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = new_figure(0.6 + 3.3 * columns, 0.5 + 3.1 * rows)
+    axes = figure.subplots(rows, columns, squeeze=False, subplot_kw={"projection": "3d"}).ravel()
+    drawn = looks(list(dict.fromkeys(name for series in panels.values() for name in series)))
+    for ax, (title, series) in zip(axes, panels.items(), strict=False):
+        for name, surface in series.items():
+            height = np.where(np.isfinite(surface.loss), surface.loss, np.nan)
+            # Lines without faces: what is behind stays visible, and no shading brings colours of its own.
+            ax.plot_wireframe(*np.meshgrid(surface.x, surface.y), height, color=drawn[name].colour, linewidth=0.8)
+        for axis, label in zip((ax.xaxis, ax.yaxis, ax.zaxis), ("direction 1", "direction 2", loss), strict=True):
+            axis.pane.set_visible(False)
+            axis.line.set_color(INK)
+            axis.set_label_text(label, fontsize=8)
+            axis.labelpad = -4
+        ax.patch.set_visible(False)  # it would cover the labels of the panel beside it
+        ax.tick_params(labelsize=7, pad=-2)
+        ax.locator_params(nbins=5)
+        ax.set_zlim(bottom=min(0.0, ax.get_zlim()[0]))
+        ax.set_title(short(title, 44))
+    for ax in axes[len(panels) :]:
+        ax.set_visible(False)
+    key(figure, drawn, line=True)
+    return figure
+
+
 def lines(paths: Mapping[str, Mapping[str, Path]], *, loss: str = "training loss", ends: tuple[str, str]) -> Figure:
     """The loss on the line between two sets of weights, one panel per key.
 

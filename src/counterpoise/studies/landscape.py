@@ -21,7 +21,7 @@ from counterpoise.analysis import (
 )
 from counterpoise.cli.messages import Options, UsageError
 from counterpoise.cli.trained import open_run
-from counterpoise.report.surfaces import contours, profiles
+from counterpoise.report.surfaces import contours, profiles, reliefs
 from counterpoise.report.tables import html_table
 from counterpoise.studies.base import FUSED, Given, Picture, Row, Trained, method_names
 
@@ -100,7 +100,7 @@ def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
 
 
 def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
-    """Contours; the row of each grid through the centre; a table of numbers."""
+    """Contours; the same in space; the row of each grid through the centre; a table of numbers."""
     surfaces = {title: load(folder / found["file"], Surface) for title, found in data["surfaces"].items()}
     panels: dict[str, dict[str, Surface]] = {}  # prediction -> method
     for title, surface in surfaces.items():
@@ -128,6 +128,11 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
             "contours",
             lambda: contours(surfaces, columns=len(panels)),
             f"Training loss around the trained weights; lines mark equal heights above the centre. {about}",
+        ),
+        Picture(
+            "reliefs",
+            lambda: reliefs(panels),
+            f"The same losses as heights, on a vertical axis per panel; colours are methods. {about}",
         ),
         Picture(
             "profiles",
