@@ -1,13 +1,14 @@
 """The five promises of the engine; each check is run on the engine, and on one that is broken on purpose."""
 
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from counterpoise.engine import SGD, make_fabric, replicas, step
+from counterpoise.engine import SGD, averaging, make_fabric, step
 from counterpoise.methods import OGMGE, Joint
 from counterpoise.testing import assert_same, everything, resumes_exactly, same_on_replicas, trainer_for
 
@@ -58,14 +59,14 @@ def test_gradients_are_global_mutation_grad(monkeypatch):
 
 
 def test_gradients_are_global_mutation_backward(monkeypatch):
-    monkeypatch.setattr(step, "average_gradients", unaveraged)
+    monkeypatch.setattr(step, "AveragedBackward", lambda *_: nullcontext())
     breaks(same_on_replicas, Joint, TWO, None)
 
 
 def test_gradients_are_global_mutation_averaged_twice(monkeypatch):
     def all_of_grad(self, loss, retain=False):
         self._fabric.backward(loss, retain_graph=retain)
-        replicas.average_gradients(self.trainable(), self._fabric)  # what was there already is averaged again
+        averaging.average_([p.grad for p in self.trainable()], self._fabric)  # what was there already is averaged again
 
     monkeypatch.setattr(step.Step, "backward", all_of_grad)
     same_on_replicas(TwoBackwards, TWO, None)  # equal parts on all replicas survive that; parts that differ do not

@@ -21,6 +21,9 @@ class Plain(Method):
     own_heads = True
 
 
+COST = ("seconds", "cpu_seconds", "forward", "backward", "peak_memory", "rise")
+
+
 class Watching(GBlending):
     """Looks at the run before and after every estimate."""
 
@@ -39,7 +42,7 @@ def fingerprint(trainer):
         "weights": copy.deepcopy(trainer.model.state_dict()),
         "optimizer": copy.deepcopy(trainer.optimizer.state_dict()["state"]),
         "schedule": trainer.schedule.state_dict(),
-        "state": trainer.state.to_dict(),
+        "state": {k: v for k, v in trainer.state.to_dict().items() if k not in COST},  # which trial runs add to
         "generator": trainer.generator.get_state(),
         "torch": torch.get_rng_state(),
         "numpy": str(np.random.get_state()),

@@ -53,7 +53,7 @@ class Trainer:
         num_nodes: machines.
         precision: "32-true" or "bf16-mixed".
         num_workers: processes that read data ahead; 0 reads in the training process.
-        compile: run every encoder through ``torch.compile``; the first batch then takes a minute or more.
+        compile: run every encoder through PyTorch's compiler; the first batch then takes a minute or more.
         run_dir: where to write settings, metrics and checkpoints; None writes nothing.
         observers: read-only watchers.
         progress: show a progress bar, or a line an epoch where the output is no terminal.
