@@ -16,6 +16,7 @@ import warnings
 import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -150,8 +151,8 @@ def training(out: Path, workers: int, steps: int) -> tuple[float, float, float]:
     waited: list[float] = []
     read = loader.Loader._read
 
-    def timed(self: loader.Loader, requests: list[loader.Request]) -> Iterator[object]:
-        batches = iter(read(self, requests))
+    def timed(self: loader.Loader, *wanted: Any) -> Iterator[object]:
+        batches = iter(read(self, *wanted))
         while True:
             started = time.perf_counter()
             batch = next(batches, None)
