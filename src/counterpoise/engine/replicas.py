@@ -124,6 +124,12 @@ def together(fabric: Fabric) -> Iterator[None]:
         ) from error
 
 
+def leave() -> None:
+    """End the process group; its threads can abort an interpreter that shuts down under them."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def any_of(flag: bool, fabric: Fabric) -> bool:
     """Whether the flag is set on any replica."""
     if fabric.world_size == 1:
