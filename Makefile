@@ -37,7 +37,7 @@ poster-real: setup
 bench-real: setup
 	JOBS=$(JOBS) benchmarks/real/run.sh $(SOURCE) runs/real
 
-# writes docs/performance.md, half an hour or more on 2 idle cores; IGM is a checkout of IGM's released code
+# writes docs/performance.md; leave the machine idle meanwhile; IGM is a checkout of IGM's released code
 bench: setup
 	for script in $(filter-out benchmarks/measure.py benchmarks/released.py,$(wildcard benchmarks/*.py)); do \
 		$(BIN)/python $$script || exit 1; done

@@ -226,7 +226,7 @@ def body(
         (
             name,
             f"{found['matrices']:.2f} s",
-            f"{whole[THEIRS][0]['matrices'] / found['matrices']:.0f}x",
+            f"{whole[THEIRS][0]['matrices'] / found['matrices']:.1f}x",
             f"{found['second']:.3f} s",
             f"{peak:.0f} MiB",
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -110,20 +111,25 @@ def line(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+def write(target: Path, make: Callable[[str], str]) -> None:
+    """Make a page again around the reading that it has."""
+    reading = "*To be written from the numbers below.*"
+    if target.is_file():
+        before = target.read_text(encoding="utf-8")
+        if BEGIN in before and END in before:
+            reading = before.split(BEGIN)[1].split(END)[0].strip()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(make(reading), encoding="utf-8")
+    print(target)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="folder with results.json and tuning.json, named like the set")
     parser.add_argument("--config", type=Path, required=True, help="the options that all rows shared")
     parser.add_argument("--docs", type=Path, default=Path("docs/benchmarks"), help="folder of the page")
     given = parser.parse_args()
-    target, reading = given.docs / f"{given.out.name}.md", "*To be written from the numbers below.*"
-    if target.is_file():
-        before = target.read_text(encoding="utf-8")
-        if BEGIN in before and END in before:
-            reading = before.split(BEGIN)[1].split(END)[0].strip()
-    given.docs.mkdir(parents=True, exist_ok=True)
-    target.write_text(page(given.out.name, given.out, given.config, reading), encoding="utf-8")
-    print(target)
+    write(given.docs / f"{given.out.name}.md", lambda reading: page(given.out.name, given.out, given.config, reading))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from summarise import BEGIN, END, line
+from summarise import BEGIN, END, line, write
 
 from counterpoise.benchmark.summary import mean_sd, paired_difference
 from counterpoise.studies import study_named
@@ -153,14 +153,7 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder of the studies")
     parser.add_argument("--docs", type=Path, default=Path("docs/benchmarks"), help="folder of the page")
     given = parser.parse_args()
-    target, reading = given.docs / f"{NAME}.md", "*To be written from the numbers below.*"
-    if target.is_file():
-        before = target.read_text(encoding="utf-8")
-        if BEGIN in before and END in before:
-            reading = before.split(BEGIN)[1].split(END)[0].strip()
-    given.docs.mkdir(parents=True, exist_ok=True)
-    target.write_text(page(given.out, reading), encoding="utf-8")
-    print(target)
+    write(given.docs / f"{NAME}.md", lambda reading: page(given.out, reading))
 
 
 if __name__ == "__main__":

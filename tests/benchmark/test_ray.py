@@ -149,8 +149,7 @@ print(len(outcome.stopped), len(outcome.waiting), len(outcome.failed)); sys.exit
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("method", ["Polite", "Stubborn"])
+@pytest.mark.parametrize("method", ["Polite", pytest.param("Stubborn", marks=pytest.mark.slow)])
 def test_an_interruption_reaches_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     modules(tmp_path, monkeypatch, slow_run=SLOW)
     arguments = [sys.executable, "-c", BENCHMARK, str(tmp_path / "runs"), method]

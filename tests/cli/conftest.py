@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import csv
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import pytest
 
+from counterpoise.benchmark.grid import RunConfig
 from counterpoise.cli import main
 
 TINY = ["--data", "digits", "--data.size", "120", "--epochs", "1", "--batch_size", "16", "--progress", "false"]
@@ -34,6 +37,25 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
         return Done(left.value.code, *capsys.readouterr())
 
     return start
+
+
+def in_process(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> list[list[str]]:
+    """Runs of a command train in this process, one after another: a process of their own costs seconds each."""
+    started: list[list[str]] = []
+    plain = module.command
+
+    def command(config: RunConfig, path: Path) -> Sequence[str]:
+        _, _, name, *arguments = plain(config, path)
+        assert name == "counterpoise"
+        started.append(arguments)
+        try:
+            main(arguments)
+        except SystemExit as left:
+            code = left.code
+        return [sys.executable, "-S", "-c", f"raise SystemExit({code})"]
+
+    monkeypatch.setattr(module, "command", command)
+    return started
 
 
 @pytest.fixture

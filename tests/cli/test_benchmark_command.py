@@ -1,36 +1,19 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from conftest import Run
+from conftest import Run, in_process
 
-from counterpoise.benchmark.grid import RunConfig
-from counterpoise.cli import benchmark, main
+from counterpoise.cli import benchmark
 from counterpoise.cli.benchmark import plan
 
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """Runs train in this process, one after another: a process of their own costs seconds each."""
-    started: list[list[str]] = []
-    plain = benchmark.command
-
-    def command(config: RunConfig, path: Path) -> Sequence[str]:
-        _, _, name, *arguments = plain(config, path)
-        assert name == "counterpoise"
-        started.append(arguments)
-        try:
-            main(arguments)
-        except SystemExit as left:
-            code = left.code
-        return [sys.executable, "-S", "-c", f"raise SystemExit({code})"]
-
-    monkeypatch.setattr(benchmark, "command", command)
-    return started
+    return in_process(monkeypatch, benchmark)
 
 
 def test_two_methods_and_two_seeds(run: Run, tiny: Sequence[str], here: list[list[str]]) -> None:

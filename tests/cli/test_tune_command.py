@@ -8,32 +8,16 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import Run
+from conftest import Run, in_process
 
-from counterpoise.benchmark.grid import RunConfig
-from counterpoise.cli import main, tune
+from counterpoise.cli import tune
 
 SEARCH = ["--method", "ogm", "--param", "method.alpha=float:0.01:1:log", "--param", "fusion=choice:Concat,Sum"]
 
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """Runs train in this process, one after another: a process of their own costs seconds each."""
-    started: list[list[str]] = []
-    plain = tune.command
-
-    def command(config: RunConfig, path: Path) -> Sequence[str]:
-        _, _, name, *arguments = plain(config, path)
-        assert name == "counterpoise"
-        started.append(arguments)
-        try:
-            main(arguments)
-        except SystemExit as left:
-            code = left.code
-        return [sys.executable, "-S", "-c", f"raise SystemExit({code})"]
-
-    monkeypatch.setattr(tune, "command", command)
-    return started
+    return in_process(monkeypatch, tune)
 
 
 def test_search_and_train_with_the_best(run: Run, tiny: Sequence[str], here: list[list[str]]) -> None:

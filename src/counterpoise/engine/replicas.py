@@ -7,6 +7,7 @@ of which training methods here do: replicas would then drift apart without a wor
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,10 +25,20 @@ PRECISIONS = ("32-true", "bf16-mixed")
 class ReplicaStrategy(DDPStrategy):
     """DDP's processes and collectives without DDP's wrapper."""
 
+    def setup_environment(self) -> None:
+        super().setup_environment()
+        atexit.register(_leave)
+
     def setup_module(self, module: nn.Module) -> nn.Module:  # pyright: ignore[reportIncompatibleMethodOverride]
         for tensor in [*module.parameters(), *module.buffers()]:
             torch.distributed.broadcast(tensor.data, src=0)
         return module
+
+
+def _leave() -> None:
+    """End the process group: its threads can abort an interpreter that shuts down under them."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def make_fabric(
@@ -122,12 +133,6 @@ def together(fabric: Fabric) -> Iterator[None]:
             "reached; what that one printed says why. With a run_dir, the same command with --resume (fit(..., "
             f"resume=True)) goes on from its last checkpoint. ({str(error).splitlines()[0]})"
         ) from error
-
-
-def leave() -> None:
-    """End the process group; its threads can abort an interpreter that shuts down under them."""
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
 
 
 def any_of(flag: bool, fabric: Fabric) -> bool:

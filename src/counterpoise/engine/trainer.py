@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from os import PathLike
@@ -21,7 +20,7 @@ from counterpoise.engine.loader import Loader, Loaders
 from counterpoise.engine.loop import run_phases
 from counterpoise.engine.observer import ConsoleProgress, Observer
 from counterpoise.engine.optim import SGD, Constant, Optimizer, Schedule, parameter_groups, update
-from counterpoise.engine.replicas import leave, make_fabric
+from counterpoise.engine.replicas import make_fabric
 from counterpoise.engine.saving import Keeper
 from counterpoise.engine.setup import check_data, check_method, check_numbers
 from counterpoise.engine.state import State, mix, untouched_randomness
@@ -105,7 +104,6 @@ class Trainer:
             raise ValueError(f"batch_size={batch_size} must be a multiple of the {self.fabric.world_size} replicas.")
         if fabric is None and self.fabric.world_size > 1:
             self.fabric.launch()
-            atexit.register(leave)
         shown = progress and self.fabric.is_global_zero
         self.observers = [*observers, *([ConsoleProgress()] if shown else [])]
         self.fabric.to_device(model)
