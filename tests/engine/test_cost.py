@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import ctypes
+import gc
+import sys
+
 import pytest
 import torch
 
@@ -91,6 +95,10 @@ class Hungry(Joint):
 
 
 def test_the_peak_of_a_moment_is_seen():
+    # what tests before have left would be given back meanwhile, and hide as much of the rise
+    gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
     assert cost(Hungry)[0]["memory_rise_mb"] > 60
     assert cost(Joint)[0]["memory_rise_mb"] < 40
 
