@@ -19,13 +19,14 @@ PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 
 
 def in_turn(cases: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 1) -> dict[str, list[float]]:
-    """Wall seconds of each case, A B C A B C ...: what slows the machine for a while slows all of them.
+    """Wall seconds of each case, A B C C B A A B C ...: what slows the machine for a while slows all of them.
 
-    A case that returns a float has timed a part of itself, and that part counts.
+    Every other round runs backwards, so no case is always late in its round. A case that returns a float has timed a
+    part of itself, and that part counts.
     """
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     for turn in range(warmup + rounds):
-        for name, case in cases.items():
+        for name, case in [*cases.items()][:: -1 if turn % 2 else 1]:
             started = time.perf_counter()
             part = case()
             if turn >= warmup:
