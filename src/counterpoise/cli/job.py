@@ -20,7 +20,7 @@ from counterpoise.data.source import Source
 from counterpoise.data.split import Split, Splits
 from counterpoise.encoders import Frozen, default_encoder
 from counterpoise.encoders._weights import adopt, read_weights
-from counterpoise.engine import Trainer
+from counterpoise.engine import Trainer, keep_freed_memory
 from counterpoise.engine.state import mix, seed_everything
 from counterpoise.method import Method
 
@@ -107,6 +107,7 @@ class Job:
         arguments |= replace
         trainer = Trainer(model, method, **arguments, observers=_watches(made, arguments["run_dir"]))
         trainer.config = self.parser.dump(options, skip_unset=False)
+        keep_freed_memory()
         return trainer
 
 

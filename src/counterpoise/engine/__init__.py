@@ -4,6 +4,7 @@ from counterpoise.engine import _fabric  # noqa: F401 - before anything else imp
 from counterpoise.engine.checkpoint import CheckpointError
 from counterpoise.engine.evaluation import Predictions
 from counterpoise.engine.interrupt import Interrupted
+from counterpoise.engine.memory import keep_freed_memory
 from counterpoise.engine.observer import ConsoleProgress, Observer
 from counterpoise.engine.optim import (
     SGD,
@@ -43,5 +44,6 @@ __all__ = [
     "Step",
     "StepDecay",
     "Trainer",
+    "keep_freed_memory",
     "make_fabric",
 ]
