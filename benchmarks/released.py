@@ -186,7 +186,7 @@ def main() -> None:
 
 def measured(
     args: argparse.Namespace, root: Path
-) -> tuple[dict[str, list[float]], dict[str, list[float]], dict[str, tuple[dict[str, float], float]]]:
+) -> tuple[dict[str, list[float]], dict[str, list[float]], dict[str, list[tuple[dict[str, float], float]]]]:
     """Seconds a step and peak memory of every case, in turn; and of two of them with matrices and a second stage."""
 
     def run(options: dict[str, Any] | None, matrices: bool) -> tuple[dict[str, float], float]:
@@ -202,7 +202,10 @@ def measured(
             steps[name].append(found["step"])
             peaks[name].append(peak)
             print(f"{name}: {found['step']:.3f} s a step, {peak:.0f} MiB", file=sys.stderr)
-    whole = {name: run(cases[name], True) for name in (THEIRS, FIRST)}
+    whole = {name: [run(cases[name], True)] for name in (THEIRS, FIRST)}
+    for _ in range(1, args.rounds):
+        for name, found in whole.items():
+            found.append(run(cases[name], True))
     return steps, peaks, whole
 
 
@@ -210,7 +213,7 @@ def body(
     count: int,
     steps: dict[str, list[float]],
     peaks: dict[str, list[float]],
-    whole: dict[str, tuple[dict[str, float], float]],
+    whole: dict[str, list[tuple[dict[str, float], float]]],
 ) -> str:
     """The section."""
     rows = [
@@ -222,15 +225,16 @@ def body(
         )
         for name, seconds in steps.items()
     ]
+    taken = {name: [found["matrices"] for found, _ in runs] for name, runs in whole.items()}
     built = [
         (
             name,
-            f"{found['matrices']:.2f} s",
-            f"{whole[THEIRS][0]['matrices'] / found['matrices']:.1f}x",
-            f"{found['second']:.3f} s",
-            f"{peak:.0f} MiB",
+            spread(taken[name], 2, " s"),
+            spread(ratio(taken, THEIRS, name), 1, "x"),
+            spread([found["second"] for found, _ in runs], 3, " s"),
+            f"{statistics.median(peak for _, peak in runs):.0f} MiB",
         )
-        for name, (found, peak) in whole.items()
+        for name, runs in whole.items()
     ]
     return (
         f"The authors' CREMA-D script, its functions run unmodified on the CPU, and this library: generated files of "
@@ -239,7 +243,7 @@ def body(
         f"process of its own:\n\n{table(('', 'step', 'faster', 'peak memory'), rows)}\n\nTheir script reads sound and "
         "picture in every stage, goes backward twice for every update, and transforms a network of which the head "
         f"alone is projected. The matrices of the default scope after {count} batches, the pass over the data "
-        "included, a step of the second stage (picture), and the peak memory of both stages and the matrices, once:"
+        "included, a step of the second stage (picture), and the peak memory of both stages and the matrices:"
         f"\n\n{table(('', 'matrices', 'faster', 'step of the second stage', 'peak memory'), built)}"
     )
 
