@@ -223,6 +223,16 @@ def test_reliefs_are_as_high_as_the_loss():
     assert reliefs({"a": {"b": broken}}).axes[0].get_zlim()[1] < 4
 
 
+def test_reliefs_of_three_methods_stand_beside_each_other_on_equal_axes():
+    three = {"Joint": surface(3), "IGM": surface(), "MLA": surface(2)}
+    figure = reliefs({"audio": three, "fused": {"IGM": surface()}})
+    shown = [ax for ax in figure.axes if ax.get_visible()]
+    assert [ax.get_title() for ax in shown] == ["audio, Joint", "audio, IGM", "audio, MLA", "fused, IGM"]
+    assert [len(ax.collections) for ax in shown] == [1, 1, 1, 1]
+    assert len({ax.get_zlim() for ax in shown[:3]}) == 1
+    assert figure.axes[4] is shown[3]  # below its method
+
+
 def test_lines_name_their_ends_and_barrier():
     written = texts(FIGURES["lines"]())
     assert {"start", "end", "IGM  (barrier 1, 2)"} <= set(written.split("\n"))

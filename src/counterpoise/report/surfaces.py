@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -113,34 +113,49 @@ def profiles(panels: Mapping[str, Mapping[str, Surface]], *, loss: str = "traini
 def reliefs(panels: Mapping[str, Mapping[str, Surface]], *, loss: str = "training loss") -> Figure:
     """The loss over the two directions in space, series over each other; not drawn where it is not finite.
 
+    More than two series would hide each other: each then has a panel, beside the others and on the same vertical axis.
+
     Args:
         panels: title (a modality, fused) -> series (a method) -> surface.
         loss: what loss it is.
     """
-    columns = min(3, len(panels))
-    rows = -(-len(panels) // columns)
-    figure = new_figure(0.6 + 3.3 * columns, 0.5 + 3.1 * rows)
-    axes = figure.subplots(rows, columns, squeeze=False, subplot_kw={"projection": "3d"}).ravel()
-    drawn = looks(list(dict.fromkeys(name for series in panels.values() for name in series)))
-    for ax, (title, series) in zip(axes, panels.items(), strict=False):
-        for name, surface in series.items():
-            height = np.where(np.isfinite(surface.loss), surface.loss, np.nan)
-            # Lines without faces: what is behind stays visible, and no shading brings colours of its own.
-            ax.plot_wireframe(*np.meshgrid(surface.x, surface.y), height, color=drawn[name].colour, linewidth=0.8)
-        for axis, label in zip((ax.xaxis, ax.yaxis, ax.zaxis), ("direction 1", "direction 2", loss), strict=True):
-            axis.pane.set_visible(False)
-            axis.line.set_color(INK)
-            axis.set_label_text(label, fontsize=8)
-            axis.labelpad = -4
-        ax.patch.set_visible(False)  # it would cover the labels of the panel beside it
-        ax.tick_params(labelsize=7, pad=-2)
-        ax.locator_params(nbins=5)
-        ax.set_zlim(bottom=min(0.0, ax.get_zlim()[0]))
-        ax.set_title(short(title, 44))
-    for ax in axes[len(panels) :]:
+    names = list(dict.fromkeys(name for series in panels.values() for name in series))
+    drawn, together = looks(names), len(names) <= 2
+    columns = min(3, len(panels)) if together else len(names)
+    cells = -(-len(panels) // columns) * columns if together else len(panels) * columns
+    figure = new_figure(0.6 + 3.3 * columns, 0.5 + 3.1 * cells // columns)
+    grid = {"squeeze": False, "subplot_kw": {"projection": "3d"}}
+    axes = iter(figure.subplots(cells // columns, columns, **grid).ravel())
+    for title, series in panels.items():
+        found = np.concatenate([surface.loss[np.isfinite(surface.loss)] for surface in series.values()])
+        top = float(found.max(initial=0.0))
+        for group in (names,) if together else ((name,) for name in names):
+            ax = next(axes)
+            for name in (name for name in group if name in series):
+                surface = series[name]
+                height = np.where(np.isfinite(surface.loss), surface.loss, np.nan)
+                # Lines without faces: what is behind stays visible, and no shading brings colours of its own.
+                ax.plot_wireframe(*np.meshgrid(surface.x, surface.y), height, color=drawn[name].colour, linewidth=0.8)
+            _space(ax, title if together else f"{title}, {group[0]}", loss)
+            ax.set_zlim(min(0.0, ax.get_zlim()[0]), ax.get_zlim()[1] if together else top)
+            ax.set_visible(together or group[0] in series)
+    for ax in axes:
         ax.set_visible(False)
     key(figure, drawn, line=True)
     return figure
+
+
+def _space(ax: Any, title: str, loss: str) -> None:
+    """Axes in space without walls."""
+    for axis, label in zip((ax.xaxis, ax.yaxis, ax.zaxis), ("direction 1", "direction 2", loss), strict=True):
+        axis.pane.set_visible(False)
+        axis.line.set_color(INK)
+        axis.set_label_text(label, fontsize=8)
+        axis.labelpad = -4
+    ax.patch.set_visible(False)  # it would cover the labels of the panel beside it
+    ax.tick_params(labelsize=7, pad=-2)
+    ax.locator_params(nbins=5)
+    ax.set_title(short(title, 44))
 
 
 def lines(paths: Mapping[str, Mapping[str, Path]], *, loss: str = "training loss", ends: tuple[str, str]) -> Figure:
