@@ -106,7 +106,7 @@ def sent_early(fabric):
     averaging.BUCKET = 1
     layers = nn.Sequential(*[nn.Linear(3, 3, bias=False) for _ in range(6)])
     parameters = list(layers.parameters())
-    pass_ = averaging.AveragedBackward(loss := layers(torch.ones(2, 3)).sum(), parameters, fabric)
+    pass_ = averaging.SummedBackward(loss := layers(torch.ones(2, 3)).sum(), parameters, fabric)
     early = []
     parameters[0].register_post_accumulate_grad_hook(lambda _: early.append(len(pass_._sent)))
     with pass_:
@@ -144,7 +144,7 @@ def hidden(fabric):
     layer, x = nn.Linear(3, 3), torch.ones(2, 3, requires_grad=True)
     loss = checkpoint(layer, x, use_reentrant=True).sum()
     try:
-        with averaging.AveragedBackward(loss, list(layer.parameters()), fabric):
+        with averaging.SummedBackward(loss, list(layer.parameters()), fabric):
             loss.backward()
     except RuntimeError as error:
         return str(error)
@@ -161,7 +161,7 @@ def one_parameter_twice(fabric):
     w, x = nn.Parameter(torch.ones(3)), torch.ones(3, requires_grad=True)
     loss = (checkpoint(lambda x: x * w, x, use_reentrant=True) * w).sum()
     try:
-        with averaging.AveragedBackward(loss, [w], fabric):
+        with averaging.SummedBackward(loss, [w], fabric):
             loss.backward()
     except RuntimeError as error:
         return str(error)

@@ -1,4 +1,4 @@
-"""Means over the replicas in buckets: while one is on its way, the next is made.
+"""Sums and means over the replicas in buckets: while one is on its way, the next is made.
 
 A bucket is packed, sent and unpacked as one tensor. All replicas must send the same buckets in the same
 order, or they wait for each other for ever; here the order is that of the parameters, from the last, and
@@ -24,9 +24,9 @@ class _Sent(NamedTuple):
     sizes: list[int]
     work: dist.Work
 
-    def means(self, world: int) -> Sequence[Tensor]:
+    def sums(self) -> Sequence[Tensor]:
         self.work.wait()
-        return self.flat.div_(world).split(self.sizes)
+        return self.flat.split(self.sizes)
 
 
 def _send(tensors: Sequence[Tensor]) -> _Sent:
@@ -58,13 +58,15 @@ def average_(tensors: Iterable[Tensor], fabric: Fabric) -> None:
     for bucket in [*_buckets(tensors), None]:
         now = None if bucket is None else (bucket, _send(bucket))
         if before is not None:  # two buckets are in memory, never all
-            for tensor, mean in zip(before[0], before[1].means(fabric.world_size), strict=True):
-                tensor.copy_(mean.view_as(tensor))
+            for tensor, total in zip(before[0], before[1].sums(), strict=True):
+                torch.div(total.view_as(tensor), fabric.world_size, out=tensor)
         before = now
 
 
-class AveragedBackward:
-    """While active, one backward pass of ``loss``; afterwards each ``.grad`` is its mean over the replicas.
+class SummedBackward:
+    """While active, one backward pass of ``loss``; afterwards each ``.grad`` is its sum over the replicas.
+
+    For the mean go back from ``loss / world_size``, which costs nothing, where dividing gradients reads and writes all.
 
     A gradient that only some replicas have counts as zero on the others; one that nobody has stays None.
 
@@ -75,7 +77,7 @@ class AveragedBackward:
     """
 
     def __init__(self, loss: Tensor, parameters: Sequence[nn.Parameter], fabric: Fabric):
-        self._parameters, self._world = parameters, fabric.world_size
+        self._parameters = parameters
         reached = _reached(loss)
         used = torch.tensor([id(p) in reached for p in parameters], dtype=torch.uint8, device=fabric.device)
         dist.all_reduce(used, op=dist.ReduceOp.MAX)
@@ -116,10 +118,10 @@ class AveragedBackward:
         while len(self._sent) < len(self._buckets):  # what this replica does not use, or got no gradient for
             self._send_next()
         for bucket, sent in zip(self._buckets, self._sent, strict=True):
-            *means, has = sent.means(self._world)
-            for i, (p, mean) in enumerate(zip(bucket, means, strict=True)):
+            *totals, has = sent.sums()
+            for i, (p, total) in enumerate(zip(bucket, totals, strict=True)):
                 if p.grad is not None or has[i]:
-                    p.grad = _laid_out(mean, p)
+                    p.grad = _laid_out(total, p)
 
 
 def _axes(p: Tensor) -> list[int]:

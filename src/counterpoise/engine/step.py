@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from counterpoise.engine.averaging import AveragedBackward, average_
+from counterpoise.engine.averaging import SummedBackward, average_
 from counterpoise.functional import ascended, frozen_statistics
 from counterpoise.types import Batch, Output
 
@@ -103,8 +103,8 @@ class Step:
         before = [p.grad for p in parameters]
         for p in parameters:
             p.grad = None
-        with AveragedBackward(loss, parameters, self._fabric):
-            self._fabric.backward(loss, retain_graph=retain)
+        with SummedBackward(loss, parameters, self._fabric):
+            self._fabric.backward(loss / self._fabric.world_size, retain_graph=retain)
         for p, old in zip(parameters, before, strict=True):
             if old is not None:
                 p.grad = old if p.grad is None else old + p.grad
