@@ -96,7 +96,7 @@ class MultimodalModel(nn.Module):
     def fuse(self, features: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Output:
         """Fused and unimodal logits of any non-empty subset of the modalities."""
         logits, unimodal = self.fusion(features, present)
-        return Output(logits, unimodal, dict(features))
+        return Output(logits, unimodal, dict(features), present)
 
     def forward(
         self,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -32,11 +34,21 @@ class Output(NamedTuple):
         logits: (batch, classes), fused.
         unimodal: modality -> (batch, classes), what that modality says alone.
         features: modality -> (batch, dim), rows of absent samples are zero.
+        present: the masks it was fused with, as in ``Batch``. A row of zeros alone does not tell: a sample that is
+            there can have such a feature.
     """
 
     logits: Tensor
     unimodal: dict[str, Tensor]
     features: dict[str, Tensor]
+    present: Mapping[str, Tensor] | None = None
+
+    def there(self) -> Tensor | None:
+        """(modalities, batch) bool in the order of ``unimodal``: who has what; None when everyone has everything."""
+        if self.present is None or not any(m in self.present for m in self.unimodal):
+            return None
+        everyone = torch.ones(len(self.logits), dtype=torch.bool, device=self.logits.device)
+        return torch.stack([self.present.get(m, everyone) for m in self.unimodal])
 
 
 @dataclass(frozen=True)

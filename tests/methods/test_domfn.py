@@ -1,6 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from one_step import first_step
 
 from counterpoise.method import Method
 from counterpoise.methods.domfn import DOMFN
@@ -108,18 +109,29 @@ def test_closed_gate_gives_the_fused_head_no_gradient():
     assert min(found) > 0.0
 
 
+def test_an_absent_modality_has_no_loss_and_does_not_diverge():
+    trainer, step = first_step(lambda: DOMFN(tau=0.005), TWO, absent=0.35)
+    output = trainer.method(step)
+    total, closed = 0.0, 0
+    for i, y in enumerate(step.batch.target):
+        u = [output.unimodal[m][i].double() for m in TWO if step.present(m)[i]]
+        own = torch.stack([-x.log_softmax(0)[y] for x in u])
+        q = torch.stack([x.softmax(0) for x in u])
+        d = (q - q.mean(0)).square().amax(1)
+        closed += int((d >= 0.8 * 0.005).any())
+        fused = -output.logits[i].double().log_softmax(0)[y]
+        total += own.sum() + (d < 0.8 * 0.005).all() * ((own.square() / 2 - 0.5 * d).sum() + fused)
+    assert 0 < closed < len(step.batch.target)
+    torch.testing.assert_close(trainer.method.loss(output, step).double(), total / len(step.batch.target))
+
+
 def test_prediction_takes_the_fused_head_or_the_surest_modality():
     trainer, _ = trainer_for(DOMFN, TWO)
     agree, surer = torch.tensor([2.0, 0.0, 0.0]), torch.tensor([0.0, 9.0, 0.0])
     fused = torch.tensor([[0.0, 0.0, 1.0]] * 4)
-    features = torch.ones(4, 5)
-    absent = features.clone()
-    absent[3] = 0.0
-    output = Output(
-        fused,
-        {"first": torch.stack([agree, agree, surer, agree]), "second": torch.stack([agree, surer, agree, surer])},
-        {"first": features, "second": absent},
-    )
+    unimodal = {"first": torch.stack([agree, agree, surer, agree]), "second": torch.stack([agree, surer, agree, surer])}
+    silent = dict.fromkeys(unimodal, torch.zeros(4, 5))  # a feature of zeros is a feature
+    output = Output(fused, unimodal, silent, {"second": torch.tensor([True, True, True, False])})
     predicted = trainer.method.predict(output, trainer.model)
     assert torch.equal(predicted[0], fused[0])  # they agree
     assert torch.equal(predicted[1], surer)  # they do not: the second is surer

@@ -13,7 +13,6 @@ from counterpoise.build import build_model
 from counterpoise.data.arrays import from_arrays
 from counterpoise.engine import SGD, Observer, Step, Trainer
 from counterpoise.methods.igm import IGM
-from counterpoise.types import Output
 
 LR, MOMENTUM, DECAY, RHO, TAU = 0.05, 0.9, 1e-2, 0.3, 0.7
 EPS, BN_MOMENTUM = 1e-5, 0.1
@@ -44,8 +43,7 @@ def in_double(monkeypatch):
         return self.model.encode(inputs, tuple(inputs) if only is None else only, self.batch.present)
 
     def fuse(self, features, present=None):
-        logits, unimodal, _ = self.model.fuse(features, self.batch.present if present is None else present)
-        return Output(logits, unimodal, dict(features))
+        return self.model.fuse(features, self.batch.present if present is None else present)
 
     monkeypatch.setattr(Step, "encode", encode)
     monkeypatch.setattr(Step, "fuse", fuse)

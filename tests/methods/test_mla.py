@@ -130,14 +130,39 @@ def test_prediction_weighs_by_certainty():
 def test_prediction_of_a_sample_ignores_the_rest_of_the_batch_and_absent_modalities():
     torch.manual_seed(0)
     logits, features = ({m: torch.randn(4, 3) for m in "abc"} for _ in range(2))
-    features["b"][2] = 0.0  # absent
-    whole = MLA().predict(Output(torch.zeros(4, 3), logits, features), None)
+    present = {"b": torch.arange(4) != 2}
+    whole = MLA().predict(Output(torch.zeros(4, 3), logits, features, present), None)
     part = {m: z[2:3] for m, z in logits.items() if m != "b"}
     alone = MLA().predict(Output(torch.zeros(1, 3), part, {m: features[m][2:3] for m in part}), None)
     torch.testing.assert_close(whole[2:3], alone)
     released = MLA(mode="released").predict(Output(torch.zeros(4, 3), logits, features), None)
     some = Output(torch.zeros(2, 3), {m: z[:2] for m, z in logits.items()}, features)
     assert not torch.allclose(released[:2], MLA(mode="released").predict(some, None))
+
+
+def test_a_feature_of_zeros_is_not_an_absent_modality():
+    trainer, data = trainer_for(MLA)
+    trainer.method.setup(trainer)
+    with torch.no_grad():
+        trainer.model.fusion.head.bias.copy_(torch.tensor([2.0, 0.0, -1.0]))
+        for p in trainer.model.encoders["second"].parameters():
+            p.zero_()
+    found = trainer.predict(data.test)
+    logits = torch.stack([found.unimodal[m].double() for m in NAMES[:2]])
+    p = logits.softmax(2)
+    certainty = (p * p.log()).sum(2)
+    weights = certainty.exp() / certainty.exp().sum(0)
+    assert weights.min() > 0.2
+    torch.testing.assert_close(found.fused.double(), (weights.unsqueeze(2) * logits).sum(0), rtol=0, atol=1e-6)
+
+
+def test_a_sample_that_lacks_modalities_is_judged_by_the_others():
+    trainer, data = trainer_for(MLA, NAMES[:3], absent=0.4)
+    trainer.method.setup(trainer)
+    found = trainer.predict(data.train)
+    alone = ~data.train.present["second"] & ~data.train.present["third"]
+    assert alone.any()
+    torch.testing.assert_close(found.fused[alone], found.unimodal["first"][alone])
 
 
 def test_absent_samples_do_not_enter_the_mean():

@@ -59,8 +59,9 @@ class Step:
     def fuse(self, features: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Output:
         """Fused and unimodal logits of these features; ``present`` replaces the batch's own masks."""
         with self._fabric.autocast():
-            logits, unimodal, _ = self.model.fuse(features, self.batch.present if present is None else present)
-        return Output(logits.float(), {m: u.float() for m, u in unimodal.items()}, dict(features))
+            output = self.model.fuse(features, self.batch.present if present is None else present)
+        unimodal = {m: u.float() for m, u in output.unimodal.items()}
+        return output._replace(logits=output.logits.float(), unimodal=unimodal)
 
     def forward(self, only: Collection[str] | None = None) -> Output:
         """``fuse(encode(only))``."""

@@ -81,7 +81,7 @@ class AGM(Method):
                 some = torch.stack([there[:, i] for i, m in enumerate(names) if m in subset]).any(0)
                 logits = logits * some.unsqueeze(1)
             f[subset] = logits
-        return Output(f[frozenset(names)], shapley(f, names), z)
+        return Output(f[frozenset(names)], shapley(f, names), z, step.batch.present)
 
     def _scores(self, phi: dict[str, Tensor], step: Step) -> tuple[Tensor, Tensor]:
         """This batch's scores, and whether it has any; the running means stand in where it has not."""

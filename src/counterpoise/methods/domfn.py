@@ -88,7 +88,7 @@ class DOMFN(Method):
         return phases[index] if index < len(phases) else None
 
     def loss(self, output: Output, step: Step) -> Tensor:
-        there = _stack_present(output, step)
+        there = output.there()
         own = torch.stack([step.losses(u) for u in output.unimodal.values()])
         if there is not None:
             own = torch.where(there, own, 0.0)
@@ -99,11 +99,11 @@ class DOMFN(Method):
         return gated_losses(own, step.losses(output.logits), d, gate, self.eta, self.closed_gate).mean()
 
     def predict(self, output: Output, model: MultimodalModel) -> Tensor:
-        # Rows of absent samples are zero: such a modality is not asked.
-        there = torch.stack([z.ne(0).any(1) for z in output.features.values()])
+        there = output.there()
         _, gate = self._gate(output, there)
         logits = torch.stack(list(output.unimodal.values()))
-        surest = torch.where(there, logits.softmax(-1).amax(-1), -1.0).argmax(0)
+        certainty = logits.softmax(-1).amax(-1)
+        surest = (certainty if there is None else torch.where(there, certainty, -1.0)).argmax(0)
         alone = logits[surest, torch.arange(len(surest), device=surest.device)]
         return torch.where(gate.unsqueeze(1), output.logits, alone)
 
@@ -111,12 +111,3 @@ class DOMFN(Method):
         scores = torch.stack([u.softmax(-1) for u in output.unimodal.values()])
         d = divergence(scores, output.logits.softmax(-1), self.reference, there)
         return d, fusion_gate(d.detach(), self.gamma * self.tau)
-
-
-def _stack_present(output: Output, step: Step) -> Tensor | None:
-    """(modalities, batch) bool, or None when nothing is absent."""
-    masks = {m: step.present(m) for m in output.unimodal}
-    if all(mask is None for mask in masks.values()):
-        return None
-    everyone = torch.ones_like(step.batch.target, dtype=torch.bool)
-    return torch.stack([everyone if mask is None else mask for mask in masks.values()])

@@ -100,8 +100,7 @@ class MLA(Method):
         logits = torch.stack(list(output.unimodal.values()))
         if self.mode == "released":
             return torch.einsum("m,mbc->bc", batch_entropy_weights(logits), logits)
-        present = torch.stack([output.features[m].ne(0).any(1) for m in output.unimodal])
-        return torch.einsum("mb,mbc->bc", entropy_weights(logits, present), logits)
+        return torch.einsum("mb,mbc->bc", entropy_weights(logits, output.there()), logits)
 
 
 def _loss(step: Step, modality: str) -> Tensor:
