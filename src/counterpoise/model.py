@@ -7,11 +7,13 @@ modality's feature.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from counterpoise._checks import did_you_mean
+from counterpoise.functional.statistics import lone_sample
 from counterpoise.fusions import Fusion
 from counterpoise.types import Output
 
@@ -85,7 +87,9 @@ class MultimodalModel(nn.Module):
         return features
 
     def _encode(self, modality: str, x: Tensor) -> Tensor:
-        z, dim = self.encoders[modality](x), self.fusion.dims[modality]
+        encoder, dim = self.encoders[modality], self.fusion.dims[modality]
+        with lone_sample(encoder) if len(x) == 1 and encoder.training else nullcontext():
+            z = encoder(x)
         if not isinstance(z, Tensor) or z.shape != (len(x), dim):
             found = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
             raise ValueError(

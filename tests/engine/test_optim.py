@@ -1,3 +1,4 @@
+import copy
 import math
 
 import pytest
@@ -182,3 +183,35 @@ def test_a_graph_from_before_an_update_cannot_be_differentiated():
     update(SGD().build(grouped(p)))
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
+
+
+@pytest.mark.parametrize("settings", [SGD(lr=0.1), SGD(lr=0.1, nesterov=True), SGD(lr=0.1, momentum=0.0), Adam(lr=0.1)])
+def test_a_weight_may_meet_its_first_gradient_later_than_others(settings):
+    generator = torch.Generator().manual_seed(0)
+    starts = [torch.randn(3, generator=generator) for _ in range(3)]
+    ours, theirs = ([torch.nn.Parameter(s.clone()) for s in starts] for _ in range(2))
+    optimizer = settings.build(grouped(*ours))
+    plain = [settings.build(grouped(p)) for p in theirs]  # each alone
+    assert all(group["fused"] for group in optimizer.param_groups)
+    for meeting in ({0}, {0, 1}, {1}, {0, 1, 2}, {0, 2}):
+        for i in meeting:
+            ours[i].grad = torch.randn(3, generator=generator)
+            theirs[i].grad = ours[i].grad.clone()
+            plain[i].step()
+            plain[i].zero_grad()
+        update(optimizer)
+        optimizer.zero_grad()
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_a_modality_that_only_one_sample_has():
+    """Its encoder meets no gradient in most batches, and in one of them a single sample."""
+    trainer, data = trainer_for(Joint, epochs=2)
+    train = copy.copy(data.train)
+    train.present = {"second": torch.arange(len(train)) == 3}
+    before = everything(trainer)
+    trainer.fit(train, data.val)
+    after = everything(trainer)
+    assert all(v.isfinite().all() for v in after.values() if v.is_floating_point())
+    assert not torch.equal(after["model.encoders.second.0.weight"], before["model.encoders.second.0.weight"])
+    assert after["model.encoders.second.1.num_batches_tracked"] == 0

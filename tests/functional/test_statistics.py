@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from counterpoise.functional import frozen_statistics
+from counterpoise.functional.statistics import lone_sample
 
 
 def net():
@@ -71,3 +72,39 @@ def test_layers_without_statistics_stay_so():
     with frozen_statistics(model):
         model(torch.randn(3, 2))
     assert model.track_running_stats is False
+
+
+def test_a_lone_sample_is_normalised_by_the_running_statistics_where_it_has_no_variance():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv1d(2, 3, 3), nn.BatchNorm1d(3), nn.Flatten(), nn.Linear(9, 4), nn.BatchNorm1d(4))
+    model(torch.randn(6, 2, 5) + 1)
+    x, before = torch.randn(1, 2, 5), buffers(model)
+    with pytest.raises(ValueError, match="more than 1 value"):
+        model(x)
+    model.load_state_dict(before, strict=False)
+    with lone_sample(model):
+        z = model(x)
+    assert all(m.training for m in model.modules())
+    h = model[0](x)
+    h = (h - h.mean((0, 2), keepdim=True)) / (h.var((0, 2), unbiased=False, keepdim=True) + 1e-5).sqrt()
+    h = model[3](h.flatten(1))  # the first normalisation sees three values per channel
+    torch.testing.assert_close(z, (h - before["4.running_mean"]) / (before["4.running_var"] + 1e-5).sqrt())
+    assert not torch.equal(model[1].running_mean, before["1.running_mean"])
+    assert torch.equal(model[4].running_mean, before["4.running_mean"])
+    assert model[4].num_batches_tracked == 1
+    z.sum().backward()
+    assert model[4].weight.grad.isfinite().all()
+    with pytest.raises(ValueError, match="more than 1 value"):  # nothing is left behind
+        model(x)
+
+
+def test_a_lone_sample_under_frozen_statistics_moves_nothing():
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    model(torch.randn(6, 3))
+    before, x = buffers(model), torch.randn(1, 3)
+    with lone_sample(model):
+        outside = model(x)
+    with frozen_statistics(model), lone_sample(model):
+        inside = model(x)
+    assert torch.equal(inside, outside)
+    assert same(before, buffers(model))

@@ -111,9 +111,24 @@ def update(optimizer: torch.optim.Optimizer) -> None:
     for p in moved:
         if p.grad is not None and p.grad.stride() != p.stride():  # fused kernels would pair the wrong numbers
             p.grad = torch.empty_like(p, requires_grad=False).copy_(p.grad)
+    for group in optimizer.param_groups:
+        if group.get("fused") and group.get("momentum"):
+            _start_momentum(optimizer, group["params"])
     optimizer.step()
     # fused kernels leave the counters by which autograd sees that a graph's weights have changed
     torch.autograd.graph.increment_version(moved)
+
+
+def _start_momentum(optimizer: torch.optim.Optimizer, params: Iterable[torch.nn.Parameter]) -> None:
+    """Momentum zero, as before a first step, where only some of a group's weights have met a gradient before.
+
+    The fused kernel of SGD takes all or none. It happens when a whole batch lacks a modality.
+    """
+    moved = [p for p in params if p.grad is not None]
+    new = [p for p in moved if optimizer.state[p].get("momentum_buffer") is None]
+    if len(new) < len(moved):
+        for p in new:
+            optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p, requires_grad=False)
 
 
 def restore(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
