@@ -67,6 +67,16 @@ def test_ownership_is_by_module_not_by_name():
     assert model.shared_parameters() == []
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_branch_is_encoder_and_head(name):
+    model = build(name, heads=True)
+    for m in model.modalities:
+        assert model.branch_of(m) == [model.encoders[m], model.head_of(m)]
+    model = build(name)
+    if name != "Shared":
+        assert all(model.branch_of(m) == model.modules_of(m) for m in model.modalities)
+
+
 def test_only_a_modality_s_own_parameters_feel_its_loss_under_late_fusion():
     model = build("Late")
     model(draw()).unimodal["b"].sum().backward()

@@ -123,6 +123,15 @@ class MultimodalModel(nn.Module):
         """What only this modality uses: its encoder and its own part of the fusion."""
         return [self.encoders[modality], *self.fusion.modules_of(modality)]
 
+    def branch_of(self, modality: str) -> list[nn.Module]:
+        """What predicts from this modality alone: its encoder and its head.
+
+        Beside heads of their own (``heads=True``) the rest of what a fusion has of one modality, such as its block of
+        a concatenation, serves the fused prediction and is not part of the branch.
+        """
+        heads = self.fusion.own_heads
+        return [self.encoders[modality], heads[modality]] if modality in heads else self.modules_of(modality)
+
     def parameters_of(self, modality: str) -> list[nn.Parameter]:
         """Parameters that only this modality uses, encoder first."""
         return [p for module in self.modules_of(modality) for p in module.parameters()]

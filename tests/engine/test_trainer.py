@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from counterpoise import build_model
-from counterpoise.data import from_arrays
+from counterpoise.data import Splits, from_arrays
 from counterpoise.data.arrays import ArraySplit
 from counterpoise.engine import SGD, AdamW, Cosine, Observer, Optimizer, Trainer
 from counterpoise.engine.state import mix
@@ -620,3 +620,17 @@ def test_encoder_of_another_width_is_named():
     data = task(TWO)
     with pytest.raises(ValueError, match=r"encoders\['second'\] must give features"):
         trainer.fit(data.train, data.val)
+
+
+def test_a_test_split_that_training_has_seen_is_refused():
+    trainer, data = trainer_for(Joint, epochs=1)
+    everyone = range(len(data.val))
+    for splits, name in (
+        (Splits(data.train, data.val, data.val), "val"),
+        (Splits(data.train, data.val, data.train), "train"),
+        (Splits(data.train, data.val.subset(everyone), data.val.subset(everyone)), "val"),
+    ):
+        with pytest.raises(ValueError, match=rf"The test split is the {name} split.*Splits\(train, val\)"):
+            trainer.run(splits)
+    assert trainer.epoch == 0
+    assert trainer.run(Splits(data.train, data.val))["test"] is None

@@ -63,7 +63,7 @@ def test_info_nce_of_zeros_is_finite(present):
     loss = info_nce(a, torch.zeros(4, 3), present=present)
     loss.backward()
     assert loss.isfinite()
-    assert a.grad.isfinite().all()
+    assert a.grad.abs().max() < 100  # finite is not enough: dividing by a floor of 1e-12 makes it 1e12
     if present is not None:
         assert loss.item() == 0.0
         assert not a.grad.any()

@@ -90,6 +90,37 @@ def test_batch_gradient_is_the_mean_of_single_sample_gradients():
     assert checked
 
 
+def test_released_scores_are_sigmoids_and_losses_are_taken_of_them():
+    """One sample after the other in float64, in both phases."""
+    checked = set()
+
+    class Checked(DOMFN):
+        def loss(self, output, step):
+            total, expected = super().loss(output, step), []
+            for i, y in enumerate(step.batch.target):
+                q = [output.unimodal[m][i].double().sigmoid() for m in TWO]
+                own = [-torch.log(p[y].exp() / p.exp().sum()) for p in q]
+                d = [(p - sum(q) / 2).square().max() for p in q]
+                f = output.logits[i].double().sigmoid()
+                opened = all(float(e.detach()) / self.tau < self.gamma for e in d)
+                if step.phase.name == "pretrain" or not opened:
+                    expected.append(sum(own))
+                else:
+                    penalised = sum(v * v / 2 - self.eta * e for v, e in zip(own, d, strict=True))
+                    expected.append(penalised + sum(own) - torch.log(f[y].exp() / f.exp().sum()))
+                checked.add((step.phase.name, opened))
+            torch.testing.assert_close(total.double(), sum(expected) / len(expected), rtol=1e-5, atol=1e-6)
+            return total
+
+    trainer = fitted(lambda: Checked(score="sigmoid", tau=0.01, pretrain=0.5), epochs=2)
+    assert {("pretrain", True), ("fit", True), ("fit", False)} <= checked
+    a, b = torch.tensor([[3.0, 2.9, 2.9]]), torch.tensor([[0.0, 2.0, -9.0]])  # surest by softmax: b; by sigmoid: a
+    one, fused = torch.ones(1, 5), torch.zeros(1, 3)
+    output = Output(fused, {"first": a, "second": b}, {"first": one, "second": one})
+    assert torch.equal(trainer.method.predict(output, trainer.model), a)
+    assert torch.equal(DOMFN(tau=0.01).predict(output, trainer.model), b)
+
+
 def test_closed_gate_gives_the_fused_head_no_gradient():
     found = []
 
@@ -161,6 +192,7 @@ def test_a_gate_that_cannot_close_is_reported():
         {"pretrain": 1.0},
         {"reference": "median"},
         {"closed_gate": "open"},
+        {"score": "logits"},
         {"eta": float("nan")},
     ],
 )

@@ -1,7 +1,9 @@
+from itertools import pairwise
+
 import pytest
 import torch
 
-from counterpoise.engine import SGD, AdamW
+from counterpoise.engine import SGD, AdamW, Observer
 from counterpoise.method import Method
 from counterpoise.methods.mses import MSES
 from counterpoise.testing import CHECKS, NAMES, assert_same, check_method, everything, trainer_for
@@ -37,7 +39,7 @@ class Scripted(MSES):
 
 def tensors(trainer):
     return {
-        m: [t.detach().clone() for part in trainer.model.modules_of(m) for t in part.state_dict().values()]
+        m: [t.detach().clone() for part in trainer.model.branch_of(m) for t in part.state_dict().values()]
         for m in trainer.model.modalities
     }
 
@@ -68,7 +70,7 @@ def test_stops_returns_and_stays(optimizer):
     for later in after[5:]:
         assert equal(later[0]["first"], after[4][1]["first"])
     assert not equal(after[7][0]["second"], after[4][1]["second"])
-    names = {id(p) for p in trainer.model.parameters_of("first")}
+    names = {id(p) for part in trainer.model.branch_of("first") for p in part.parameters()}
     assert not [p for p in trainer.optimizer.state if id(p) in names]
     assert [p for p in trainer.optimizer.state if id(p) not in names]
     assert len(last) == 8
@@ -126,3 +128,23 @@ def test_a_modality_that_validation_lacks_stops_after_its_patience():
 def test_settings_out_of_range(arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):
         MSES(**arguments)
+
+
+@pytest.mark.parametrize("fusion", ["Concat", "Gated"])
+def test_what_fuses_keeps_training_on_a_modality_that_stopped(fusion):
+    """The parts of the fused prediction belong to no modality's head: neither taken back nor frozen."""
+    losses = {"first": [0.1, 1.0, 1.0, 1.0], "second": [1.0, 0.9, 0.8, 0.7]}
+    trainer, data = trainer_for(lambda: Scripted(losses, patience=0), TWO, fusion)
+    fused = []
+
+    class Watching(Observer):
+        def on_epoch_end(self, trainer, record):
+            parts = [p for p in trainer.model.fusion.modules_of("first") if p not in trainer.model.branch_of("first")]
+            assert parts
+            fused.append([p.detach().clone() for part in parts for p in part.parameters()])
+
+    trainer.observers.append(Watching())
+    trainer.fit(data.train, data.val)
+    assert trainer.state.frozen == ["first"]
+    for before, after in pairwise(fused):
+        assert all(not torch.equal(a, b) for a, b in zip(before, after, strict=True))

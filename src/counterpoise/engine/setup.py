@@ -6,7 +6,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from counterpoise._checks import did_you_mean, number
-from counterpoise.data.split import Split
+from counterpoise.data.split import Split, Splits
 from counterpoise.metrics.classification import METRICS
 
 if TYPE_CHECKING:
@@ -77,6 +77,20 @@ def check_data(trainer: Trainer, split: Split, *, training: bool = False) -> Non
             f"Labels must lie in 0..{model.num_classes - 1}; found {low if low < 0 else high}. "
             "Unlabelled rows can be predicted, not trained on or evaluated."
         )
+
+
+def check_splits(splits: Splits) -> None:
+    """ValueError when the test split is also what is trained on or what selects the weights."""
+    test = splits.test
+    if test is None:
+        return
+    for name, other in {"train": splits.train, "val": splits.val}.items():
+        if test is other or test.fingerprint() == other.fingerprint():
+            raise ValueError(
+                f"The test split is the {name} split: its scores would be those of samples that training has seen. "
+                "Divide the training samples instead (from_arrays(..., val=0.15) does it by seed), or pass "
+                "Splits(train, val) without a test split."
+            )
 
 
 def warn_if_scales_cancel(trainer: Trainer) -> None:

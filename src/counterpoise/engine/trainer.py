@@ -22,7 +22,7 @@ from counterpoise.engine.observer import ConsoleProgress, Observer
 from counterpoise.engine.optim import SGD, Constant, Optimizer, Schedule, parameter_groups, update
 from counterpoise.engine.replicas import make_fabric
 from counterpoise.engine.saving import Keeper
-from counterpoise.engine.setup import check_data, check_method, check_numbers
+from counterpoise.engine.setup import check_data, check_method, check_numbers, check_splits
 from counterpoise.engine.state import State, mix, untouched_randomness
 from counterpoise.engine.step import Step, cross_entropy
 from counterpoise.engine.trial import make_trial
@@ -290,11 +290,11 @@ class Trainer:
         return trial
 
     def freeze(self, modality: str) -> None:
-        """From now on nothing of this modality moves: parameters, buffers, optimizer state."""
+        """From now on nothing of this modality's branch moves: parameters, buffers, optimizer state."""
         self.model.select([modality])
         if modality not in self.state.frozen:
             self.state.frozen.append(modality)
-        for p in self.model.parameters_of(modality):
+        for p in nn.ModuleList(self.model.branch_of(modality)).parameters():
             self.optimizer.state.pop(p, None)
         self.select()
 
@@ -330,6 +330,7 @@ class Trainer:
             resume: continue from ``run_dir``'s last checkpoint when there is one.
             data: name of the data set, for tables and reports.
         """
+        check_splits(splits)
         self.fit(splits.train, splits.val, resume=resume)
         return self.keeper.finish(splits.test, data)
 
@@ -387,13 +388,13 @@ class Trainer:
 
     def select(self) -> None:
         """Let the parameters of this phase train; everything else is in evaluation mode and without gradient."""
-        active = [m for m in self.model.select(self.phase.train) if m not in self.state.frozen]
+        active = self.model.select(self.phase.train)
         self.model.train()
         self.method.train()
         for m in self.model.modalities:
+            frozen = self.model.branch_of(m) if m in self.state.frozen else []
             for module in self.model.modules_of(m):
-                module.train(m in active)
-            for p in self.model.parameters_of(m):
-                p.requires_grad_(m in active and id(p) in self._own)
-                if not p.requires_grad:
-                    p.grad = None  # else the next update would move it
+                module.train(m in active and module not in frozen)
+                for p in module.parameters():
+                    p.requires_grad_(module.training and id(p) in self._own)
+                    p.grad = p.grad if p.requires_grad else None  # else the next update would move it

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from counterpoise._checks import number
+from counterpoise.functional.cosines import unit_rows
 
 
 def info_nce(a: Tensor, b: Tensor, tau: float = 0.07, present: Tensor | None = None) -> Tensor:
@@ -24,14 +24,14 @@ def info_nce(a: Tensor, b: Tensor, tau: float = 0.07, present: Tensor | None = N
         present: (batch,) bool; samples that lack one of the views neither ask nor answer.
 
     Returns:
-        A scalar, at least 0; 0 when no sample takes part.
+        A scalar, at least 0; 0 when no sample takes part. A feature of zeros is at right angles to all others.
 
     Source: Yang et al., Facilitating multimodal classification via dynamically learning modality gap,
     NeurIPS 2024,
     https://papers.nips.cc/paper_files/paper/2024/hash/71b17f00017da0d73823ccf7fbce2d4f-Abstract-Conference.html
     """
     number("tau", tau, above=0)
-    s = F.normalize(a, dim=1) @ F.normalize(b, dim=1).T / tau
+    s = unit_rows(a) @ unit_rows(b).T / tau
     if present is None:
         return -(s.log_softmax(1).diagonal() + s.log_softmax(0).diagonal()).mean() / 2
     # finite, so that a batch in which nobody takes part has gradient 0 and not NaN

@@ -40,6 +40,8 @@ class DOMFN(Method):
         reference: "mean" of the unimodal scores, or "fused" scores (the two published branches differ).
         closed_gate: the loss where the gate is closed: "ce" as above, or "penalised"
             :math:`\sum_m (\tfrac12 \ell_m^2 - \eta d_m)`.
+        score: "softmax", or "sigmoid" as in the released code, whose cross-entropies take the sigmoids for
+            logits and so cannot fall below :math:`\log(1 + (C-1)/e)`.
 
     Source: Yang et al., DOMFN, ACM Multimedia 2022, https://doi.org/10.1145/3503161.3548203
     """
@@ -62,6 +64,7 @@ class DOMFN(Method):
         pretrain: float = 0.13,
         reference: str = "mean",
         closed_gate: str = "ce",
+        score: str = "softmax",
     ):
         super().__init__()
         self.gamma = number("gamma", gamma, above=0)
@@ -70,6 +73,7 @@ class DOMFN(Method):
         self.pretrain = number("pretrain", pretrain, low=0, below=1)
         self.reference = choice("reference", reference, REFERENCES)
         self.closed_gate = choice("closed_gate", closed_gate, CLOSED)
+        self.score = choice("score", score, ("softmax", "sigmoid"))
 
     def setup(self, trainer: Trainer) -> None:
         count = len(trainer.model.modalities)
@@ -89,25 +93,31 @@ class DOMFN(Method):
 
     def loss(self, output: Output, step: Step) -> Tensor:
         there = output.there()
-        own = torch.stack([step.losses(u) for u in output.unimodal.values()])
+        own = torch.stack([self._losses(u, step) for u in output.unimodal.values()])
         if there is not None:
             own = torch.where(there, own, 0.0)
         if step.phase.name == "pretrain":
             return own.sum(0).mean()
         d, gate = self._gate(output, there)
         step.log(fused_share=gate.float().mean())
-        return gated_losses(own, step.losses(output.logits), d, gate, self.eta, self.closed_gate).mean()
+        return gated_losses(own, self._losses(output.logits, step), d, gate, self.eta, self.closed_gate).mean()
 
     def predict(self, output: Output, model: MultimodalModel) -> Tensor:
         there = output.there()
         _, gate = self._gate(output, there)
         logits = torch.stack(list(output.unimodal.values()))
-        certainty = logits.softmax(-1).amax(-1)
+        certainty = self._scores(logits).amax(-1)
         surest = (certainty if there is None else torch.where(there, certainty, -1.0)).argmax(0)
         alone = logits[surest, torch.arange(len(surest), device=surest.device)]
         return torch.where(gate.unsqueeze(1), output.logits, alone)
 
+    def _scores(self, logits: Tensor) -> Tensor:
+        return logits.softmax(-1) if self.score == "softmax" else logits.sigmoid()
+
+    def _losses(self, logits: Tensor, step: Step) -> Tensor:
+        return step.losses(logits if self.score == "softmax" else logits.sigmoid())
+
     def _gate(self, output: Output, there: Tensor | None) -> tuple[Tensor, Tensor]:
-        scores = torch.stack([u.softmax(-1) for u in output.unimodal.values()])
-        d = divergence(scores, output.logits.softmax(-1), self.reference, there)
+        scores = torch.stack([self._scores(u) for u in output.unimodal.values()])
+        d = divergence(scores, self._scores(output.logits), self.reference, there)
         return d, fusion_gate(d.detach(), self.gamma * self.tau)

@@ -97,8 +97,10 @@ class LFM(Method):
 
     def on_epoch_start(self, trainer: Trainer) -> None:
         if self.schedule == "learned" and self._unseen is None:
-            unseen = trainer.train_split.subset(self._parts(trainer)[1])
-            self._unseen = next(batch for batch, _ in trainer.outputs(unseen))
+            held = trainer.train_split.subset(self._parts(trainer)[1])
+            rows = torch.arange(len(held))
+            inputs = {m: held.batch(rows.tolist(), m, None) for m in trainer.model.modalities}
+            self._unseen = trainer.fabric.to_device(Batch(inputs, held.target, rows, held.present))
 
     def step(self, step: Step) -> Tensor:
         if self.schedule == "learned" and step.index == 0:

@@ -27,7 +27,7 @@ class MSES(Method):
     After each epoch, with :math:`V_m` the validation loss of modality :math:`m`'s own head,
     :math:`S_m(e) = \beta S_m(e-1) + (1-\beta) V_m(e)` and :math:`e^*_m = \arg\min S_m`: when
     :math:`e - e^*_m > P`, its encoder and head return to what they were after epoch :math:`e^*_m` and
-    stay there, batch-norm statistics and optimizer state included. What fuses keeps training.
+    stay there, batch-norm statistics included. What fuses keeps training, also on what it stopped.
     Training ends when every modality has stopped. With ``patience`` at least the number of epochs this
     is multi-task training, bit for bit.
 
@@ -67,7 +67,7 @@ class MSES(Method):
             self.register_buffer(name, value)
         self.register_buffer("active", torch.ones(len(model.modalities)))
         # Kept as frozen modules, so that checkpoints hold them and no optimizer sees them.
-        copies = {m: nn.ModuleList(copy.deepcopy(model.modules_of(m))).requires_grad_(False) for m in model.modalities}
+        copies = {m: nn.ModuleList(copy.deepcopy(model.branch_of(m))).requires_grad_(False) for m in model.modalities}
         self.snapshots = nn.ModuleDict(copies)
 
     def loss(self, output: Output, step: Step) -> Tensor:
@@ -87,9 +87,9 @@ class MSES(Method):
             if self.active[i] == 0:
                 continue
             if state.best_epoch[i] == epoch:
-                self._copy(trainer.model.modules_of(m), self._snapshot(m))
+                self._copy(trainer.model.branch_of(m), self._snapshot(m))
             elif late[i]:
-                self._copy(self._snapshot(m), trainer.model.modules_of(m))
+                self._copy(self._snapshot(m), trainer.model.branch_of(m))
                 trainer.freeze(m)
                 self.active[i] = 0
         for name, value in state._asdict().items():
