@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import mmap
+import pickle
+import tempfile
 import tracemalloc
 
 import numpy as np
+import pytest
 
-from counterpoise.data import Table, check, columns
+from counterpoise.data import Table, check, columns, source, splitting
 from counterpoise.data.arrays import shares
-from counterpoise.data.readers import Audio
+from counterpoise.data.readers import Array, Audio, Text
 from counterpoise.engine.loader import Loader
 
 
@@ -17,6 +22,7 @@ def test_a_large_table_stays_small(tmp_path):
     with (tmp_path / "big.csv").open("w") as file:
         file.write("id,label,split,sound\n")
         file.writelines(f"sample{i},{i % 7},train,folder/file{i}.wav\n" for i in range(n))
+    Table(long(tmp_path / "t.csv", 30), {"words": "text"}).splits()  # imports, once
     tracemalloc.start()
     data = Table(tmp_path / "big.csv", {"sound": Audio(sample_rate=8000, seconds=0.1, n_fft=64, hop=64)}).splits()
     kept = tracemalloc.get_traced_memory()[0]
@@ -36,7 +42,7 @@ def long(path, n, groups=None):
 def test_the_blocks_a_file_is_read_in_do_not_matter(tmp_path, monkeypatch):
     path = long(tmp_path / "t.csv", 300)
     whole = Table(path, {"words": "text"})
-    monkeypatch.setattr(columns, "_BLOCK", 512)
+    monkeypatch.setattr(columns, "_BLOCKS", (512,))
     pieces = Table(path, {"words": "text"})
     assert pieces.columns._data["id"].num_chunks > 5
     assert whole.fingerprint == pieces.fingerprint
@@ -79,4 +85,120 @@ def test_rows_cost_no_python_objects(tmp_path):
     assert len(next(batches).target) == 32
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 110 * n, f"{peak / n:.0f} bytes a row"
+    assert peak < 70 * n, f"{peak / n:.0f} bytes a row"  # of which 40 are texts of 65,536 rows, hashed at once
+
+
+# -- text in a file --------------------------------------------------------------------------------------
+def test_a_large_table_leaves_memory_to_the_system(tmp_path):
+    """Its text is in a file; in a copy, as a worker that is not forked gets it, too."""
+    import pyarrow as pa
+
+    path = long(tmp_path / "t.csv", 200_000)
+    before = pa.total_allocated_bytes()
+    table = Table(path, {"words": "text"})
+    assert table.splits().train.fingerprint()
+    copy = pickle.loads(pickle.dumps(table))
+    assert copy.columns.cell("words", 199_999) == "word199999"
+    assert pa.total_allocated_bytes() - before < 2**20, "Arrow keeps the text itself"
+
+
+def test_text_in_a_file_is_the_same_and_the_file_has_no_name(tmp_path, monkeypatch):
+    path = long(tmp_path / "t.csv", 300)
+    inside = Table(path, {"words": "text"})
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setattr(columns, "_KEPT", 64)
+    used, make = [], mmap.mmap
+    monkeypatch.setattr(mmap, "mmap", lambda *args, **options: used.append(args) or make(*args, **options))
+    outside = Table(path, {"words": "text"})
+    assert used
+    assert inside.fingerprint == outside.fingerprint
+    for part, rows in inside.rows().items():
+        assert (rows == outside.rows()[part]).all(), part
+    assert inside.columns.cells("words") == outside.columns.cells("words")
+    assert not list((tmp_path / "temporary").iterdir())
+
+
+def test_no_room_for_the_text_says_where(tmp_path, monkeypatch):
+    class Full:
+        def __init__(self, *args):
+            self.closed = False
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *args):
+            pass
+
+        def write(self, data):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "SpooledTemporaryFile", Full)
+    with pytest.raises(OSError, match=r"find no room. Free some space, or set .* TMPDIR") as caught:
+        Table(long(tmp_path / "t.csv", 300), {"words": "text"})
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, tempfile.gettempdir())
+
+
+def test_a_row_longer_than_a_block(tmp_path, monkeypatch):
+    monkeypatch.setattr(columns, "_BLOCKS", (64, 4096))
+    path = tmp_path / "t.csv"
+    rows = "".join(f"{'xy'[i % 2]},{'a' * (3000 if i == 30 else 3)}\n" for i in range(40))
+    path.write_text("label,words\n" + rows)
+    table = Table(path, {"words": "text"})
+    assert [len(cell or "") for cell in table.columns.cells("words")] == [3] * 30 + [3000] + [3] * 9
+    path.write_text("label,words\n" + rows.replace("aaa\n", "aaa" * 8000 + "\n", 1))
+    with pytest.raises(ValueError, match=r"cannot be read as a table: .*block"):
+        Table(path, {"words": "text"})
+
+
+@pytest.mark.parametrize("same", [False, True], ids=["keys", "every key the same"])
+def test_repeated_cells(tmp_path, monkeypatch, same):
+    """Found by their hashes and then by their text, so that no collision counts."""
+    if same:
+        monkeypatch.setattr(columns.Columns, "_keys", lambda self, name: np.zeros(len(self), np.uint64))
+    monkeypatch.setattr(columns, "_BLOCKS", (256,))
+    ids = [["", "a", "b", "ab", "ba", "ü", f"n{i}", f"n{i}"][int(k)] for i, k in enumerate(_random(400, 8))]
+    (tmp_path / "t.csv").write_text("\n".join(["id,label", *(f"{cell},x" for cell in ids)]) + "\n")
+    first: dict[str, int] = {}
+    expected = []
+    for i, cell in enumerate(ids):
+        if not cell or first.setdefault(cell, i) != i:
+            expected.append((i, first.get(cell, -1)))
+    assert list(columns.Columns(tmp_path / "t.csv").repeats("id")) == expected
+    assert len(expected) > 200
+
+
+def test_keys_tell_texts_apart(tmp_path):
+    texts = ["a", "aa", "aaa", "ab", "ba", *map(str, range(50_000))]
+    (tmp_path / "t.csv").write_text("\n".join(["id,label", *(f"{cell},x" for cell in texts)]) + "\n")
+    keys = columns.Columns(tmp_path / "t.csv")._keys("id")
+    assert len(np.unique(keys)) == len(texts)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [np.array([3, -2, 3, 7, 7, 0]), np.array([-128, 127] * 300, np.int8), np.array([10**12, 5]), np.array(["b", "a"])],
+    ids=["numbers", "narrow", "far apart", "texts"],
+)
+def test_values_are_numbered_in_order(values):
+    assert splitting._numbered(values).tolist() == np.unique(values, return_inverse=True)[1].tolist()
+
+
+def test_missing_files_are_named_in_every_block(tmp_path, monkeypatch):
+    blocks = columns.Columns.blocks
+    monkeypatch.setattr(columns.Columns, "blocks", lambda self, name: blocks(self, name, 3))
+    names = ["a", "gone", "", "b", "a", "gone", "b", "lost"]
+    for name in "ab":
+        np.save(tmp_path / f"{name}.npy", np.zeros(2))
+    cells = [name and f"{name}.npy" for name in names]
+    (tmp_path / "t.csv").write_text(
+        "\n".join(["label,words,x", *(f"{i % 2},word,{cell}" for i, cell in enumerate(cells))])
+    )
+    with pytest.raises(FileNotFoundError) as caught:
+        source.Table(str(tmp_path / "t.csv"), {"x": Array(), "words": Text()}).splits()
+    found = [int(line.split("row ")[1].split(",")[0]) for line in str(caught.value).splitlines() if "row " in line]
+    assert found == [2, 6, 8]
+
+
+def _random(n, high):
+    return np.random.default_rng(0).integers(0, high, n)

@@ -1,10 +1,14 @@
 """A CSV or Parquet file as columns of text, through Arrow: compact, and quick for millions of rows.
 
-What is kept of a row is the text of its cells and eight bytes for each.
+The text of a large table lies in an unnamed temporary file that is mapped into memory, so that what it takes of
+memory can be given back at any time; the workers of a loader share it.
 """
 
 from __future__ import annotations
 
+import errno
+import mmap
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +19,8 @@ from torch import Tensor
 
 from counterpoise._checks import did_you_mean
 
-_BLOCK = 16 * 2**20  # bytes of a CSV that are read at once; no row may be longer
+_BLOCKS = (2**18, 2**24)  # bytes of a CSV that are read at once, more where a row is longer; the last is the limit
+_KEPT = 2**22  # bytes of text that stay in memory
 SUFFIXES = (".csv", ".tsv", ".parquet", ".pq")
 
 
@@ -36,35 +41,27 @@ class Columns:
             raise FileNotFoundError(f"There is no table {self.path}.")
         if self.path.suffix.lower() not in SUFFIXES:
             raise ValueError(f"{self.path}: a table is one of {', '.join(SUFFIXES)}; got {self.path.suffix!r}.")
-        import pyarrow as pa
+        self._types, self._data = _read(self.path)
+        self.names: tuple[str, ...] = tuple(self._types)
 
-        try:
-            schema, batches = _open(self.path)
-            chunks = [[_text(column) if _fits(column.type) else column for column in b.columns] for b in batches]
-        except (pa.ArrowException, UnicodeDecodeError) as error:
-            raise ValueError(f"{self.path} cannot be read as a table: {error}") from error
-        self.names: tuple[str, ...] = tuple(schema.names)
-        twice = sorted({n for n in self.names if self.names.count(n) > 1})
-        if twice:
-            raise ValueError(f"{self.path}: column {twice[0]!r} is there more than once.")
-        if not any(map(len, (columns[0] for columns in chunks))):
-            raise ValueError(f"{self.path} has a header but no rows.")
-        self._data: dict[str, Any] = {n: pa.chunked_array([c[i] for c in chunks]) for i, n in enumerate(self.names)}
-        pa.default_memory_pool().release_unused()  # as much again, from reading
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy in another process has a file of its own."""
+        self.__dict__.update(state)
+        self._data = _spooled(self._data.schema, self._data.to_batches())
 
     def __len__(self) -> int:
-        return len(next(iter(self._data.values())))
+        return len(self._data)
 
     def __contains__(self, name: str) -> bool:
-        return name in self._data
+        return name in self._types
 
     def textual(self, name: str) -> bool:
         """Whether a column can be read as text: not floats, lists or bytes, which Parquet may hold."""
-        return _fits(self._data[name].type)
+        return _fits(self._types[name])
 
     def require(self, name: str) -> str:
         """``name`` when there is such a column; ValueError naming the nearest otherwise."""
-        if name not in self._data:
+        if name not in self._types:
             raise ValueError(f"{self.path}: " + did_you_mean("column", name, self.names))
         return name
 
@@ -72,9 +69,10 @@ class Columns:
         """Forget the other columns."""
         for n in names:
             if not self.textual(self.require(n)):
-                kind = self._data[n].type
+                kind = self._types[n]
                 raise ValueError(f"{self.path}: column {n!r} must hold text or integers; it holds {kind}.")
-        self._data = {n: self._data[n] for n in names}
+        self._types = {n: self._types[n] for n in names}
+        self._data = self._data.select(list(self._types))
 
     def cell(self, name: str, row: int) -> str | None:
         """One cell."""
@@ -86,10 +84,55 @@ class Columns:
         return (column if first is None else column.slice(0, first)).to_pylist()
 
     def coded(self, name: str) -> Coded:
-        """A column as numbers: the memory of one integer for each cell, and of the distinct cells."""
+        """A column as numbers: the memory of four bytes for each cell, and of the distinct cells."""
         encoded = self._data[name].dictionary_encode()
-        codes = [chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False) for chunk in encoded.chunks]
-        return Coded(np.concatenate(codes).astype(np.int64), encoded.chunk(0).dictionary)
+        codes = np.empty(len(self), np.int32)
+        end = 0
+        for chunk in encoded.chunks:
+            start, end = end, end + len(chunk)
+            codes[start:end] = chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        return Coded(codes, encoded.chunk(0).dictionary)
+
+    def repeats(self, name: str) -> Iterator[tuple[int, int]]:
+        """Each row whose cell is in an earlier row too, with the first of these; blank cells with -1.
+
+        Ascending. While nothing repeats this takes 16 bytes a row, whatever the cells are.
+        """
+        keys = self._keys(name)
+        ordered = np.sort(keys)
+        twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+        del ordered
+        suspect = ~self.filled(name).numpy()
+        if len(twice):
+            suspect |= np.isin(keys, twice)
+        first: dict[str, int] = {}
+        for row in np.flatnonzero(suspect).tolist():
+            cell = self.cell(name, row)
+            if cell is None:
+                yield row, -1
+            elif first.setdefault(cell, row) != row:  # different texts with the same key are told apart here
+                yield row, first[cell]
+
+    def _keys(self, name: str) -> np.ndarray:
+        """(n,) a 64-bit hash of each cell: the bytes, each times a number that belongs to its place, summed."""
+        keys, end = np.empty(len(self), np.uint64), 0
+        weights = np.empty(0, np.uint64)
+        for chunk in self._data[name].chunks:
+            for first in range(0, len(chunk), 8192):
+                part = chunk.slice(first, 8192)
+                start, end = end, end + len(part)
+                _, offsets, text = part.buffers()
+                at = np.frombuffer(offsets, np.int64)[part.offset : part.offset + len(part) + 1]
+                length = np.diff(at)
+                if length.max() > len(weights):
+                    weights = np.random.default_rng(0).integers(1, 2**64, int(length.max()), np.uint64) | 1
+                data = np.frombuffer(text or b"", np.uint8)[at[0] : at[-1]].astype(np.uint64)
+                at = at - at[0]
+                data += 1
+                data *= weights[np.arange(len(data)) - np.repeat(at[:-1], length)]
+                total = np.append(np.uint64(0), np.cumsum(data))
+                keys[start:end] = total[at[1:]] - total[at[:-1]]
+        return keys
 
     def filled(self, name: str) -> Tensor:
         """(n,) bool: which cells hold something."""
@@ -150,12 +193,36 @@ class Coded(NamedTuple):
 
         pc: Any = compute
         order = pc.array_sort_indices(self.texts).to_numpy()
-        place = np.empty(len(order) + 1, np.int64)
+        place = np.empty(len(order) + 1, np.int32)
         place[order], place[-1] = np.arange(len(order)), -1
         return place[self.codes]
 
 
-def _open(path: Path) -> tuple[Any, Iterable[Any]]:
+def _read(path: Path) -> tuple[dict[str, Any], Any]:
+    """The types of the columns of a file, and an Arrow table of the text of those that can be read as text."""
+    import pyarrow as pa
+
+    for i, size in enumerate(_BLOCKS):
+        try:
+            schema, batches = _open(path, size)
+            types = dict(zip(schema.names, schema.types, strict=True))
+            if len(types) < len(schema.names):
+                twice = min(n for n in types if schema.names.count(n) > 1)
+                raise ValueError(f"{path}: column {twice!r} is there more than once.")
+            texts = pa.schema([(n, pa.large_string()) for n, kind in types.items() if _fits(kind)])
+            table = _spooled(texts, (_texts(batch, texts) for batch in batches))
+        except (pa.ArrowException, UnicodeDecodeError) as error:
+            if "block" in str(error) and i + 1 < len(_BLOCKS):  # a row that is longer than one
+                continue
+            raise ValueError(f"{path} cannot be read as a table: {error}") from error
+        if texts.names and not len(table):
+            raise ValueError(f"{path} has a header but no rows.")
+        pa.default_memory_pool().release_unused()  # from reading
+        return types, table
+    raise AssertionError
+
+
+def _open(path: Path, block: int) -> tuple[Any, Iterable[Any]]:
     """The columns of a file, and its rows in batches that are read when asked for."""
     if path.suffix.lower() in (".parquet", ".pq"):
         from pyarrow import parquet
@@ -165,7 +232,7 @@ def _open(path: Path) -> tuple[Any, Iterable[Any]]:
     from pyarrow import csv, string
 
     parse = csv.ParseOptions(delimiter="\t" if path.suffix.lower() == ".tsv" else ",", newlines_in_values=True)
-    read = csv.ReadOptions(block_size=_BLOCK)
+    read = csv.ReadOptions(block_size=block, use_threads=False)  # threads would read ahead: tens of MiB, no faster
     with csv.open_csv(path, read_options=read, parse_options=parse) as reader:
         names = reader.schema.names
     if len(names) == 1 and ";" in names[0]:
@@ -173,6 +240,36 @@ def _open(path: Path) -> tuple[Any, Iterable[Any]]:
     convert = csv.ConvertOptions(column_types={n: string() for n in names}, null_values=[""], strings_can_be_null=True)
     reader = csv.open_csv(path, read_options=read, parse_options=parse, convert_options=convert)
     return reader.schema, reader
+
+
+def _spooled(schema: Any, batches: Iterable[Any]) -> Any:
+    """An Arrow table of these batches, whose bytes are in a temporary file when they are many.
+
+    The file has no name (or loses it here), so it is gone with its last user, however that ends.
+    """
+    import pyarrow as pa
+
+    with tempfile.SpooledTemporaryFile(_KEPT) as file:
+        try:
+            with pa.ipc.new_file(pa.PythonFile(file, "w"), schema) as writer:
+                for batch in batches:
+                    writer.write_batch(batch)
+            size = file.tell()
+            file.seek(0)  # flushes too
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            advice = "Free some space, or set the environment variable TMPDIR to another folder"
+            raise OSError(error.errno, f"The rows of a table find no room. {advice}", tempfile.gettempdir()) from error
+        content = file.read() if size <= _KEPT else mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+    return pa.ipc.open_file(pa.py_buffer(content)).read_all()
+
+
+def _texts(batch: Any, schema: Any) -> Any:
+    """The columns of a batch that the schema names, as text."""
+    import pyarrow as pa
+
+    return pa.record_batch([_text(batch.column(name)) for name in schema.names], schema=schema)
 
 
 def _text(column: Any) -> Any:

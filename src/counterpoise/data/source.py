@@ -104,11 +104,13 @@ class Table(Source):
         """Row, column and path of each file that is not there; nothing is opened."""
         table = self.table
         for m in (m for m, reader in table.readers.items() if reader.reads_files):
-            codes, texts = table.columns.coded(m)
-            there = (os.path.exists(table.folder / without_window(cell.as_py())) for cell in texts)
-            missing = np.append(~np.fromiter(there, bool, len(texts)), False)[codes]
-            for row in np.flatnonzero(missing).tolist():
-                yield row, m, table.folder / (table.columns.cell(m, row) or "")
+            row = 0
+            for block in table.columns.blocks(m):
+                cells = {cell for cell in block if cell is not None}
+                gone = {cell for cell in cells if not os.path.exists(table.folder / without_window(cell))}
+                for i in (i for i, cell in enumerate(block) if cell in gone) if gone else ():
+                    yield row + i, m, table.folder / (block[i] or "")
+                row += len(block)
 
     def stated(self) -> dict[str, Any]:
         table = self.table

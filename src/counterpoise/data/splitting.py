@@ -35,21 +35,21 @@ def holdout(
             class (group) that can be spared.
     """
     number("share", share, above=0, below=1)
-    labels = np.unique(np.asarray(target), return_inverse=True)[1].reshape(-1)
+    labels = _numbered(np.asarray(target))
     if group is None:
         held = _held_samples(labels, share, seed)
     else:
         names = np.asarray(group)
         if len(names) != len(labels):
             raise ValueError(f"group must have one entry per sample: {len(labels)} samples, {len(names)} groups.")
-        held = _held_groups(labels, np.unique(names, return_inverse=True)[1].reshape(-1), share, seed)
+        held = _held_groups(labels, _numbered(names), share, seed)
     if not held.any():
         unit = "sample" if group is None else "group"
         raise ValueError(
             f"Cannot split off {share:.0%} of {len(labels)} samples: every class has only one {unit}. "
             "Give the split yourself (a split column or array), or add data."
         )
-    alone = np.setdiff1d(labels, labels[held])
+    alone = np.flatnonzero(np.bincount(labels[held], minlength=labels.max() + 1) == 0)
     if len(alone):
         values = np.unique(np.asarray(target))[alone]
         warnings.warn(
@@ -60,15 +60,26 @@ def holdout(
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
+def _numbered(values: np.ndarray) -> np.ndarray:
+    """(n,) the place of each value among the distinct ones in order."""
+    low, high = (int(values.min()), int(values.max())) if values.dtype.kind == "i" and len(values) else (0, 0)
+    if not 0 < high - low < len(values):
+        return np.unique(values, return_inverse=True)[1].reshape(-1)
+    above = np.subtract(values, low, dtype=np.int64)  # numbers close together need no sorting
+    there = np.zeros(high - low + 1, bool)
+    there[above] = True
+    return (np.cumsum(there, dtype=np.int32) - 1)[above]
+
+
 def _held_samples(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
     if len(labels) < 2:
         raise ValueError(f"Splitting needs at least 2 samples; got {len(labels)}.")
     counts = np.bincount(labels)
     quota = _quotas(counts, share)
     order = np.lexsort((_shuffle_keys(len(labels), seed), labels))  # by class, shuffled inside
-    rank = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
     held = np.zeros(len(labels), bool)
-    held[order] = rank < np.repeat(quota, counts)
+    for start, count in zip(np.cumsum(counts) - counts, quota, strict=True):
+        held[order[start : start + count]] = True
     return held
 
 

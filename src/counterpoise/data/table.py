@@ -158,18 +158,17 @@ class Table:
 
     @cached_property
     def labels(self) -> tuple[Tensor, tuple[str, ...]]:
-        """(rows,) class numbers, -1 where there is no label, and the class names."""
-        target = torch.full((len(self),), -1, dtype=torch.int64)
+        """(rows,) class numbers, int32, -1 where there is no label, and the class names."""
+        target = torch.full((len(self),), -1, dtype=torch.int32)
         if self.label not in self.columns:
             return target, tuple(self.classes or ())
         codes, texts = column = self.columns.coded(self.label)
         values = np.array(texts.to_pylist(), dtype=str)
         if len(values) and all(is_whole(v) and str(int(v)) == v for v in values.tolist()):
             values = values.astype(np.int64)
-        first, name = column.first(), f"column {self.label!r}"
-        number, names = encode(values, self.classes, name=name, place=lambda i: self.place(first[i]))
-        target = torch.from_numpy(np.append(number, -1)[codes])
-        return target, names
+        name = f"column {self.label!r}"
+        number, names = encode(values, self.classes, name=name, place=lambda i: self.place(column.first()[i]))
+        return torch.from_numpy(np.append(number, -1).astype(np.int32)[codes]), names
 
     def flaws(self) -> Iterator[Flaw]:
         """What makes training on this table impossible, without opening any file."""
@@ -186,7 +185,8 @@ class Table:
         except ValueError as error:
             yield Flaw(None, str(error))
         if self.id in self.columns:
-            yield from self._repeated_ids()
+            for row, first in self.columns.repeats(self.id):
+                yield Flaw(row, "has an empty id" if first < 0 else f"has the id of row {first + 1}")
         if self.split in self.columns:
             codes, texts = self.columns.coded(self.split)
             names = texts.to_pylist()
@@ -200,12 +200,6 @@ class Table:
         if self.present is not None and len(self.present) == len(self.readers):
             nothing = ~torch.stack(list(self.present.values())).any(0)
             yield from (Flaw(r, "lacks every modality") for r in nothing.nonzero().flatten().tolist())
-
-    def _repeated_ids(self) -> Iterator[Flaw]:
-        codes, _ = column = self.columns.coded(self.id)
-        first = np.append(column.first(), -1)[codes]
-        for row in np.flatnonzero(first != np.arange(len(first))).tolist():
-            yield Flaw(row, "has an empty id" if first[row] < 0 else f"has the id of row {first[row] + 1}")
 
     def _sound(self) -> None:
         flaws = list(self.flaws())
@@ -240,11 +234,12 @@ class Table:
             labelled: refuse rows without a label. Otherwise their target is -1.
         """
         if part is None:
-            missing = (self.labels[0] < 0).nonzero().flatten().tolist()
+            missing = self.labels[0] < 0
             if labelled and self.label not in self.columns:
                 self.columns.require(self.label)
-            if labelled and missing:
-                raise ValueError(f"{self.place(missing[0])} has no {self.label} ({len(missing)} rows in all).")
+            if labelled and missing.any():
+                row, count = int(missing.int().argmax()), int(missing.sum())
+                raise ValueError(f"{self.place(row)} has no {self.label} ({count} rows in all).")
             return TableSplit(self, torch.arange(len(self)))
         rows = self.rows()
         if choice("part", part, PARTS) not in rows:
@@ -290,7 +285,7 @@ class TableSplit(Split):
         self.table, self.rows = table, rows
         target, self.classes = table.labels
         self.modalities = tuple(table.readers)
-        self.target = target[rows]
+        self.target = target[rows].long()
         self.ids = Names(table.columns, table.id if table.id in table.columns else None, rows)
         self.present = lacking(table.present, rows)
 

@@ -47,17 +47,17 @@ class _Reads(Dataset[Batch]):
 
 
 class _Plan(Sampler[Request]):
-    """The requests of one pass, each made when it is asked for: a million rows are a tensor, no list."""
+    """The requests of one pass, each made when it is asked for: a million rows are one tensor."""
 
     def __init__(self) -> None:
-        self.chunks: Sequence[Tensor] = ()
-        self.request: Callable[[Tensor], Request]
+        self.starts: Sequence[int] = ()
+        self.request: Callable[[int], Request]
 
     def __iter__(self) -> Iterator[Request]:
-        return map(self.request, self.chunks)
+        return map(self.request, self.starts)
 
     def __len__(self) -> int:
-        return len(self.chunks)
+        return len(self.starts)
 
 
 def _start_worker(_: int) -> None:
@@ -108,10 +108,10 @@ class Loader:
             generator=torch.Generator(),  # else every pass would draw from the global random numbers
         )
 
-    def _read(self, chunks: Sequence[Tensor], request: Callable[[Tensor], Request]) -> Iterator[Batch]:
+    def _read(self, starts: Sequence[int], request: Callable[[int], Request]) -> Iterator[Batch]:
         ours = self._kept is None or self._busy  # persistent workers serve one pass at a time
         plan = _Plan() if ours else self._plan
-        plan.chunks, plan.request = chunks, request
+        plan.starts, plan.request = starts, request
         if self._kept is None or ours:
             yield from self._reader(plan, persistent=False)
             return
@@ -143,29 +143,30 @@ class Loader:
             rows: positions in the split to use instead of 0..n-1, repetitions allowed.
             visible: modality -> (len(rows),) bool; False hides the modality of that row.
         """
-        rows = torch.arange(len(self.split)) if rows is None else rows
-        count = len(rows)
-        order = torch.arange(count)
-        if order_seed is not None:
+        count = len(self.split) if rows is None else len(rows)
+        if order_seed is None:
+            order = torch.arange(count)
+        else:
             order = torch.randperm(count, generator=torch.Generator().manual_seed(order_seed))
-        if drop_last:
-            order = order[: count // self.batch_size * self.batch_size]
-        present = {m: p[rows] for m, p in (self.split.present or {}).items()}
+        present = dict(self.split.present or {})
+        if rows is not None:
+            present = {m: p[rows] for m, p in present.items()}
         for m, shown in (visible or {}).items():
             present[m] = present[m] & shown.cpu() if m in present else shown.cpu()
-        rank, world = self.rank, self.world
+        rank, world, size = self.rank, self.world, self.batch_size
 
-        def request(chunk: Tensor) -> Request:  # without self, so that nothing keeps a loader's workers alive
+        def request(start: int) -> Request:  # without self, so that nothing keeps a loader's workers alive
+            chunk = order[start : start + size]
             share = chunk[rank::world]
             # a mask is there on every replica when anyone in the global batch lacks the modality: methods call
             # collectives only where there is one
             masks = {m: p[share].numpy() for m, p in present.items() if not bool(p[chunk].all())}
-            return Request(rows[share].tolist(), tuple(modalities), augment_seed, masks)
+            read = share if rows is None else rows[share]
+            return Request(read.tolist(), tuple(modalities), augment_seed, masks)
 
-        chunks = order[skip * self.batch_size :].split(self.batch_size) if skip * self.batch_size < len(order) else ()
-        if chunks and len(chunks[-1]) <= rank:  # too few samples are left for this replica
-            chunks = chunks[:-1]
-        return self._read(chunks, request)
+        # an incomplete last batch may leave too few samples for this replica
+        end = count // size * size if drop_last else count - rank
+        return self._read(range(skip * size, end, size), request)
 
 
 class Loaders:
