@@ -164,6 +164,21 @@ def test_read_equals_the_reader(tmp_path):
     assert torch.equal(cached.read(path), reader.read(path))
 
 
+@pytest.mark.parametrize("count", [0, 1, 3], ids=["picture", "one frame", "frames"])
+def test_the_order_of_memory_comes_back(tmp_path, count):
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    for i in range(3):
+        array = np.random.default_rng(i).integers(0, 255, (30, 40, 3), dtype=np.uint8)
+        Pillow.fromarray(array).save(folder / f"{i}.png")
+    reader, cell = (Frames(count), str(folder)) if count else (Image(), str(folder / "0.png"))
+    plain, cached = reader.decode(cell), DecodeCache(tmp_path / "cache", reader)
+    assert plain.movedim(-3, -1).is_contiguous()
+    for again in (cached.decode(cell), cached.decode(cell), DecodeCache(tmp_path / "cache", reader).decode(cell)):
+        assert torch.equal(again, plain)
+        assert again.movedim(-3, -1).is_contiguous()
+
+
 def test_folders_and_texts(tmp_path, monkeypatch):
     folder = tmp_path / "clip"
     folder.mkdir()

@@ -106,6 +106,21 @@ def test_normalisation():
     torch.testing.assert_close(one, torch.tensor((1 - 0.449) / 0.226), rtol=1e-4, atol=0)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_order_in_memory_changes_nothing(tmp_path, channels):
+    """Decoders write the colours of a pixel side by side, and so they are kept; what is read is the same."""
+    reader, path = Image(size=24, channels=channels), picture(tmp_path / "a.png", size=(90, 70))
+    decoded = reader.decode(path)
+    assert decoded.movedim(0, -1).is_contiguous()
+    for generator in (None, 1, 2):
+        first, second = (
+            reader.transform(d, None if generator is None else seeded(generator))
+            for d in (decoded, decoded.contiguous())
+        )
+        assert torch.equal(first, second)
+        assert first.is_contiguous()
+
+
 def test_bound_shrinks_what_is_cached(tmp_path):
     path = picture(tmp_path / "a.jpg", size=(400, 200))
     assert Image(bound=50).decode(path).shape == (3, 50, 100)

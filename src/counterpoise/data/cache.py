@@ -24,7 +24,8 @@ _log = logging.getLogger(__name__)
 
 _MAGIC = b"cpcache1"
 _HEADER = 128  # bytes; magic, checksum, dtype and shape, then zeros
-_FIXED = struct.Struct("<8sIBB")  # magic, CRC-32 of all that follows it, dtype, dimensions
+_FIXED = struct.Struct("<8sIBB")  # magic, CRC-32 of all that follows it, dtype, dimensions and order
+_LAST = 0x80  # added to the dimensions when the third axis from the end, the colours of pictures, is last in the file
 _DTYPES = (torch.uint8, torch.int64, torch.float32, torch.float64, torch.int32, torch.int16, torch.float16, torch.bool)
 _MAPPED = 1 << 20  # bytes; below, one read is about twice as fast as the page faults of a mapping
 _SETTLED = 2.0  # seconds after which a change of a file surely shows in its modification time
@@ -72,7 +73,7 @@ class DecodeCache:
             raise
         except OSError:
             return self.reader.decode(cell)  # which says what is wrong with the file
-        path = self._entries / content[:2] / content
+        path = self._path(content)
         known = self._load(path, content)
         if known is not None:
             return known
@@ -95,7 +96,7 @@ class DecodeCache:
             content = self._content(cell)
             if content not in self._verified:
                 return False
-            with open(f"{self._entries}/{content[:2]}/{content}", "rb", buffering=0) as file:
+            with open(self._path(content), "rb", buffering=0) as file:
                 header = file.read(_HEADER)
                 if header[_FIXED.size - 2 :] != _rest(out):
                     return False
@@ -106,6 +107,9 @@ class DecodeCache:
     def read(self, cell: str, generator: torch.Generator | None = None) -> Tensor:
         """As `Reader.read`, decoding at most once."""
         return self.reader.transform(self.decode(cell), generator)
+
+    def _path(self, content: str) -> str:
+        return f"{self._entries}/{content[0]}/{content}"
 
     def _content(self, cell: str) -> str:
         if not self.reader.reads_files:
@@ -154,7 +158,7 @@ class DecodeCache:
         except OSError as error:
             raise self._unwritable(error) from error
 
-    def _load(self, path: Path, content: str) -> Tensor | None:
+    def _load(self, path: str, content: str) -> Tensor | None:
         try:
             with open(path, "rb", buffering=0) as file:
                 raw = _bytes_of(file)
@@ -164,7 +168,8 @@ class DecodeCache:
             return self._damaged(path)
         header = raw[:_HEADER].numpy().tobytes()
         magic, checksum, kind, dimensions = _FIXED.unpack_from(header)
-        if magic != _MAGIC or kind >= len(_DTYPES) or dimensions > 8:
+        last, dimensions = bool(dimensions & _LAST), dimensions & ~_LAST
+        if magic != _MAGIC or kind >= len(_DTYPES) or not 3 * last <= dimensions <= 8:
             return self._damaged(path)
         dtype, shape = _DTYPES[kind], struct.unpack_from(f"<{dimensions}Q", header, _FIXED.size)
         if len(raw) != _HEADER + math.prod(shape) * dtype.itemsize:
@@ -173,29 +178,32 @@ class DecodeCache:
             if zlib.crc32(raw[_FIXED.size - 2 :].numpy().data) != checksum:
                 return self._damaged(path)
             self._verified.add(content)
-        return raw[_HEADER:].view(dtype).reshape(shape)
+        values = raw[_HEADER:].view(dtype).reshape(shape)
+        return values.movedim(-1, -3) if last else values
 
-    def _damaged(self, path: Path) -> None:
+    def _damaged(self, path: str) -> None:
         _log.warning("The cache entry %s is damaged and is decoded again.", path)
 
-    def _store(self, path: Path, decoded: Tensor) -> None:
+    def _store(self, path: str, decoded: Tensor) -> None:
         if not decoded.numel():
             raise ValueError(
                 f"{type(self.reader).__name__} decoded to an empty tensor of shape {tuple(decoded.shape)}."
             )
-        values = decoded.detach().contiguous().cpu().numpy()
-        rest = _rest(decoded)
-        payload = values.reshape(-1).view("uint8").data
-        checksum = zlib.crc32(payload, zlib.crc32(rest))
-        temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+        decoded = decoded.detach().cpu()
+        last = decoded.ndim >= 3 and not decoded.is_contiguous() and decoded.movedim(-3, -1).is_contiguous()
+        decoded = decoded.movedim(-3, -1) if last else decoded.contiguous()
+        rest, payload = _rest(decoded, last), decoded.view(-1).numpy().view("uint8").data
+        head = struct.pack("<8sI", _MAGIC, zlib.crc32(payload, zlib.crc32(rest))) + rest
+        temporary = f"{path}.{uuid.uuid4().hex[:12]}.tmp"
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(temporary, "wb") as file:
-                file.write(struct.pack("<8sI", _MAGIC, checksum) + rest)
-                file.write(payload)
+            try:
+                _write(temporary, head, payload)
+            except FileNotFoundError:
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                _write(temporary, head, payload)
             os.replace(temporary, path)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            Path(temporary).unlink(missing_ok=True)
             raise self._unwritable(error) from error
 
     def _unwritable(self, error: OSError) -> CacheError:
@@ -209,9 +217,17 @@ class DecodeCache:
         )
 
 
-def _rest(values: Tensor) -> bytes:
-    """The header behind the checksum: dtype, dimensions, shape."""
-    rest = struct.pack(f"<BB{values.ndim}Q", _DTYPES.index(values.dtype), values.ndim, *values.shape)
+def _write(path: str, *contents: bytes | memoryview) -> None:
+    with open(path, "xb", buffering=0) as file:
+        for content in map(memoryview, contents):
+            while content:  # one call may write less, when the disk is full for example; the next one says why
+                content = content[file.write(content) :]
+
+
+def _rest(values: Tensor, last: bool = False) -> bytes:
+    """The header behind the checksum: dtype, dimensions and order, shape as it lies in the file."""
+    dimensions = values.ndim + _LAST * last
+    rest = struct.pack(f"<BB{values.ndim}Q", _DTYPES.index(values.dtype), dimensions, *values.shape)
     return rest.ljust(_HEADER - _FIXED.size + 2, b"\0")
 
 

@@ -332,7 +332,9 @@ class TableSplit(Split):
         source, reader = table.source(row, modality), table.readers[modality]
         if source is None:
             return None
-        generator = None if seed is None else torch.Generator().manual_seed(_seed(seed, row, reader.stream or modality))
+        generator = None
+        if seed is not None and not reader.plain:
+            generator = torch.Generator().manual_seed(_seed(seed, row, reader.stream or modality))
         try:
             cache = table.caches.get(modality)
             decoded = reader.decode(source) if cache is None else cache.decode(source)

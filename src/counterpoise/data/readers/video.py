@@ -11,7 +11,7 @@ from torch import Tensor
 
 from counterpoise import _checks
 from counterpoise.data.readers.base import ReadError, whole, window_of, without_window
-from counterpoise.data.readers.visual import Visual, uniform
+from counterpoise.data.readers.visual import Visual, stacked, uniform
 
 
 class Video(Visual):
@@ -81,7 +81,7 @@ class Video(Visual):
                 frames, total = self._decode(path, self._positions(cell, total))
         except FFmpegError as error:
             raise ReadError(cell, f"no readable video: {error.strerror}" + self._hint(path)) from error
-        return torch.stack(frames)
+        return stacked(frames)
 
     def transform(self, decoded: Tensor, generator: torch.Generator | None) -> Tensor:
         if self.pick == "window":
@@ -133,7 +133,7 @@ class Video(Visual):
 
         def to_tensor(frame: Any) -> Tensor:
             array = frame.to_ndarray(format=pixels, width=width, height=height, interpolation=self._scaling)
-            return torch.from_numpy(array).reshape(height, width, self.channels).movedim(-1, 0).contiguous()
+            return torch.from_numpy(array).reshape(height, width, self.channels).movedim(-1, 0)
 
         return to_tensor
 

@@ -6,6 +6,7 @@ import io
 import math
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -70,14 +71,14 @@ class Visual(Reader):
         """
         train = generator is not None and self.augment
         groups = frames.split(1) if alone and train else (frames,)
-        return self._normalized(torch.cat([self._resized(group, generator if train else None) for group in groups]))
+        resized = [self._resized(group, generator if train else None) for group in groups]
+        return self._normalized(torch.cat(resized) if len(resized) > 1 else resized[0])
 
     def _normalized(self, frames: Tensor) -> Tensor:
         """(T, C, H, W) uint8 to float32 with the mean and deviation that ``normalize`` names."""
-        mean, deviation = (torch.tensor(values) for values in _NORMS[self.normalize])
-        if self.channels == 1:
-            mean, deviation = mean.mean()[None], deviation.mean()[None]
-        return (frames.float() / 255 - mean[:, None, None]) / deviation[:, None, None]
+        mean, deviation = _moments(self.normalize, self.channels)
+        values = frames.to(torch.float32, memory_format=torch.contiguous_format)
+        return values.div_(255).sub_(mean).div_(deviation)
 
     def _resized(self, frames: Tensor, generator: torch.Generator | None) -> Tensor:
         from torchvision.transforms import InterpolationMode
@@ -91,7 +92,7 @@ class Visual(Reader):
         return V.horizontal_flip(part) if float(torch.rand((), generator=generator)) < self.flip else part
 
     def _open(self, path: str) -> Tensor:
-        """One image file as (C, H, W) uint8."""
+        """One image file as (C, H, W) uint8, its colours last in memory: as decoders write and resizing reads them."""
         with self._reading(path):
             return self._decoded(read_bytes(path), path)
 
@@ -108,19 +109,21 @@ class Visual(Reader):
         with image:
             if self.bound is not None:
                 image.draft(mode, (self.bound, self.bound))  # lets JPEG decode at 1/2, 1/4 or 1/8 of its size
-            picture = ImageOps.exif_transpose(image)
+            picture = image
+            ImageOps.exif_transpose(picture, in_place=True)
         if picture.mode.startswith("I;16"):
             picture = Pillow.fromarray((np.asarray(picture) >> 8).astype("uint8"))
         elif picture.mode in ("I", "F"):
             raise ReadError(path, "has 32 bits per pixel; store it as .npy and read it with `array`")
         if picture.mode == "P":  # palettes may carry transparency, which only RGBA can take over
             picture = picture.convert("RGBA")
-        picture = picture.convert(mode)
+        if picture.mode != mode:
+            picture = picture.convert(mode)
         if self.bound is not None and (least := min(picture.size)) > self.bound:
             width, height = (max(1, round(side * self.bound / least)) for side in picture.size)
             picture = picture.resize((width, height), Pillow.Resampling.BILINEAR)
         array = np.array(picture).reshape(picture.height, picture.width, self.channels)
-        return torch.from_numpy(array).movedim(-1, 0).contiguous()
+        return torch.from_numpy(array).movedim(-1, 0)
 
 
 class Image(Visual):
@@ -274,7 +277,23 @@ class Frames(Visual):
         frames = [self._open(str(path)) for path in files]
         if odd := [path for path, frame in zip(files, frames, strict=True) if frame.shape != frames[0].shape]:
             raise ReadError(cell, f"frames differ in size: {files[0].name} and {odd[0].name}")
-        return torch.stack(frames)
+        return stacked(frames)
+
+
+def stacked(frames: Sequence[Tensor]) -> Tensor:
+    """Pictures (C, H, W) as (T, C, H, W), their colours last in memory."""
+    if len(frames) == 1:
+        return frames[0][None]
+    return torch.stack([frame.movedim(0, -1) for frame in frames]).movedim(-1, 1)
+
+
+@lru_cache(16)
+def _moments(normalize: str, channels: int) -> tuple[Tensor, Tensor]:
+    """(C, 1, 1) mean and deviation of so many channels."""
+    mean, deviation = (torch.tensor(values) for values in _NORMS[normalize])
+    if channels == 1:
+        mean, deviation = mean.mean()[None], deviation.mean()[None]
+    return mean[:, None, None], deviation[:, None, None]
 
 
 def uniform(count: int, available: int) -> list[int]:
