@@ -60,7 +60,10 @@ def sensitivity(kept: Mapping[str, Any]) -> list[str]:
         values = list(dict.fromkeys(v for found in metrics.values() for v in found))
         name = parameter.removeprefix("method.")
         lines += ["", line([name, *metrics]), line(["---", *["---:"] * len(metrics)])]
-        lines += [line([v, *(percent(found[v]) if v in found else "–" for found in metrics.values())]) for v in values]
+        lines += [
+            line([v, *(percent(found[v].values()) if v in found else "–" for found in metrics.values())])
+            for v in values
+        ]
     return lines[1:]
 
 

@@ -189,6 +189,7 @@ def test_given_stages_go_round_the_order():
 def test_directions():
     assert predecessors(("a", "b"), None) == [("b", "a"), ("a", "b")]
     assert predecessors(("a", "b", "c"), ["c -> a"]) == [("c", "a")]
+    assert predecessors(("my sound", "c"), ["my sound -> c"]) == [("my sound", "c")]
     watch = run(IGM(directions=["first->second"]))
     assert all("second:" in name for name in watch.matrices[-1])
     free = run(IGM(gm=False))

@@ -11,7 +11,7 @@ from matplotlib.colors import to_hex
 
 from counterpoise.analysis.landscape import Path, Surface
 from counterpoise.report.figures import INK, PALETTE, STYLE, VARIABLES, save_png, to_svg
-from counterpoise.report.studies import bars, curves, looks, points, spread, sweep
+from counterpoise.report.studies import bars, curves, looks, points, spread, sweep, three_digits
 from counterpoise.report.surfaces import contours, histograms, lines, profiles, reliefs, spectra
 
 
@@ -29,7 +29,7 @@ def surface(scale: float = 1.0) -> Surface:
 
 def path(height: float) -> Path:
     at = np.linspace(-0.5, 1.5, 21)
-    return Path(at, height * np.sin(np.pi * at) ** 2)
+    return Path(at, height * np.sin(np.pi * at) ** 2, np.clip(at, 0, 1))
 
 
 SETTING = {"accuracy": {0.0: [0.5, 0.7], 0.4: [0.8, 0.9], 100.0: [0.6]}}
@@ -44,7 +44,12 @@ FIGURES = {
     "contours": lambda: contours({"IGM · audio": surface(), "MLA · audio": surface(3), "x": surface(1e6)}),
     "profiles": lambda: profiles({"audio": {"Joint": surface(3), "IGM": surface()}, "fused": {"IGM": surface()}}),
     "reliefs": lambda: reliefs({"audio": {"Joint": surface(3), "IGM": surface()}, "fused": {"IGM": surface()}}),
+    "reliefs of four": lambda: reliefs({m: {"Joint": surface(3), "IGM": surface()} for m in "abcd"}),
+    "reliefs of three methods": lambda: reliefs(
+        {"audio": {"Joint": surface(), "IGM": surface(), "MLA": surface()}, "fused": {"IGM": surface()}}
+    ),
     "lines": lambda: lines({"IGM": {"train": path(1.0), "val": path(2.0)}}, ends=("start", "end")),
+    "accuracy on lines": lambda: lines({"IGM": {"train": path(1.0)}}, ends=("start", "end"), accuracy=True),
     "histograms": lambda: histograms({"MLA": [-0.2, -0.0001, 0.3], "none": []}, x="cosine", seeds=2),
     "spectra": lambda: spectra({"512x256": {"IGM": [9.0, 1.0, 0.0]}, "256x64": {"IGM": [4.0]}}),
 }
@@ -136,11 +141,43 @@ def test_bars_are_as_long_as_the_means():
     figure = FIGURES["bars"]()
     (ax,) = figure.axes
     assert [bar.get_width() for bar in ax.patches] == [46, 109, 23.5]
-    assert {"46.0", "109.0", "23.5", "512x256", "64x6"} <= set(texts(figure).split("\n"))
+    assert {"46.0", "109", "23.5", "512x256", "64x6"} <= set(texts(figure).split("\n"))
     assert "n = 1 to 2 seeds" in ax.get_xlabel()
     heights = [bar.get_y() for bar in ax.patches]
     assert heights == sorted(heights)
     assert ax.yaxis_inverted()
+
+
+def test_bars_leave_room_for_whiskers_and_none_for_what_is_not_there():
+    groups = {"audio alone": {"audio": [0.01, 0.09]}, "plain": {"audio": [0.02], "image": [0.03], "fused": [0.04]}}
+    figure = bars(groups, x="mean value")
+    (ax,) = figure.axes
+    assert ax.get_xlim()[1] > 0.05 + np.std([0.01, 0.09], ddof=1)
+    first, *rest = [bar.get_y() + bar.get_height() / 2 for bar in ax.patches]
+    np.testing.assert_allclose(ax.get_yticks(), [first, np.mean(rest)])  # names stand at their bars
+    assert {"0.0500", "0.0200", "0.0400"} <= set(texts(figure).split("\n"))
+
+
+def test_bars_of_a_run_that_diverged():
+    (ax,) = bars({"a": {"fused": [np.nan, 0.5]}, "b": {"fused": [np.nan]}}, x="score", share=True).axes
+    assert [bar.get_width() for bar in ax.patches] == [50]
+    assert "n = 0 to 1 seeds" in ax.get_xlabel()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0, "0.00"), (0.03, "0.0300"), (23.46, "23.5"), (1234.0, "1234"), (-0.5, "-0.500")]
+)
+def test_three_digits(value, text):
+    assert three_digits(value) == text
+
+
+def test_dashes_and_hollow_markers_tell_kin_apart_in_the_legend():
+    figure = curves({"a": {"x": [[1, 2]], "x in": [[1, 2]]}}, y="score", like={"x in": "x"})
+    alone, inside = figure.legends[0].legend_handles
+    assert alone.get_color() == inside.get_color()
+    assert alone.get_linestyle() != inside.get_linestyle()
+    assert alone.get_markerfacecolor() != inside.get_markerfacecolor()
+    assert figure.legends[0].handlelength > 3  # of the font's size: a marker with a dash on both sides
 
 
 def test_points_are_labelled_means_on_a_fitting_axis():
@@ -152,7 +189,7 @@ def test_points_are_labelled_means_on_a_fitting_axis():
     assert {"Joint", "PMR"} <= set(texts(figure).split("\n"))
     near = points({"a": ([1], [0.5]), "b": ([2], [0.5])}, x="x", y="y", share=True)
     assert near.axes[0].get_xscale() == "linear"
-    assert near.axes[0].get_ylabel() == "y (%)"
+    assert near.axes[0].get_ylabel() == "y (%), mean ± sd"
 
 
 def test_contours_share_levels_and_say_the_numbers():
@@ -230,12 +267,25 @@ def test_reliefs_of_three_methods_stand_beside_each_other_on_equal_axes():
     assert [ax.get_title() for ax in shown] == ["audio, Joint", "audio, IGM", "audio, MLA", "fused, IGM"]
     assert [len(ax.collections) for ax in shown] == [1, 1, 1, 1]
     assert len({ax.get_zlim() for ax in shown[:3]}) == 1
-    assert figure.axes[4] is shown[3]  # below its method
+    columns = [round(ax.get_position().x0, 2) for ax in shown]
+    assert columns[3] == columns[1]  # below its method
 
 
 def test_lines_name_their_ends_and_barrier():
     written = texts(FIGURES["lines"]())
     assert {"start", "end", "IGM  (barrier 1, 2)"} <= set(written.split("\n"))
+
+
+def test_lines_of_accuracy_are_in_per_cent():
+    figure = FIGURES["accuracy on lines"]()
+    np.testing.assert_allclose(figure.axes[0].lines[0].get_ydata(), 100 * path(1.0).accuracy)
+    assert "training accuracy (%)" in texts(figure)
+    assert "barrier" not in texts(figure)
+
+
+def test_profiles_do_not_cut_off_the_highest():
+    figure = profiles({"audio": {"flat": surface(0.001)}})
+    assert figure.axes[0].get_ylim()[1] > surface(0.001).line.max() + 0.02
 
 
 def test_histograms_describe_the_values():

@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from jsonargparse import Namespace
 
 from counterpoise.benchmark.grid import RunConfig
 from counterpoise.cli import benchmark, main
 from counterpoise.cli.messages import UsageError
 from counterpoise.studies import STUDIES, Row, study_named
-from counterpoise.studies.base import configs, method_names
+from counterpoise.studies.base import Given, configs, file_name, method_names
 
 DATA = ["--data", "digits", "--data.size", "150", "--epochs", "1", "--batch_size", "16", "--progress", "false"]
 
@@ -108,9 +110,19 @@ def test_ablation_separates_taking_turns(here: Here) -> None:
 
 
 def test_sensitivity_of_any_option(here: Here) -> None:
-    sweep = ["--method", "joint", "--parameter", "optimizer.lr", "--values", "0.01,1e-1", "--metrics", "accuracy"]
+    sweep = ["--method", "joint", "--parameter", "optimizer.lr", "--values", "0.01,1e-1", "--metrics", "accuracy, loss"]
     assert study("sensitivity", *DATA, "--out", "out", "--seeds", "0", *sweep) == 0
-    assert set(kept("sensitivity")["result"]["panels"]["optimizer.lr"]["accuracy"]) == {"0.01", "1e-1"}
+    found = kept("sensitivity")
+    panel = found["result"]["panels"]["optimizer.lr"]
+    assert list(panel) == ["accuracy", "loss"]
+    assert set(panel["accuracy"]) == {"0.01", "1e-1"}
+    (first,) = found["runs"]["optimizer.lr=1e-1"]
+    scores = json.loads(Path("out/runs", first, "result.json").read_text())["test"]
+    assert panel["accuracy"]["1e-1"] == {"0": scores["fused/accuracy"]}
+    assert panel["loss"]["1e-1"] == {"0": scores["fused/loss"]}
+    # a loss is no share: it has a figure of its own, and no per cent
+    assert "fused test loss, mean ± sd" in Path("out/sensitivity/sweep-loss.svg").read_text()
+    assert "(%)" in Path("out/sensitivity/sweep.svg").read_text()
 
 
 @pytest.mark.parametrize(
@@ -121,6 +133,10 @@ def test_sensitivity_of_any_option(here: Here) -> None:
         (["sensitivity", *DATA, "--out", "o", "--values", "1"], "go together"),
         (["sensitivity", *DATA, "--out", "o", "--method", "MLA"], "needs --parameter"),
         (["sensitivity", *DATA, "--out", "o", "--parameter", "method.tau", "--values", "1,x"], "must be numbers"),
+        (["sensitivity", *DATA, "--out", "o", "--metrics", "accuracy,mapp"], "map"),
+        (["sensitivity", *DATA, "--out", "o", "--metrics", ","], "--metrics"),
+        (["scope", *DATA, "--out", "o", "--shares", "30"], "--shares must be shares between 0 and 1"),
+        (["scope", *DATA, "--out", "o", "--shares", "0.3,0.30"], "twice"),
         (["sensitivity", *DATA, "--out", "o", "--parameter", "method.tua", "--values", "1"], "tau"),
         (["comparison", *DATA, "--out", "o", "--methods", "Jiont"], "Joint"),
         (["scope", *DATA, "--out", "o", "--seeds", "x"], "--seeds"),
@@ -130,6 +146,19 @@ def test_wrong_arguments_name_the_remedy(arguments: list[str], said: str, capsys
     assert study(*arguments) == 2
     assert said in capsys.readouterr().err
     assert not Path("o").exists()
+
+
+def test_files_of_arrays_are_told_apart_by_any_name() -> None:
+    names = ["a b", "a-b", "a/b", "音", "画", "a_b"]
+    assert len({file_name("IGM", name) for name in names}) == len(names)
+    assert all(re.fullmatch(r"[A-Za-z0-9-]+", file_name("IGM", name)) for name in names)
+    assert file_name("IGM without SAM", "s0", "audio", "64x10") == "IGM-without-SAM-s0-audio-64x10"
+
+
+def test_the_comparison_has_igm_without_sam() -> None:
+    given = Given(Namespace(methods="mla,igm"), ("a",), [], Namespace(), [0], Path(), Path())
+    rows = [row.name for row in study_named("comparison").plan(given)]
+    assert rows == ["a alone", "MLA", "IGM", "IGM without SAM"]
 
 
 def test_rows_that_say_the_default_share_its_runs() -> None:

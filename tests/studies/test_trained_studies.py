@@ -11,9 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from counterpoise.analysis import LayerSpectrum, Surface, load
+from counterpoise.analysis import LayerSpectrum, SplitLoss, Surface, correct, load, sample, value
+from counterpoise.analysis import Path as Line
 from counterpoise.benchmark.grid import RunConfig
+from counterpoise.build import build_model
 from counterpoise.cli import benchmark, main
+from counterpoise.cli.trained import open_run
+from counterpoise.encoders import default_encoder
+from counterpoise.engine.state import mix, seed_everything
 from counterpoise.studies.interaction import directions
 
 DATA = ["--data", "digits", "--data.size", "150", "--epochs", "2", "--batch_size", "16", "--progress", "false"]
@@ -80,9 +85,56 @@ def test_surfaces_have_the_trained_weights_in_the_middle(out: Path) -> None:
         np.testing.assert_array_equal(kept["loss"][1], surface.line)  # what the figure shows needs no training
     page = (out / "landscape" / "section.html").read_text()
     captions = re.findall(r"<figcaption>(.*?)</figcaption>", page, re.DOTALL)
-    assert len(captions) == 3
+    assert len(captions) == 5
     assert all("normalisation measured anew at every point" in caption for caption in captions)
-    assert {path.stem for path in (out / "landscape").glob("*.png")} == {"contours", "profiles", "reliefs"}
+    assert {path.stem for path in (out / "landscape").glob("*.png")} == {
+        "contours",
+        "profiles",
+        "reliefs",
+        "line-training",
+        "line-training-accuracy",
+    }
+
+
+def test_lines_lead_from_the_weights_before_training_to_the_trained_ones(out: Path) -> None:
+    found = result(out, "landscape")
+    assert [(item["start"], item["end"]) for item in found["lines"]] == [("before training", "IGM")] * 3
+    (run,) = (out / "runs").glob("IGM-s0-*")
+    trainer, job, _ = open_run(str(run))
+    split = sample(job.splits.train, 20)
+    for item in found["lines"]:
+        line = load(out / "landscape" / item["file"], Line)
+        centre = load(out / "landscape" / found["surfaces"][f"IGM, {item['prediction']}"]["file"], Surface).centre
+        assert line.loss[line.position == 1] == pytest.approx(centre, rel=1e-5)
+        loss = SplitLoss(trainer.model, split, item["prediction"], statistics="recomputed", criterion=correct)
+        assert line.accuracy[line.position == 1] == pytest.approx(value(loss), abs=1e-6)
+    seed_everything(mix(0, "model"))  # what the run drew its weights from
+    fresh = build_model(
+        {m: default_encoder(v.kind, v.shape, **v.options) for m, v in job.source.layouts().items()},
+        "Late",
+        num_classes=10,
+        example=job.splits.train,
+    )
+    start = load(out / "landscape" / found["lines"][2]["file"], Line)
+    expected = value(SplitLoss(fresh, split, statistics="recomputed", predict=trainer.method.predict))
+    assert start.loss[start.position == 0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_scope_says_what_it_covers(out: Path) -> None:
+    found = result(out, "scope")["covered"]
+    (run,) = (out / "runs").glob("IGM-s0-*")
+    model = open_run(str(run))[0].model
+    for m in ("audio", "image"):
+        head, encoder = (list(part.parameters()) for part in (model.head_of(m), model.encoders[m]))
+        total = sum(p.numel() for p in [*head, *encoder])
+        assert found["head"][m]["in_scope"] == pytest.approx(sum(p.numel() for p in head) / total)
+        assert found["head"][m]["modified"] == pytest.approx(sum(p.numel() for p in head if p.ndim > 1) / total)
+        assert found["head"][m]["layers"] == ["head.0", "head.2", "head.3"]
+        weights = [p for p in [*head, *encoder] if p.ndim > 1]
+        assert found["100 %"][m]["modified"] == pytest.approx(sum(p.numel() for p in weights) / total)
+        assert found["off"][m] == {"in_scope": 0, "modified": 0, "layers": []}
+    page = (out / "scope" / "section.html").read_text()
+    assert f"{100 * found['head']['audio']['modified']:.1f}</td>" in page
 
 
 def test_a_grid_has_a_row_through_the_trained_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -121,6 +173,6 @@ def test_time_and_scope_are_those_of_the_runs(out: Path) -> None:
 def test_one_page_shows_all(out: Path) -> None:
     page = (out / "studies.html").read_text()
     assert page.count("<section>") == len(STUDIES)
-    assert page.count("<svg") == 10
+    assert page.count("<svg") == 12
     for name in STUDIES:
         assert list((out / name).glob("*.png"))

@@ -29,7 +29,7 @@ from counterpoise.analysis.hessian import (
     trace,
 )
 from counterpoise.analysis.landscape import Path, Surface, filter_directions, interpolate, loss_surface
-from counterpoise.analysis.objective import SplitLoss, gradient, sample, value
+from counterpoise.analysis.objective import SplitLoss, correct, gradient, sample, value
 from counterpoise.analysis.probe import Probe, features, linear_probe, logistic, modality_probes, ridge
 from counterpoise.analysis.singular_values import LayerSpectrum, head_layers, input_spectra
 
@@ -52,6 +52,7 @@ __all__ = [
     "chance",
     "common_head_weights",
     "contributions",
+    "correct",
     "features",
     "filter_directions",
     "gradient",

@@ -10,7 +10,7 @@ Example::
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -71,10 +71,12 @@ class Path:
     Attributes:
         position: (n,) 0 at the start, 1 at the end.
         loss: (n,).
+        accuracy: (n,) in [0, 1] on the same samples; empty where it was not asked for.
     """
 
     position: np.ndarray
     loss: np.ndarray
+    accuracy: np.ndarray = field(default_factory=lambda: np.empty(0))
 
     @property
     def barrier(self) -> float:
@@ -162,6 +164,7 @@ def interpolate(
     end: Sequence[Tensor],
     positions: Sequence[float] | np.ndarray | None = None,
     *,
+    accuracy: Loss | None = None,
     progress: Progress | None = None,
 ) -> Path:
     r"""The loss :math:`L((1 - a)\,\theta_0 + a\,\theta_1)` on the line between two sets of weights.
@@ -175,19 +178,22 @@ def interpolate(
         start: :math:`\theta_0`, one tensor per parameter.
         end: :math:`\theta_1`.
         positions: the a, increasing; None for 25 from -0.5 to 1.5.
+        accuracy: measured at the same points, for example a ``SplitLoss(criterion=correct)``.
         progress: called after every point.
     """
     places = np.linspace(-0.5, 1.5, 25) if positions is None else np.asarray(positions, dtype=float)
     if places.ndim != 1 or len(places) < 2 or not (np.diff(places) > 0).all():
         raise ValueError(f"positions must be at least two increasing numbers; got {places.tolist()}.")
-    losses = np.empty(len(places))
+    losses, shares = np.empty(len(places)), np.empty(0 if accuracy is None else len(places))
     with weights_kept(params):
         for i, a in enumerate(places):
             put(params, [torch.lerp(s, e, float(a)) for s, e in zip(start, end, strict=True)])
             losses[i] = value(loss)
+            if accuracy is not None:
+                shares[i] = value(accuracy)
             if progress is not None:
                 progress(i + 1, len(places))
-    return Path(places, losses)
+    return Path(places, losses, shares)
 
 
 def _moved(start: Sequence[Tensor], *moves: tuple[float, Sequence[Tensor]]) -> list[Tensor]:

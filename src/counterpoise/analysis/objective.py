@@ -182,6 +182,11 @@ def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(logits, target, reduction="none")
 
 
+def correct(logits: Tensor, target: Tensor) -> Tensor:
+    """(batch,) 1 where the prediction is right: a ``SplitLoss`` of it is the accuracy."""
+    return (logits.argmax(1) == target).to(logits.dtype)
+
+
 @contextmanager
 def summands(loss: Loss) -> Iterator[Iterator[Tensor]]:
     """The summands of a loss; whatever ends the block, the loss puts back what it changed.

@@ -38,7 +38,9 @@ def stage_epochs(stages: Sequence[int] | None, budget: int, count: int) -> list[
 def predecessors(order: Sequence[str], directions: Sequence[str] | None) -> list[tuple[str, str]]:
     """(source, target) pairs of neighbours in the cycle ``order``: those named "source->target", all for None."""
     cycle = {f"{order[i - 1]}->{m}": (order[i - 1], m) for i, m in enumerate(order)}
-    chosen = list(cycle) if directions is None else [d.replace(" ", "") for d in directions]
+    chosen = (
+        list(cycle) if directions is None else ["->".join(part.strip() for part in d.split("->")) for d in directions]
+    )
     for direction in chosen:
         if direction not in cycle:
             problem = did_you_mean("direction", direction, cycle)

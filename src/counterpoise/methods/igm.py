@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +13,14 @@ from counterpoise.functional import assign, collect_inputs, flat_directions, inp
 from counterpoise.functional.spectrum import STATISTICS
 from counterpoise.fusions import Late, Shared
 from counterpoise.method import Info, Method
-from counterpoise.methods._layers import branch, branch_layers, check_scope, paired
+from counterpoise.methods._layers import branch, branch_layers, check_scope, layers_in_scope, paired
 from counterpoise.methods._mixup import Mix, draw_mix, mixed_loss
 from counterpoise.methods._turns import at_least_zero, named_modalities, of, predecessors, stage_epochs, turns
 from counterpoise.types import Phase
 
 if TYPE_CHECKING:
     from counterpoise.engine import Step, Trainer
+    from counterpoise.model import MultimodalModel
 
 
 SAM = ("paper", "released", "off")
@@ -137,6 +138,29 @@ class IGM(Method):
 
     def length(self, trainer: Trainer) -> int:
         return sum(stage_epochs(self.stages, trainer.epochs, len(trainer.model.modalities)))
+
+    def coverage(self, model: MultimodalModel) -> dict[str, dict[str, Any]]:
+        """What ``scope`` comes to in each modality's branch of a model.
+
+        Returns:
+            Modality -> ``"in_scope"`` and ``"modified"``, shares in [0, 1] of the branch's parameters: those of the
+            layers that ``scope`` means, and of their weights those that another modality's matrix acts on; and
+            ``"layers"``, the names of the latter.
+        """
+        acting = predecessors(turns(self.order, model.modalities), self.directions) if self.gm else []
+        pairs = {target: paired(model, source, target, self.scope) for source, target in acting}
+        found = {}
+        for m in model.modalities:
+            layers = branch_layers(model, m)
+            total = sum(p.numel() for p in branch(model, m).parameters())
+            chosen = layers_in_scope(model, m, self.scope) if self.gm else []
+            modified = [name for name in layers if name in pairs.get(m, {})]
+            found[m] = {
+                "in_scope": sum(p.numel() for name in chosen for p in layers[name].parameters()) / total,
+                "modified": sum(layers[name].weight.numel() for name in modified) / total,
+                "layers": modified,
+            }
+        return found
 
     # -- stages ----------------------------------------------------------------------------------
     def setup(self, trainer: Trainer) -> None:

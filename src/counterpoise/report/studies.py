@@ -32,6 +32,11 @@ class Look:
     marker: str
     line: Any
 
+    @property
+    def face(self) -> str:
+        """What markers are filled with: dashed series have hollow ones, told apart without colour."""
+        return self.colour if self.line == "-" else PAPER
+
 
 def looks(series: Iterable[str], like: Mapping[str, str] | None = None) -> dict[str, Look]:
     """The look of each series, by its place among those that are not the fused one.
@@ -112,8 +117,9 @@ def curves(
                 linewidth=width,
                 marker=look.marker if few else None,
                 markersize=5,
-                markeredgecolor=PAPER,
-                markeredgewidth=0.6,
+                markerfacecolor=look.face,
+                markeredgecolor=PAPER if look.line == "-" else look.colour,
+                markeredgewidth=0.6 if look.line == "-" else 1.2,
                 zorder=layer,
             )
             ax.fill_between(
@@ -128,16 +134,13 @@ def curves(
     return figure
 
 
-def sweep(
-    panels: Mapping[str, Mapping[str, Mapping[float, Seeds]]], *, y: str, share: bool = True, names: bool = True
-) -> Figure:
+def sweep(panels: Mapping[str, Mapping[str, Mapping[float, Seeds]]], *, y: str, share: bool = True) -> Figure:
     """A score against the values of a setting, evenly spaced as they may be 0 or span many decades.
 
     Args:
         panels: setting -> series (a metric, a modality) -> value of the setting -> one score per seed.
         y: what is drawn.
         share: the scores are shares: draw per cent.
-        names: write the setting's name under its axis, too.
     """
     figure, axes = panel_grid(len(panels), sharey=True)
     drawn = looks(list(dict.fromkeys(name for series in panels.values() for name in series)))
@@ -171,8 +174,7 @@ def sweep(
         ax.grid(axis="x", visible=False)
         ax.tick_params(length=0)
         ax.margins(x=0.08)
-        if names:
-            ax.set_xlabel(setting)
+        ax.set_xlabel(short(setting, 44))
     for ax in axes[: len(panels)]:
         if ax.get_subplotspec().is_first_col():
             ax.set_ylabel(f"{y}{' (%)' if share else ''}, mean ± sd")
@@ -180,36 +182,39 @@ def sweep(
     return figure
 
 
-def bars(groups: Mapping[str, Mapping[str, Seeds]], *, x: str, share: bool = False, digits: int = 1) -> Figure:
+def bars(groups: Mapping[str, Mapping[str, Seeds]], *, x: str, share: bool = False) -> Figure:
     """Horizontal bars in groups: mean over seeds with its number, whiskers ± sd, single seeds as ticks.
 
     Args:
         groups: name of the group (top first) -> series -> one value per seed.
         x: what the length means, with its unit.
-        share: the values are shares: draw per cent.
-        digits: after the point, of the numbers at the bars.
+        share: the values are shares: draw per cent. The numbers at the bars then have one digit after the point,
+            others three in all.
     """
     drawn = looks(list(dict.fromkeys(name for group in groups.values() for name in group)))
-    scale, width = 100 if share else 1, 0.8 / max(1, len(drawn))
-    figure = new_figure(8, 0.9 + len(groups) * (0.28 + 0.24 * len(drawn)))
+    scale, thick, far, top = 100 if share else 1, 0.24, 0.0, 0.0
+    figure = new_figure(8, 0.9 + 0.28 * len(groups) + thick * sum(len(group) for group in groups.values()))
     ax = figure.subplots()
-    counts = set()
-    far = max((scale * float(np.max(v)) for group in groups.values() for v in group.values()), default=1.0)
-    for row, (_, group) in enumerate(groups.items()):
-        for place, (name, look) in enumerate(drawn.items()):
-            if name not in group:
-                continue
+    counts, middles = set(), []
+    for group in groups.values():
+        shown = [name for name in drawn if name in group]
+        middles.append(top + thick * (len(shown) - 1) / 2)
+        for place, name in enumerate(shown):
+            look, height = drawn[name], top + thick * place
             values = scale * np.asarray(group[name], dtype=float)
+            values = values[np.isfinite(values)]  # a run that diverged has no length
             counts.add(len(values))
-            height = row + (place - (len(drawn) - 1) / 2) * width
-            mean, sd = values.mean(), values.std(ddof=1) if len(values) > 1 else 0.0
-            ax.barh(height, mean, 0.86 * width, color=look.colour, alpha=_fill(look), linewidth=0)
+            if not len(values):
+                continue
+            mean, sd = float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else 0.0
+            ax.barh(height, mean, 0.86 * thick, color=look.colour, alpha=_fill(look), linewidth=0)
             if len(values) > 1:
                 ax.errorbar(mean, height, xerr=sd, color=INK, elinewidth=1.1, zorder=4)
                 ax.plot(values, [height] * len(values), "|", color=INK, alpha=0.45, markersize=5, zorder=3)
             edge = max(mean + sd, float(values.max()), 0.0)
+            far = max(far, edge)
             ax.annotate(
-                f"{mean:.{digits}f}",
+                f"{mean:.1f}" if share else three_digits(mean),
                 (edge, height),
                 xytext=(4, 0),
                 textcoords="offset points",
@@ -217,8 +222,9 @@ def bars(groups: Mapping[str, Mapping[str, Seeds]], *, x: str, share: bool = Fal
                 fontsize=8,
                 annotation_clip=False,
             )
-    ax.set_yticks(range(len(groups)), [short(name, 30) for name in groups])
-    ax.set_ylim(len(groups) - 0.45, -0.55)
+        top += thick * len(shown) + 0.28
+    ax.set_yticks(middles, [short(name, 30) for name in groups])
+    ax.set_ylim(top - 0.2, -0.28)
     ax.set_xlim(right=1.12 * far) if far > 0 else None
     ax.axvline(0, color=INK, linewidth=0.9)
     ax.set_xlabel(f"{x}{' (%)' if share else ''}, mean ± sd, n = {_range(counts)}")
@@ -226,6 +232,12 @@ def bars(groups: Mapping[str, Mapping[str, Seeds]], *, x: str, share: bool = Fal
     ax.tick_params(length=0)
     key(figure, drawn, line=False)
     return figure
+
+
+def three_digits(value: float) -> str:
+    """``"0.0300"``, ``"46.0"``, ``"109"``: zeros at the end count."""
+    whole = math.floor(math.log10(abs(value))) if value and math.isfinite(value) else 0
+    return f"{value:.{min(9, max(0, 2 - whole))}f}"
 
 
 def points(
@@ -270,7 +282,7 @@ def points(
         log_axis(ax)
     ax.margins(0.14, 0.16)
     ax.set_xlabel(f"{x}, mean ± sd, n = {_range(counts)}")
-    ax.set_ylabel(f"{y} (%)" if share else y)
+    ax.set_ylabel(f"{y}{' (%)' if share else ''}, mean ± sd")
     ax.tick_params(length=0)
     place_labels(ax, centres)
     return figure
@@ -344,9 +356,19 @@ def key(figure: Figure, drawn: Mapping[str, Look], *, line: bool, dots: bool = F
     if len(drawn) < 2:
         return
     handles = [
-        Line2D([], [], color=look.colour, linestyle=look.line, marker=look.marker if dots else None, label=name)
+        Line2D(
+            [],
+            [],
+            color=look.colour,
+            linestyle=look.line,
+            marker=look.marker if dots else None,
+            markerfacecolor=look.face,
+            label=name,
+        )
         if line
         else Patch(facecolor=look.colour, alpha=_fill(look), label=name)
         for name, look in drawn.items()
     ]
-    figure.legend(handles=handles, loc="outside upper left", ncols=min(6, len(handles)), handlelength=1.8)
+    # Long enough for dashes on both sides of a marker.
+    length = 3.4 if line and any(look.line != "-" for look in drawn.values()) else 1.8
+    figure.legend(handles=handles, loc="outside upper left", ncols=min(6, len(handles)), handlelength=length)

@@ -102,7 +102,8 @@ def profiles(panels: Mapping[str, Mapping[str, Surface]], *, loss: str = "traini
             ax.plot(surface.x, surface.line, color=look.colour, linestyle=look.line, marker=look.marker, markersize=4)
         ax.axvline(0, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
         found = np.concatenate([surface.line for surface in series.values()])
-        ax.set_ylim(bottom=found[np.isfinite(found)].min(initial=0.0))
+        low, high = found[np.isfinite(found)].min(initial=0.0), found[np.isfinite(found)].max(initial=0.0)
+        ax.set_ylim(low, high + 0.05 * (high - low) if high > low else None)
         ax.set_title(short(title, 44))
         ax.tick_params(length=0)
     outer_labels(axes, "step along direction 1 (filter norms)", [loss] * len(panels))
@@ -138,9 +139,10 @@ def reliefs(panels: Mapping[str, Mapping[str, Surface]], *, loss: str = "trainin
                 ax.plot_wireframe(*np.meshgrid(surface.x, surface.y), height, color=drawn[name].colour, linewidth=0.8)
             _space(ax, title if together else f"{title}, {group[0]}", loss)
             ax.set_zlim(min(0.0, ax.get_zlim()[0]), ax.get_zlim()[1] if together else top)
-            ax.set_visible(together or group[0] in series)
+            if not together and group[0] not in series:
+                ax.remove()
     for ax in axes:
-        ax.set_visible(False)
+        ax.remove()  # hidden ones in space break the layout
     key(figure, drawn, line=True)
     return figure
 
@@ -158,15 +160,23 @@ def _space(ax: Any, title: str, loss: str) -> None:
     ax.set_title(short(title, 44))
 
 
-def lines(paths: Mapping[str, Mapping[str, Path]], *, loss: str = "training loss", ends: tuple[str, str]) -> Figure:
-    """The loss on the line between two sets of weights, one panel per key.
+def lines(
+    paths: Mapping[str, Mapping[str, Path]],
+    *,
+    loss: str = "training loss",
+    ends: tuple[str, str],
+    accuracy: bool = False,
+) -> Figure:
+    """The loss, or the accuracy, on the line between two sets of weights, one panel per key.
 
     Args:
         paths: title -> series (a method, a split) -> path.
         loss: what loss it is.
         ends: names of the weights at 0 and at 1.
+        accuracy: draw the accuracy on the same samples instead, in per cent.
     """
     figure, axes = panel_grid(len(paths), sharey=True)
+    loss = "training accuracy (%)" if accuracy else loss
     drawn = looks(list(dict.fromkeys(name for series in paths.values() for name in series)))
     for ax, (title, series) in zip(axes, paths.items(), strict=False):
         for name, path in series.items():
@@ -174,7 +184,7 @@ def lines(paths: Mapping[str, Mapping[str, Path]], *, loss: str = "training loss
             few = len(path.position) <= 12
             ax.plot(
                 path.position,
-                path.loss,
+                100 * path.accuracy if accuracy else path.loss,
                 color=look.colour,
                 linestyle=look.line,
                 marker=look.marker if few else None,
@@ -192,7 +202,7 @@ def lines(paths: Mapping[str, Mapping[str, Path]], *, loss: str = "training loss
                 fontsize=7.5,
             )
         barriers = ", ".join(f"{p.barrier:.2g}" for p in series.values())
-        ax.set_title(short(f"{title}  (barrier {barriers})", 44))
+        ax.set_title(short(title if accuracy else f"{title}  (barrier {barriers})", 44))
         ax.tick_params(length=0)
     outer_labels(axes, "position between the weights", [loss] * len(paths))
     key(figure, drawn, line=True)
@@ -256,10 +266,11 @@ def spectra(layers: Mapping[str, Mapping[str, Sequence[float] | np.ndarray]], *,
     figure, axes = panel_grid(len(layers))
     drawn = looks(list(dict.fromkeys(name for series in layers.values() for name in series)))
     for ax, (layer, series) in zip(axes, layers.items(), strict=False):
-        for name, found in series.items():
+        for place, (name, found) in enumerate(series.items()):
             values, look = np.asarray(found, dtype=float), drawn[name]
             kept = values[values > 1e-9 * values.max()] if len(values) else values
-            ax.plot(np.arange(1, len(kept) + 1), kept, color=look.colour, linestyle=look.line)
+            width = max(1.2, 3.6 - 1.2 * place)  # what is drawn first shows around what covers it
+            ax.plot(np.arange(1, len(kept) + 1), kept, color=look.colour, linestyle=look.line, linewidth=width)
             ax.axhline(values.mean(), color=look.colour, linewidth=0.9, linestyle=":")
         log_axis(ax)
         ax.set_yscale("log")

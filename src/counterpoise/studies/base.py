@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -201,6 +202,14 @@ def method_names(text: str, *, option: str = "--methods") -> list[str]:
         if name.casefold() not in folded:
             raise UsageError(f"{option}: " + did_you_mean("method", name, folded.values()))
     return list(dict.fromkeys(folded[name.casefold()] for name in names))
+
+
+def file_name(*parts: str) -> str:
+    """A name for a file of arrays; different parts never share one, whatever a modality is called."""
+    plain = [re.sub(r"[^A-Za-z0-9]+", "-", part) for part in parts]
+    lost = any(re.search(r"[^A-Za-z0-9 ]", part) for part in parts)
+    mark = f"-{hashlib.sha256(repr(parts).encode()).hexdigest()[:8]}" if lost else ""
+    return "-".join(plain) + mark
 
 
 # -- scores --------------------------------------------------------------------------------------------

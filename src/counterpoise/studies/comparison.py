@@ -16,10 +16,11 @@ from counterpoise.studies.base import FUSED, SPLITS, Given, Picture, Row, Traine
 
 TITLE = "Comparison"
 ABOUT = (
-    "Each modality alone and every method, with the scores of the weights that were best on validation; best in bold, "
-    "second underlined, and a mark where fusing falls below the best single modality. Differences to joint training "
-    "are seed by seed with a 95 % t interval. Each method has its own default fusion unless --fusion names one. "
-    "Unknown about the original: seeds, the settings of the compared methods; its authors' code selects on test."
+    "Each modality alone and every method, IGM also without SAM, with the scores of the weights that were best on "
+    "validation; best in bold, second underlined, and a mark where fusing falls below the best single modality. "
+    "Differences to joint training are seed by seed with a 95 % t interval. Each method has its own default fusion "
+    "unless --fusion names one. Unknown about the original: seeds, the settings of the compared methods; its authors' "
+    "code selects on test."
 )
 
 
@@ -35,13 +36,21 @@ def add_options(parser: Options) -> None:
 
 
 def plan(given: Given) -> list[Row]:
-    """Each modality alone, and the methods."""
-    return [*alone(given.modalities), *(Row(name, name) for name in method_names(given.own.methods))]
+    """Each modality alone, and the methods; IGM without its sharpness-aware steps, too."""
+    rows = alone(given.modalities)
+    for name in method_names(given.own.methods):
+        rows.append(Row(name, name))
+        if name == "IGM":
+            rows.append(Row("IGM without SAM", name, {"method.sam": "off"}))
+    return rows
 
 
 def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
     """The records of the runs."""
-    return {"split": common_split(runs), "records": [dict(run.record) for run in runs]}
+    records = [
+        {**run.record, "label": run.row} if run.record["method"] != UNIMODAL else dict(run.record) for run in runs
+    ]
+    return {"split": common_split(runs), "records": records}
 
 
 def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from counterpoise.cli.job import GRADIENT_CHANGE
 from counterpoise.cli.messages import Options, UsageError
 from counterpoise.report.surfaces import histograms
 from counterpoise.report.tables import html_table
-from counterpoise.studies.base import Given, Picture, Row, Trained, method_names
+from counterpoise.studies.base import Given, Picture, Row, Trained, file_name, method_names
 
 TITLE = "Gradient change"
 ABOUT = (
@@ -60,7 +59,7 @@ def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
     found = []
     for run in runs:
         changes = load(run.directory / GRADIENT_CHANGE, GradientChanges)
-        file = re.sub(r"[^A-Za-z0-9]+", "-", f"{run.row} s{run.seed}") + ".npz"
+        file = file_name(run.row, f"s{run.seed}") + ".npz"
         save(given.folder / file, changes)
         about = {"row": run.row, "seed": run.seed, "file": file, "n": len(changes)}
         if len(changes):

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from torch import Tensor
+
+from counterpoise.analysis import Path as Line
 from counterpoise.analysis import (
     SplitLoss,
     Surface,
+    correct,
     filter_directions,
+    interpolate,
     load,
     loss_surface,
     sam_sharpness,
@@ -21,18 +26,20 @@ from counterpoise.analysis import (
 )
 from counterpoise.cli.messages import Options, UsageError
 from counterpoise.cli.trained import open_run
-from counterpoise.report.surfaces import contours, profiles, reliefs
+from counterpoise.report.surfaces import contours, lines, profiles, reliefs
 from counterpoise.report.tables import html_table
-from counterpoise.studies.base import FUSED, Given, Picture, Row, Trained, method_names
+from counterpoise.studies.base import FUSED, Given, Picture, Row, Trained, file_name, method_names
 
 TITLE = "Loss landscape"
 ABOUT = (
     "Training loss of each modality's prediction and of the fused one, on a plane through the weights that were best "
     "on validation, along two random directions whose filters are as long as the weights' (Li et al. 2018; biases and "
     "normalisation stay), for the first seed; the same levels in all panels. The curves are the row of that grid "
-    "through those weights, along the first direction alone. The table gives the largest eigenvalue and the trace of "
+    "through those weights, along the first direction alone. The straight lines lead from the weights before training "
+    "to those, and from one method's to the next one's where the prediction has the same weights by name and shape in "
+    "both (with --fusion Late, say), by the rule of the first. The table gives the largest eigenvalue and the trace of "
     "the Hessian and the rise of one sharpness-aware step, of the same loss. Running statistics of normalisation are "
-    "measured anew at every point unless --statistics kept. Unknown about the original: the "
+    "measured anew at every point unless --statistics kept, on straight lines always. Unknown about the original: the "
     "normalisation of directions, the split, the grid, the statistics, which weights move; its axes reach about 0.7."
 )
 STATISTICS = {"recomputed": "measured anew at every point", "kept": "those of training"}
@@ -56,56 +63,84 @@ def plan(given: Given) -> list[Row]:
     return [Row(name, name) for name in method_names(given.own.methods)]
 
 
+PLACES = np.linspace(-0.25, 1.25, 25)
+"""On a straight line: 0 and 1 are among them."""
+
+
 def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
-    """A surface per method and prediction in a file."""
+    """A surface per method and prediction in a file, and the lines that start or end there."""
     own = given.own
     first = min(run.seed for run in runs)
     settings = {key: getattr(own, key) for key in ("samples", "points", "radius", "statistics", "probes")}
     found: dict[str, Any] = {}
+    paths: list[dict[str, Any]] = []
+    before: dict[str, tuple[str, dict[str, Tensor]]] = {}  # prediction -> method before, and its weights
     for run in (run for run in runs if run.seed == first):
         trainer, job, _ = open_run(str(run.directory))
+        untrained = job.trainer(run_dir=None, progress=False, devices=1, num_nodes=1).model
         split = sample(job.splits.train, own.samples)
         for prediction in (*given.modalities, FUSED):
-            slug = re.sub(r"[^A-Za-z0-9]+", "-", f"{run.row} {prediction}")
+            more: dict[str, Any] = {"predict": trainer.method.predict}
             loss = SplitLoss(
-                trainer.model,
-                split,
-                prediction,
-                statistics=own.statistics,
-                criterion=trainer.criterion,
-                predict=trainer.method.predict,
+                trainer.model, split, prediction, statistics=own.statistics, criterion=trainer.criterion, **more
             )
-            params = list(loss.parameters().values())
-            surface = loss_surface(
-                loss,
-                params,
-                filter_directions(params, 0),
-                filter_directions(params, 1),
-                radius=own.radius,
-                points=own.points,
-            )
-            save(given.folder / f"{slug}.npz", surface)
-            sharp = sam_sharpness(loss, params)
+            named = loss.parameters()
+            params = list(named.values())
+            x, y = (filter_directions(params, seed) for seed in (0, 1))
+            surface = loss_surface(loss, params, x, y, radius=own.radius, points=own.points)
+            file = file_name(run.row, prediction) + ".npz"
+            save(given.folder / file, surface)
             traced = trace(loss, params, samples=own.probes)
             found[f"{run.row}, {prediction}"] = {
-                "file": f"{slug}.npz",
+                "method": run.row,
+                "prediction": prediction,
+                "file": file,
                 "samples": len(split),
                 "eigenvalue": float(top_eigenvalues(loss, params, 1).values[0]),
                 "trace": traced.mean,
                 "trace_error": traced.standard_error,
-                "sharpness": sharp.increase,
+                "sharpness": sam_sharpness(loss, params).increase,
             }
+            weights = {name: p.detach().clone() for name, p in named.items()}
+            starts: dict[str, Mapping[str, Tensor]] = {START: dict(untrained.named_parameters())}
+            if prediction in before and _alike(before[prediction][1], weights):
+                starts[before[prediction][0]] = before[prediction][1]
+            before[prediction] = run.row, weights
+            more["statistics"] = "recomputed"  # those of training belong to one end
+            along = SplitLoss(trainer.model, split, prediction, criterion=trainer.criterion, **more)
+            right = SplitLoss(trainer.model, split, prediction, criterion=correct, **more)
+            for start, at in starts.items():
+                begin, end = [at[name].detach() for name in weights], list(weights.values())
+                line = interpolate(along, params, begin, end, PLACES, accuracy=right)
+                file = file_name(start, "to", run.row, prediction) + ".npz"
+                save(given.folder / file, line)
+                paths.append({"start": start, "end": run.row, "prediction": prediction, "file": file})
             print(f"  {run.row}, {prediction}: done", flush=True)
-    return {"seed": first, "settings": settings, "surfaces": found}
+    return {"seed": first, "settings": settings, "surfaces": found, "lines": paths}
+
+
+START = "before training"
+
+
+def _alike(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    """Whether a straight line leads from the one to the other."""
+    return {n: p.shape for n, p in one.items()} == {n: p.shape for n, p in other.items()}
 
 
 def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
     """Contours; the same in space; the row of each grid through the centre; a table of numbers."""
     surfaces = {title: load(folder / found["file"], Surface) for title, found in data["surfaces"].items()}
     panels: dict[str, dict[str, Surface]] = {}  # prediction -> method
-    for title, surface in surfaces.items():
-        method, _, prediction = title.rpartition(", ")
-        panels.setdefault(prediction, {})[method] = surface
+    for title, found in data["surfaces"].items():
+        panels.setdefault(found["prediction"], {})[found["method"]] = surfaces[title]
+    trained: dict[str, dict[str, Line]] = {}
+    between: dict[str, dict[str, Line]] = {}
+    for item in data["lines"]:
+        line, prediction = load(folder / item["file"], Line), item["prediction"]
+        if item["start"] == START:
+            trained.setdefault(prediction, {})[item["end"]] = line
+        else:
+            between.setdefault(prediction, {})[f"{item['start']} to {item['end']}"] = line
     count = max(found["samples"] for found in data["surfaces"].values())
     rows = [
         [
@@ -119,10 +154,11 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
         for title, found in data["surfaces"].items()
     ]
     header = ["", "loss", "corners above it", "top eigenvalue", "trace ± s.e.", "SAM rise (radius 0.05)"]
-    about = (
-        f"Steps are in units of the filters' norms. {count} samples, seed {data['seed']}; running statistics of "
-        f"normalisation {STATISTICS[data['settings']['statistics']]}."
+    about, anew = (
+        f"{count} samples, seed {data['seed']}; running statistics of normalisation {STATISTICS[kind]}."
+        for kind in (data["settings"]["statistics"], "recomputed")
     )
+    about = f"Steps are in units of the filters' norms. {about}"
     return [
         Picture(
             "contours",
@@ -140,5 +176,22 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
             "Training loss along the first direction through the trained weights (step 0), each panel with "
             f"a vertical axis of its own; each method has its own weights at 0. {about}",
         ),
+        *_straight("training", trained, ("before training", "trained"), anew),
+        *_straight("methods", between, ("one method", "the next"), anew),
         html_table(header, rows, numbers=5),
+    ]
+
+
+def _straight(name: str, panels: Mapping[str, Mapping[str, Line]], ends: tuple[str, str], about: str) -> list[Picture]:
+    """The loss and the accuracy on straight lines, where there are any."""
+    if not panels:
+        return []
+    what = f"on the straight line from {ends[0]} (0) to {ends[1]} (1); {about}"
+    return [
+        Picture(
+            f"line-{name}",
+            lambda: lines(panels, ends=ends),
+            f"Training loss {what} Barrier: how far it rises above the straight line between its ends.",
+        ),
+        Picture(f"line-{name}-accuracy", lambda: lines(panels, ends=ends, accuracy=True), f"Training accuracy {what}"),
     ]

@@ -6,29 +6,38 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from counterpoise.cli.messages import Options
+from counterpoise.cli.messages import Options, UsageError
+from counterpoise.cli.trained import open_run
+from counterpoise.methods import IGM
 from counterpoise.report.studies import bars
+from counterpoise.report.tables import html_table
 from counterpoise.studies.base import SPLITS, Given, Picture, Row, Trained, metric_option, scores, values
 
 TITLE = "Scope of gradient modification"
 ABOUT = (
     "IGM with its matrices on no layer, on the head, and on the given shares of each branch's parameters counted from "
-    "the output backwards; of a share, the number of layers that comes nearest to it. Layers pair across modalities "
-    "by name and only when their input sides agree, others keep their gradient, so unlike encoders make the larger "
-    "scopes the same. Unknown about the original: its rule for shares that fall on no layer boundary (30 %, 50 %), "
-    "and the seeds."
+    "the output backwards; of a share, the number of layers that comes nearest to it, so the table says which share "
+    "that is. Layers pair across modalities by name, in heads by position, and only when their input sides agree; "
+    "others keep their gradient, and so do biases and normalisation: the share of weights that are modified is "
+    "smaller. Rows of equal shares are the same setting. Unknown about the original: its rule for shares that fall on "
+    "no layer boundary (30 %, 50 %), and the seeds."
 )
 
 
 def add_options(parser: Options) -> None:
     """``--metric``, ``--shares``."""
     metric_option(parser)
-    parser.add_argument("--shares", default="0.3,0.5,1.0", help="shares of the parameters besides the head")
+    parser.add_argument("--shares", default="0.3,0.5,1.0", help="shares of the parameters, in [0, 1], besides the head")
 
 
 def plan(given: Given) -> list[Row]:
     """One setting per scope."""
     shares = [text.strip() for text in given.own.shares.split(",") if text.strip()]
+    for text in shares:
+        if not _is_share(text):
+            raise UsageError(f"--shares must be shares between 0 and 1, such as 0.3,0.5,1.0; got {text!r}.")
+    if len({float(text) for text in shares}) < len(shares):
+        raise UsageError("--shares names a number twice.")
     return [
         Row("off", "IGM", {"method.gm": False}),
         Row("head", "IGM"),
@@ -36,18 +45,40 @@ def plan(given: Given) -> list[Row]:
     ]
 
 
+def _is_share(text: str) -> bool:
+    try:
+        return 0 <= float(text) <= 1
+    except ValueError:
+        return False
+
+
 def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
-    """Scores of each scope."""
-    return scores(runs, given.own.metric)
+    """Scores of each scope, and what it covers."""
+    covered: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        if run.row not in covered:  # the same for every seed
+            trainer, _, _ = open_run(str(run.directory))
+            assert isinstance(trainer.method, IGM)
+            covered[run.row] = trainer.method.coverage(trainer.model)
+    return {"covered": covered, **scores(runs, given.own.metric)}
 
 
 def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
-    """Bars."""
+    """Bars, and what the rows cover."""
     split, metric = SPLITS[data["split"]], data["metric"]
+    modalities = list(dict.fromkeys(m for found in data["covered"].values() for m in found))
+    parts = {"in_scope": "in scope (%)", "modified": "modified (%)"}
+    header = ["matrices on", *(f"{m}: parameters {text}" for m in modalities for text in parts.values())]
+    table = [
+        [row, *(f"{100 * found[m][part]:.1f}" for m in modalities for part in parts)]
+        for row, found in data["covered"].items()
+    ]
     return [
         Picture(
             "scores",
             lambda: bars(values(data["rows"]), x=f"{split} {metric}", share=True),
-            f"{split.capitalize()} {metric} of each modality and fused; whiskers ± sd, strokes single seeds.",
-        )
+            f"{split.capitalize()} {metric} of each modality and fused; the shares are those asked for, the table has "
+            "those reached; whiskers ± sd, strokes single seeds.",
+        ),
+        html_table(header, table, numbers=len(header) - 1),
     ]

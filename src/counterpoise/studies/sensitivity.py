@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from counterpoise._checks import did_you_mean
+from counterpoise.benchmark.summary import SHARES
 from counterpoise.cli.messages import Options, UsageError
+from counterpoise.metrics import METRICS
 from counterpoise.report.studies import sweep
 from counterpoise.studies.base import FUSED, SPLITS, Given, Picture, Row, Trained, common_split, method_names
 
@@ -30,6 +33,7 @@ def add_options(parser: Options) -> None:
 
 def plan(given: Given) -> list[Row]:
     """One setting per value."""
+    _metrics(given)
     (method,) = method_names(given.own.method, option="--method")
     return [
         Row(f"{parameter}={text}", method, {parameter: text})
@@ -57,36 +61,53 @@ def _sweeps(given: Given) -> dict[str, list[str]]:
     return found
 
 
+def _metrics(given: Given) -> list[str]:
+    """What to score; an unknown name is refused before anything trains."""
+    names = list(dict.fromkeys(name.strip() for name in given.own.metrics.split(",") if name.strip()))
+    for name in names or [""]:
+        if name not in METRICS:
+            raise UsageError("--metrics: " + did_you_mean("metric", name, METRICS))
+    return names
+
+
 def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
-    """Parameter -> metric -> value -> one score per seed."""
+    """Parameter -> metric -> value -> seed -> score."""
     split = common_split(runs)
-    panels: dict[str, dict[str, dict[str, list[float]]]] = {}
+    panels: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
     for parameter, texts in _sweeps(given).items():
-        for metric in given.own.metrics.split(","):
+        for metric in _metrics(given):
             for text in texts:
-                found = [r.record[split] for r in runs if r.row == f"{parameter}={text}"]
-                known = [s[f"{FUSED}/{metric}"] for s in found if f"{FUSED}/{metric}" in s]
+                found = {str(r.seed): r.record[split] for r in runs if r.row == f"{parameter}={text}"}
+                known = {seed: s[f"{FUSED}/{metric}"] for seed, s in found.items() if f"{FUSED}/{metric}" in s}
                 if known:
                     panels.setdefault(parameter, {}).setdefault(metric, {})[text] = known
-    if not panels:
-        raise UsageError(f"--metrics {given.own.metrics}: no run has it. Known: accuracy, macro_f1, map, ece.")
     (method,) = method_names(given.own.method, option="--method")
     return {"split": split, "method": method, "panels": panels}
 
 
 def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
-    """One panel per option."""
-    panels = {
-        f"{data['method']}: {parameter.removeprefix('method.')}": {
-            metric: {float(text): found for text, found in cells.items()} for metric, cells in series.items()
-        }
-        for parameter, series in data["panels"].items()
-    }
+    """One panel per option; what is no share has a figure of its own."""
     split = SPLITS[data["split"]]
-    return [
-        Picture(
-            "sweep",
-            lambda: sweep(panels, y=f"fused {split} score", names=False),
-            f"Fused {split} scores; the values are evenly spaced.",
-        )
-    ]
+    names = list(dict.fromkeys(metric for series in data["panels"].values() for metric in series))
+    groups = {"sweep": [n for n in names if n in SHARES]} | {f"sweep-{n}": [n] for n in names if n not in SHARES}
+    pictures: list[Picture | str] = []
+    for name, metrics in groups.items():
+        panels = {
+            f"{data['method']}: {parameter.removeprefix('method.')}": {
+                metric: {float(text): list(found.values()) for text, found in series[metric].items()}
+                for metric in metrics
+                if metric in series
+            }
+            for parameter, series in data["panels"].items()
+        }
+        share = name == "sweep"
+        what = "scores" if share else metrics[0]
+        if metrics:
+            pictures.append(
+                Picture(
+                    name,
+                    lambda panels=panels, share=share, what=what: sweep(panels, y=f"fused {split} {what}", share=share),
+                    f"Fused {split} {what}; the values are evenly spaced; whiskers ± sd, strokes single seeds.",
+                )
+            )
+    return pictures

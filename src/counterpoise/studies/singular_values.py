@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from counterpoise.cli.messages import Options
 from counterpoise.cli.trained import open_run
 from counterpoise.report.studies import bars
 from counterpoise.report.surfaces import spectra
-from counterpoise.studies.base import Given, Picture, Row, Trained
+from counterpoise.studies.base import Given, Picture, Row, Trained, file_name
 
 TITLE = "Singular values"
 ABOUT = (
@@ -45,7 +44,7 @@ def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
                 trainer.model, job.splits.train, m, statistic=given.own.statistic, batch_size=trainer.batch_size
             )
             for layer, spectrum in layers.items():
-                name = re.sub(r"[^A-Za-z0-9]+", "-", f"{run.row} s{run.seed} {m} {layer}") + ".npz"
+                name = file_name(run.row, f"s{run.seed}", m, layer) + ".npz"
                 save(given.folder / name, spectrum)
                 about = {"row": run.row, "seed": run.seed, "modality": m, "layer": layer}
                 found.append({**about, "file": name, "mean": spectrum.mean, "rank": spectrum.effective_rank})
@@ -65,7 +64,7 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
     return [
         Picture(
             "means",
-            lambda: bars(means, x="mean singular value", digits=2),
+            lambda: bars(means, x="mean singular value"),
             "Mean singular value per layer; whiskers ± sd over seeds, strokes single seeds.",
         ),
         Picture("spectra", lambda: spectra(whole), f"All singular values, seed {first}; dotted: their mean."),
