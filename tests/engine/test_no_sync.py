@@ -64,6 +64,7 @@ CASES = {name: getattr(methods, name) for name in methods.__all__}
 CASES["Unimodal"] = partial(methods.Unimodal, NAMES[0])
 CASES["IGM.released"] = methods.IGM.released
 CASES["IGM mixup"] = partial(methods.IGM, mixup=1.0)
+CASES["OPM"] = partial(methods.OPM, p=1, warmup=0)
 CASES["PMR early"] = partial(methods.PMR, entropy_epochs=9)
 del CASES["SMV"]  # hides modalities of samples, and which rows an encoder runs must be known on the host
 

@@ -146,7 +146,11 @@ def test_vectors_as_wide_as_the_feature_are_refused():
         run.fit(splits.train, splits.val)
 
 
-WITH_OPTIONS = {"Unimodal": lambda: methods.Unimodal("image")}
+WITH_OPTIONS = {
+    "Unimodal": lambda: methods.Unimodal("image"),
+    "OPM": lambda: methods.OPM(p=1, warmup=0),
+    "SMV": lambda: methods.SMV(warmup=1),
+}
 
 
 @pytest.mark.parametrize("name", [n for n in methods.__all__ if isinstance(getattr(methods, n), type)])

@@ -369,3 +369,10 @@ def test_the_contract_itself():
     with pytest.raises(NotImplementedError, match="Fusion must define fuse"):
         Fusion({"a": 3}, 2)({"a": torch.zeros(1, 3)})
     assert Sum({"a": 3}, 2).calibrate({"a": torch.zeros(1, 2)}, torch.zeros(1).long()) is None
+
+
+@pytest.mark.parametrize("modality", ["type", "values", "depth.rgb", ""])
+@pytest.mark.parametrize("name", NAMES)
+def test_names_that_module_dictionaries_refuse(name, modality):
+    with pytest.raises(ValueError, match=f"A modality cannot be called '{modality}'.*Rename it"):
+        EVERY[name]({"a": 6, modality: 6}, 4)

@@ -37,6 +37,12 @@ class Fusion(nn.Module):
         super().__init__()
         if not dims:
             raise ValueError("dims: a fusion needs at least one modality; got none.")
+        for m in dims:
+            if not m or "." in m or hasattr(nn.ModuleDict(), m):
+                raise ValueError(
+                    f"A modality cannot be called {m!r}: names are not empty, have no dot, and are no attribute of "
+                    f"torch.nn.ModuleDict, which keeps its modules. Rename it, for example {m.replace('.', '_')}_input."
+                )
         if num_classes < 2:
             raise ValueError(f"num_classes must be at least 2; got {num_classes}.")
         self.dims, self.num_classes, self.heads = dict(dims), num_classes, heads
