@@ -169,6 +169,14 @@ def test_repeated_cells(tmp_path, monkeypatch, same):
     assert len(expected) > 200
 
 
+def test_a_key_belongs_to_a_text_wherever_it_stands(tmp_path, monkeypatch):
+    monkeypatch.setattr(columns, "_BLOCKS", (64, 4096))
+    texts = ["abc", "ü", "x" * 50, "abc", "y" * 900, "ü", "abc"]
+    (tmp_path / "t.csv").write_text("\n".join(["id,label", *(f"{cell},x" for cell in texts)]) + "\n")
+    keys = columns.Columns(tmp_path / "t.csv")._keys("id")
+    assert [texts.index(t) for t in texts] == [keys.tolist().index(k) for k in keys.tolist()]
+
+
 def test_keys_tell_texts_apart(tmp_path):
     texts = ["a", "aa", "aaa", "ab", "ba", *map(str, range(50_000))]
     (tmp_path / "t.csv").write_text("\n".join(["id,label", *(f"{cell},x" for cell in texts)]) + "\n")

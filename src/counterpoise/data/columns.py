@@ -85,13 +85,18 @@ class Columns:
 
     def coded(self, name: str) -> Coded:
         """A column as numbers: the memory of four bytes for each cell, and of the distinct cells."""
+        import pyarrow as pa
+
         encoded = self._data[name].dictionary_encode()
         codes = np.empty(len(self), np.int32)
         end = 0
         for chunk in encoded.chunks:
             start, end = end, end + len(chunk)
             codes[start:end] = chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-        return Coded(codes, encoded.chunk(0).dictionary)
+        texts = encoded.chunk(0).dictionary
+        del encoded
+        pa.default_memory_pool().release_unused()
+        return Coded(codes, texts)
 
     def repeats(self, name: str) -> Iterator[tuple[int, int]]:
         """Each row whose cell is in an earlier row too, with the first of these; blank cells with -1.
@@ -125,7 +130,7 @@ class Columns:
                 at = np.frombuffer(offsets, np.int64)[part.offset : part.offset + len(part) + 1]
                 length = np.diff(at)
                 if length.max() > len(weights):
-                    weights = np.random.default_rng(0).integers(1, 2**64, int(length.max()), np.uint64) | 1
+                    weights = np.random.default_rng(0).integers(0, 2**64, int(length.max()), np.uint64) | 1
                 data = np.frombuffer(text or b"", np.uint8)[at[0] : at[-1]].astype(np.uint64)
                 at = at - at[0]
                 data += 1
