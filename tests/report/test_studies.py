@@ -171,6 +171,10 @@ def test_three_digits(value, text):
     assert three_digits(value) == text
 
 
+def test_one_epoch_has_one_tick():
+    assert list(curves({"a": {"x": [[1.0]]}}, y="score").axes[0].get_xticks()) == [1]
+
+
 def test_dashes_and_hollow_markers_tell_kin_apart_in_the_legend():
     figure = curves({"a": {"x": [[1, 2]], "x in": [[1, 2]]}}, y="score", like={"x in": "x"})
     alone, inside = figure.legends[0].legend_handles

@@ -13,7 +13,7 @@ from counterpoise.benchmark.grid import RunConfig
 from counterpoise.cli import benchmark, main
 from counterpoise.cli.messages import UsageError
 from counterpoise.studies import STUDIES, Row, study_named
-from counterpoise.studies.base import Given, configs, file_name, method_names
+from counterpoise.studies.base import Given, complete_seed, configs, file_name, method_names
 
 DATA = ["--data", "digits", "--data.size", "150", "--epochs", "1", "--batch_size", "16", "--progress", "false"]
 
@@ -153,6 +153,11 @@ def test_files_of_arrays_are_told_apart_by_any_name() -> None:
     assert len({file_name("IGM", name) for name in names}) == len(names)
     assert all(re.fullmatch(r"[A-Za-z0-9-]+", file_name("IGM", name)) for name in names)
     assert file_name("IGM without SAM", "s0", "audio", "64x10") == "IGM-without-SAM-s0-audio-64x10"
+
+
+def test_one_seed_that_shows_every_row() -> None:
+    assert complete_seed([("Joint", 0), ("Joint", 1), ("IGM", 1), ("IGM", 2)]) == 1
+    assert complete_seed([("Joint", 3), ("IGM", 3), ("IGM", 2), ("Joint", 2)]) == 2
 
 
 def test_the_comparison_has_igm_without_sam() -> None:

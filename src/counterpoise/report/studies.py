@@ -327,7 +327,9 @@ def _at(positions: Sequence[float] | Sequence[str] | None, length: int) -> np.nd
 
 
 def _ticks(ax: Any, positions: Sequence[float] | Sequence[str] | None, length: int) -> None:
-    if positions is None:
+    if positions is None and length == 1:
+        ax.set_xticks([1])  # the locator would fill the axis with fractions of an epoch
+    elif positions is None:
         ax.xaxis.get_major_locator().set_params(integer=True)
     elif any(isinstance(p, str) for p in positions):
         crowded = length > 4

@@ -204,6 +204,14 @@ def method_names(text: str, *, option: str = "--methods") -> list[str]:
     return list(dict.fromkeys(folded[name.casefold()] for name in names))
 
 
+def complete_seed(finished: Iterable[tuple[str, int]]) -> int:
+    """The first seed that most rows have, of (row, seed): what is drawn of one seed should show every row."""
+    rows: dict[int, set[str]] = {}
+    for row, seed in finished:
+        rows.setdefault(seed, set()).add(row)
+    return max(sorted(rows), key=lambda seed: len(rows[seed]))
+
+
 def file_name(*parts: str) -> str:
     """A name for a file of arrays; different parts never share one, whatever a modality is called."""
     plain = [re.sub(r"[^A-Za-z0-9]+", "-", part) for part in parts]

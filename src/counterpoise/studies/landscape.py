@@ -28,19 +28,20 @@ from counterpoise.cli.messages import Options, UsageError
 from counterpoise.cli.trained import open_run
 from counterpoise.report.surfaces import contours, lines, profiles, reliefs
 from counterpoise.report.tables import html_table
-from counterpoise.studies.base import FUSED, Given, Picture, Row, Trained, file_name, method_names
+from counterpoise.studies.base import FUSED, Given, Picture, Row, Trained, complete_seed, file_name, method_names
 
 TITLE = "Loss landscape"
 ABOUT = (
     "Training loss of each modality's prediction and of the fused one, on a plane through the weights that were best "
     "on validation, along two random directions whose filters are as long as the weights' (Li et al. 2018; biases and "
-    "normalisation stay), for the first seed; the same levels in all panels. The curves are the row of that grid "
-    "through those weights, along the first direction alone. The straight lines lead from the weights before training "
-    "to those, and from one method's to the next one's where the prediction has the same weights by name and shape in "
-    "both (with --fusion Late, say), by the rule of the first. The table gives the largest eigenvalue and the trace of "
-    "the Hessian and the rise of one sharpness-aware step, of the same loss. Running statistics of normalisation are "
-    "measured anew at every point unless --statistics kept, on straight lines always. Unknown about the original: the "
-    "normalisation of directions, the split, the grid, the statistics, which weights move; its axes reach about 0.7."
+    "normalisation stay), for the first seed that all have; the same levels in all panels. The curves are the row of "
+    "that grid through those weights, along the first direction alone. The straight lines lead from the weights before "
+    "training to those, and from one method's to the next one's where the prediction has the same weights by name and "
+    "shape in both (with --fusion Late, say), by the rule of the first. The table gives the largest eigenvalue and the "
+    "trace of the Hessian and the rise of one sharpness-aware step, of the same loss. Running statistics of "
+    "normalisation are measured anew at every point unless --statistics kept, on straight lines always. Unknown about "
+    "the original: the normalisation of directions, the split, the grid, the statistics, which weights move; its axes "
+    "reach about 0.7."
 )
 STATISTICS = {"recomputed": "measured anew at every point", "kept": "those of training"}
 
@@ -70,7 +71,7 @@ PLACES = np.linspace(-0.25, 1.25, 25)
 def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
     """A surface per method and prediction in a file, and the lines that start or end there."""
     own = given.own
-    first = min(run.seed for run in runs)
+    first = complete_seed((run.row, run.seed) for run in runs)
     settings = {key: getattr(own, key) for key in ("samples", "points", "radius", "statistics", "probes")}
     found: dict[str, Any] = {}
     paths: list[dict[str, Any]] = []
@@ -135,6 +136,7 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
         panels.setdefault(found["prediction"], {})[found["method"]] = surfaces[title]
     trained: dict[str, dict[str, Line]] = {}
     between: dict[str, dict[str, Line]] = {}
+    pairs = {(item["start"], item["end"]) for item in data["lines"] if item["start"] != START}
     for item in data["lines"]:
         line, prediction = load(folder / item["file"], Line), item["prediction"]
         if item["start"] == START:
@@ -177,7 +179,7 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
             f"a vertical axis of its own; each method has its own weights at 0. {about}",
         ),
         *_straight("training", trained, ("before training", "trained"), anew),
-        *_straight("methods", between, ("one method", "the next"), anew),
+        *_straight("methods", between, pairs.pop() if len(pairs) == 1 else ("one method", "the next"), anew),
         html_table(header, rows, numbers=5),
     ]
 

@@ -11,14 +11,15 @@ from counterpoise.cli.messages import Options
 from counterpoise.cli.trained import open_run
 from counterpoise.report.studies import bars
 from counterpoise.report.surfaces import spectra
-from counterpoise.studies.base import Given, Picture, Row, Trained, file_name
+from counterpoise.studies.base import Given, Picture, Row, Trained, complete_seed, file_name
 
 TITLE = "Singular values"
 ABOUT = (
     "Singular values of what enters each layer of a modality's head: the sum over training batches of the outer "
     "products of batch means, as IGM measures it, at the weights that were best on validation. It is not divided by "
     "the number of batches, so its size belongs to this data set and batch size. Means (trace / d) over seeds, and "
-    "the whole spectrum of the first seed. Unknown about the original: the modality, the stage, and the seeds."
+    "the whole spectrum of the first seed that both rows have. Unknown about the original: the modality, the stage, "
+    "and the seeds."
 )
 
 
@@ -55,7 +56,7 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
     """Bars of the means, and the spectra of the first seed."""
     means: dict[str, dict[str, list[float]]] = {}
     whole: dict[str, dict[str, Any]] = {}
-    first = min(item["seed"] for item in data["spectra"])
+    first = complete_seed((item["row"], item["seed"]) for item in data["spectra"])
     for item in data["spectra"]:
         title = f"{item['modality']} {item['layer']}"
         means.setdefault(title, {}).setdefault(item["row"], []).append(item["mean"])
