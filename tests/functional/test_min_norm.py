@@ -106,6 +106,7 @@ def test_interior_solution_serves_both_alike():
         ((0.0, 0.0), (2.0, -1.0), (3.0, -1.5)),
         ((2.0, -1.0), (0.0, 0.0), (3.0, -1.5)),
         ((0.0, 0.0), (0.0, 0.0), (0.0, 0.0)),
+        ((1.0, 0.0), (0.0, 2.0), (3.0, 1.5)),  # at a right angle it is a conflict: not 1.5 (g + u)
     ],
 )
 def test_degenerate_pairs(g, u, expected, rescale):
