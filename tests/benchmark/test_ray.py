@@ -17,6 +17,7 @@ import pytest
 from rich.console import Console
 
 from counterpoise.benchmark import on_ray
+from counterpoise.benchmark.backends import Order, opened
 from counterpoise.benchmark.grid import RunConfig, grid
 from counterpoise.benchmark.on_ray import Ray, sees, work
 from counterpoise.benchmark.runner import run
@@ -57,6 +58,19 @@ main(sys.argv[1:])
 """
 
 
+SLOW = """
+import pathlib, sys, time
+directory = pathlib.Path(sys.argv[1]); directory.mkdir(parents=True)
+try:
+    (directory / "started").touch(); time.sleep(90)
+except KeyboardInterrupt:
+    if sys.argv[2] == "Stubborn":
+        (directory / "heard").touch(); time.sleep(90)
+    time.sleep(0.5); (directory / "checkpoint").touch()
+    raise SystemExit(130)
+"""
+
+
 def quiet() -> Console:
     return Console(file=io.StringIO(), width=200)
 
@@ -66,7 +80,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """One Ray for several tests, with the modules that they run; a run inside uses it, as any that is there."""
     folder = tmp_path_factory.mktemp("ray")
     with pytest.MonkeyPatch.context() as patch:
-        modules(folder, patch, fake_run=FAKE, killing=KILLING)
+        modules(folder, patch, fake_run=FAKE, killing=KILLING, slow_run=SLOW)
         with Ray().open(folder, jobs=3, threads=3, preload=()):
             yield
 
@@ -124,47 +138,74 @@ def test_the_same_scores_as_local_processes(tmp_path: Path, monkeypatch: pytest.
         assert {**one, **measured} == {**other, **measured}
 
 
-SLOW = """
-import pathlib, sys, time
-directory = pathlib.Path(sys.argv[1]); directory.mkdir(parents=True)
-(directory / "started").touch()
-try:
-    time.sleep(90)
-except KeyboardInterrupt:
-    if sys.argv[2] == "Stubborn":
-        (directory / "heard").touch(); time.sleep(90)
-    time.sleep(0.5); (directory / "checkpoint").touch()
-    raise SystemExit(130)
-"""
-
 BENCHMARK = """
-import io, sys
+import io, signal, sys
 from rich.console import Console
 from counterpoise.benchmark import grid, run
 from counterpoise.benchmark.on_ray import Ray
-configs = grid([sys.argv[2]], range(3))
+if sys.argv[3] == "background":  # what a shell without job control does to `command &`
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+configs, quiet = grid([sys.argv[2]], range(3)), Console(file=io.StringIO())
 command = lambda config, directory: [sys.executable, "-m", "slow_run", directory, config.method]
-outcome = run(configs, command, sys.argv[1], jobs=2, threads=1, backend=Ray(), console=Console(file=io.StringIO()))
+outcome = run(configs, command, sys.argv[1], jobs=2, threads=1, backend=Ray(*sys.argv[4:]), console=quiet)
 print(len(outcome.stopped), len(outcome.waiting), len(outcome.failed)); sys.exit(outcome.exit_code)
 """
 
 
-@pytest.mark.slow  # on a busy machine Ray may take more than a minute to pass an interruption on
-@pytest.mark.parametrize("method", ["Polite", "Stubborn"])
-def test_an_interruption_reaches_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+@pytest.mark.parametrize(("method", "where"), [("Polite", "background"), ("Stubborn", "foreground")])
+def test_an_interruption_reaches_the_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, where: str
+) -> None:
     modules(tmp_path, monkeypatch, slow_run=SLOW)
-    arguments = [sys.executable, "-c", BENCHMARK, str(tmp_path / "runs"), method]
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
-    directories = [tmp_path / "runs" / config.id for config in grid([method], range(2))]
-    wait_for(*(d / "started" for d in directories))
-    process.send_signal(signal.SIGINT)
-    if method == "Stubborn":
-        wait_for(*(d / "heard" for d in directories))
-        process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=60)
+    interrupt(tmp_path / "runs", method, where)
+
+
+def interrupt(runs: Path, method: str, where: str, *address: str) -> None:
+    """Start a benchmark of three runs, interrupt it while two of them work, see what became of them."""
+    configs = grid([method], range(2))
+    directories = [runs / config.id for config in configs]
+    arguments = [sys.executable, "-c", BENCHMARK, str(runs), method, where, *address]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            wait_for(*(d / "started" for d in directories))
+            process.send_signal(signal.SIGINT)
+            if method == "Stubborn":
+                wait_for(*(d / "heard" for d in directories))
+                process.send_signal(signal.SIGINT)
+            out, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert out.split() == ["2", "1", "0"]
     assert [(d / "checkpoint").exists() for d in directories] == [method == "Polite"] * 2
+    for config in configs:  # whatever is left of a run holds this lock
+        opened(Order([], runs / "logs" / f"{config.id}.log", 1), patience=20).close()
+
+
+@pytest.mark.usefixtures("started")
+def test_a_worker_that_could_not_hear_is_asked_again(tmp_path: Path) -> None:
+    """As in a cluster that was started in the background of a script, before the task listens."""
+    import ray
+
+    def deaf(folder: Path) -> str:
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            (folder / "deaf").touch()
+            time.sleep(1)
+            return work(["", "-m", "slow_run", str(folder / "run"), "Polite"], str(folder / "log"), 1, str(folder))
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    task = on_ray._Task(ray.remote(deaf).options(max_retries=0).remote(tmp_path))
+    wait_for(tmp_path / "deaf")
+    task.interrupt()
+    wait_for(tmp_path / "run" / "started")
+    deadline = time.monotonic() + 60
+    while (reason := task.poll()) is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert reason == "failed with exit status 130"
+    assert (tmp_path / "run" / "checkpoint").exists()
 
 
 def wait_for(*paths: Path, seconds: float = 90) -> None:
@@ -205,39 +246,6 @@ def test_an_address_where_nobody_listens() -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
     with pytest.raises(ConnectionError, match=f"--address {address}: no Ray cluster could be reached"):
         Ray(address)._connect(None, 1)
-
-
-CLUSTER = """
-import sys
-from ray.cluster_utils import Cluster
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-cluster.add_node(num_cpus=1)
-print(cluster.address, flush=True)
-sys.stdin.read()
-cluster.shutdown()
-"""
-
-
-@pytest.mark.slow
-def test_a_cluster_of_two_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    modules(tmp_path, monkeypatch, fake_run=FAKE)
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    arguments = [sys.executable, "-c", CLUSTER]
-    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as cluster:
-        assert cluster.stdout is not None
-        address = cluster.stdout.readline().strip()
-        configs = grid(["Good", "Killed"], [0, 1])
-
-        def fake(config: RunConfig, directory: Path) -> list[str]:
-            return [sys.executable, "-m", "fake_run", str(directory), config.method]
-
-        outcome = run(configs, fake, tmp_path / "runs", jobs=2, threads=1, backend=Ray(address), console=quiet())
-        assert len(outcome.finished) == 4
-        with pytest.raises(ValueError, match="No machine of the Ray cluster has 2 CPUs and 0 GPUs"):
-            run(grid(["Good"], [2]), fake, tmp_path / "runs", threads=2, backend=Ray(address), console=quiet())
-        monkeypatch.setattr(on_ray, "sees", lambda folder, mark: "elsewhere")
-        with pytest.raises(ValueError, match=r"elsewhere: no .*/runs, or not the working directory"):
-            run(grid(["Good"], [2]), fake, tmp_path / "runs", threads=1, backend=Ray(address), console=quiet())
 
 
 def test_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:

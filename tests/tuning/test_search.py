@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,11 @@ for epoch in range(1, 5):
         time.sleep(60)
     if kind == "killed" and tries < 1 or kind == "doomed":
         os.kill(os.getpid(), 9)
+    if kind == "running" and epoch == 2 and directory.parent.name == "1":  # everything goes at once
+        os.kill(os.getppid(), 9)
+        os._exit(1)
+    while kind == "outlives" and epoch == 3 and not (directory.parents[2] / "go").exists():
+        time.sleep(0.05)
 if kind == "bad" and seed == 1:
     raise ValueError("diverged")
 (directory / "result.json").write_text(json.dumps({"val": {"fused/accuracy": x + seed}}))
@@ -145,7 +151,8 @@ def test_what_an_interruption_leaves_is_taken_up_first(tmp_path: Path) -> None:
     assert len(list(directory.glob("try*"))) == 1
 
 
-def test_trials_of_a_dead_process_are_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("how", ["finished", "interrupted"])
+def test_trials_of_a_dead_process_are_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     monkeypatch.setattr(database, "GRACE", 1)
     dead, found = search(tmp_path, 1), search(tmp_path, 1)
     config = dead.next()
@@ -157,8 +164,11 @@ def test_trials_of_a_dead_process_are_taken_over(tmp_path: Path, monkeypatch: py
     assert (row["state"], row["folder"]) == ("finished", 0)
     assert found.study.trials[1].user_attrs[CONTINUES] == [0]
     # the dead one wakes up and hears that its trial is not its own any more
-    subprocess.run(fake()(config, dead.folder / config.id), check=True)
-    dead.ended(config, None)
+    if how == "finished":
+        subprocess.run(fake()(config, dead.folder / config.id), check=True)
+        dead.ended(config, None)
+    with dead.leaving():
+        pass
     assert [t.state.name for t in found.study.trials] == ["FAIL", "COMPLETE"]
 
 
@@ -174,23 +184,81 @@ def test_one_trial_too_many_does_not_count(tmp_path: Path) -> None:
     assert found.next() is None
 
 
-TWO = """
-import pathlib, sys
+SEARCH = """
+import os, pathlib, sys
+folder, trials, seeds, kind = sys.argv[2:]
 sys.path.insert(0, sys.argv[1])
-from test_search import go, search
-go(search(pathlib.Path(sys.argv[2]), 6, (0, 1)))
+from test_search import database, go, search
+database.BEAT, database.GRACE = 1, 2
+found = search(pathlib.Path(folder), int(trials), tuple(range(int(seeds))))
+if kind == "asked":  # killed with the trial in the database and nothing else done for it
+    ask = found.study.ask
+    found.study.ask = lambda: trial if (trial := ask()).number != 1 else os.kill(os.getpid(), 9)
+go(found, kind)
 """
+
+
+def process(folder: Path, trials: int, seeds: int, kind: str) -> subprocess.Popen[bytes]:
+    """A search in a process of its own."""
+    arguments = [str(Path(__file__).parent), str(folder), str(trials), str(seeds), kind]
+    return subprocess.Popen([sys.executable, "-c", SEARCH, *arguments])
+
+
+def ends(*processes: subprocess.Popen[bytes]) -> list[int]:
+    try:
+        return [process.wait(timeout=120) for process in processes]
+    finally:
+        for one in processes:
+            one.kill()
 
 
 def test_two_processes_share_a_search(tmp_path: Path) -> None:
     search(tmp_path, 6)  # makes the tables
-    arguments = [sys.executable, "-c", TWO, str(Path(__file__).parent), str(tmp_path)]
-    processes = [subprocess.Popen(arguments) for _ in range(2)]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    assert ends(process(tmp_path, 6, 2, "good"), process(tmp_path, 6, 2, "good")) == [0, 0]
     found = rows(search(tmp_path, 6))
     assert [row["state"] for row in found] == ["finished"] * 6
     assert len({row["folder"] for row in found}) == 6
     assert len({row["x"] for row in found}) == 6
+
+
+@pytest.mark.parametrize("when", ["asked", "running"])
+def test_a_search_that_was_killed_draws_what_it_would_have_drawn(tmp_path: Path, when: str) -> None:
+    go(whole := search(tmp_path / "whole", 4))
+    assert ends(process(tmp_path / "part", 4, 1, when)) == [-9]
+    assert ends(process(tmp_path / "part", 4, 1, "good")) == [0]
+    part = search(tmp_path / "part", 4)  # may have come back to the second trial last
+    assert [t.user_attrs[CONTINUES] for t in part.study.trials if CONTINUES in t.user_attrs] == [[1]]
+    assert [row["state"] for row in rows(part)] == ["finished"] * 4
+    assert {(row["x"], row["way"]) for row in rows(part)} == {(row["x"], row["way"]) for row in rows(whole)}
+
+
+def test_of_two_processes_one_is_killed_and_the_other_finishes(tmp_path: Path) -> None:
+    """The run of the killed one goes on without it, and is not started a second time beside itself."""
+    found = search(tmp_path, 4)
+    killed, other = process(tmp_path, 4, 1, "outlives"), None
+    try:
+        wait(lambda: (tmp_path / "trials" / "0" / "seed-0" / "metrics.jsonl").exists())
+        other = process(tmp_path, 4, 1, "good")
+        wait(lambda: len(list(tmp_path.glob("trials/*/seed-0/result.json"))) > 0)
+        killed.kill()
+        wait(lambda: any(CONTINUES in t.user_attrs and t.state.name == "RUNNING" for t in found.study.trials))
+        (tmp_path / "go").touch()
+        assert ends(other) == [0]
+    finally:
+        (tmp_path / "go").touch()
+        ends(killed, *filter(None, [other]))
+    assert [row["state"] for row in rows(found)] == ["finished"] * 4
+    assert [t.user_attrs[CONTINUES] for t in found.study.trials if CONTINUES in t.user_attrs] == [[0]]
+    assert [len(list(p.glob("try*"))) for p in tmp_path.glob("trials/*/seed-0")] == [1] * 4
+    assert ends(process(tmp_path, 5, 1, "good")) == [0]  # the command of the killed one again, for one more
+    assert len(rows(found)) == 5
+
+
+def wait(done: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_a_database_that_is_none() -> None:

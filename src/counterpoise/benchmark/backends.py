@@ -6,8 +6,9 @@ import contextlib
 import os
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
@@ -89,6 +90,27 @@ def said(code: int) -> str:
     if code == 0:
         return "ended without result.json"
     return f"failed with exit status {code}" if code > 0 else f"was killed by {signal.Signals(-code).name}"
+
+
+@contextlib.contextmanager
+def noted(*names: str) -> Iterator[list[int]]:
+    """The list that these signals are noted in, instead of interrupting at any point or being ignored.
+
+    Outside the main thread signals stay as they are.
+
+    Args:
+        names: of signals; those that this system lacks are passed over.
+    """
+    found: list[int] = []
+    handlers = {}
+    if threading.current_thread() is threading.main_thread():
+        for which in (signal.Signals[name] for name in names if hasattr(signal, name)):
+            handlers[which] = signal.signal(which, lambda number, frame: found.append(number))
+    try:
+        yield found
+    finally:
+        for which, handler in handlers.items():
+            signal.signal(which, handler)
 
 
 class Local:

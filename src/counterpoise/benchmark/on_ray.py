@@ -16,13 +16,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from counterpoise.benchmark.backends import NotStarted, Order, Running, opened, said, spawned
+from counterpoise.benchmark.backends import NotStarted, Order, Running, noted, opened, said, spawned
 from counterpoise.benchmark.forked import Fork
 
 RETRIES = 3
 """How often a run that was killed, with its worker or alone, is started again."""
 LEFT_BEHIND = 10.0
 """Seconds that the run of a killed worker has to vanish before its retry gives up."""
+AGAIN = 2.0
+"""Seconds after which a run that still works is asked to stop once more."""
 STORE = 80 * 2**20
 """Bytes of memory for the object store of a local Ray: nothing is put there."""
 
@@ -149,6 +151,7 @@ class _Task:
 
     def __init__(self, reference: Any):
         self._reference = reference
+        self._asked: float | None = None
 
     def poll(self) -> str | None:
         import ray
@@ -156,6 +159,10 @@ class _Task:
 
         ready, _ = ray.wait([self._reference], timeout=0)
         if not ready:
+            # A worker that inherited that SIGINT is ignored, from a shell that started Ray in the background, hears
+            # nothing until `work` listens in it, and Ray believes that it heard.
+            if self._asked is not None and time.monotonic() >= self._asked + AGAIN:
+                self.interrupt()
             return None
         try:
             return ray.get(self._reference)
@@ -170,6 +177,7 @@ class _Task:
         import ray
 
         ray.cancel(self._reference)
+        self._asked = time.monotonic()
 
     def kill(self) -> None:
         import ray
@@ -197,17 +205,15 @@ def work(arguments: Sequence[str], log: str, threads: int, folder: str) -> str:
         RunKilled: when something else has killed it.
     """
     order = Order([part or sys.executable for part in arguments], Path(log), threads)
-    asked = False
+    told = False
     try:
-        with _leashed(order, folder) as process:
-            while True:
-                try:
-                    while process.poll() is None:
-                        time.sleep(0.05)
-                    break
-                except KeyboardInterrupt:  # how Ray cancels a task
-                    asked = True
+        # Ray cancels a task by calling this worker's handler of SIGINT, and does nothing where there is none.
+        with noted("SIGINT") as asked, _leashed(order, folder) as process:
+            while process.poll() is None:
+                if asked and not told:  # once: a second signal would take the run's checkpoint from it
                     process.send_signal(signal.SIGINT)
+                    told = True
+                time.sleep(0.05)
     except NotStarted as why:
         return f"{why} (on {platform.node()})"
     reason = said(process.returncode)

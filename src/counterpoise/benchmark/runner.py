@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -16,11 +14,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from counterpoise._checks import number
-from counterpoise.benchmark.backends import Backend, Local, NotStarted, Order, Running
+from counterpoise.benchmark.backends import Backend, Local, NotStarted, Order, Running, noted
 from counterpoise.benchmark.grid import RunConfig, finished, missing
 
 PAUSE = 0.05
 """Seconds between two looks at the runs."""
+INTERRUPTIONS = ("SIGINT", "SIGTERM", "SIGHUP")
+"""What stops a benchmark. SIGINT also where it was ignored (a job in the background): a run would inherit that and
+could not be asked to stop."""
 
 Command = Callable[[RunConfig, Path], Sequence[str]]
 """The command line of a run, given its configuration and directory; it resumes when started again."""
@@ -223,7 +224,7 @@ def drive(
     outcome, running, backend = Outcome(skipped=list(skipped)), list[_Started](), backend or Local()
     (runs / "logs").mkdir(parents=True, exist_ok=True)
     opened = backend.open(runs, jobs, threads, preload) if feed.total else contextlib.nullcontext()
-    with opened, _interrupts() as interrupts, _Display(console or Console(stderr=True), feed, jobs) as display:
+    with opened, noted(*INTERRUPTIONS) as interrupts, _Display(console or Console(stderr=True), feed, jobs) as display:
         if skipped:
             display.say(f"{len(skipped)} run(s) already done, {feed.total} to go.")
         while not interrupts:
@@ -315,27 +316,6 @@ def _stop(running: Sequence[_Started], patience: float, interrupts: Sequence[int
             for started in left:
                 started.run.kill()
         time.sleep(PAUSE)
-
-
-@contextlib.contextmanager
-def _interrupts() -> Iterator[list[int]]:
-    """The list that SIGINT, SIGTERM and SIGHUP are noted in, instead of interrupting at any point.
-
-    SIGINT is taken over even where it was ignored (a job in the background): a run would inherit
-    that and could not be asked to stop. Outside the main thread signals stay as they are.
-    """
-    noted: list[int] = []
-    handlers = {}
-    if threading.current_thread() is threading.main_thread():
-        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-            if hasattr(signal, name):
-                which = signal.Signals[name]
-                handlers[which] = signal.signal(which, lambda number, frame: noted.append(number))
-    try:
-        yield noted
-    finally:
-        for which, handler in handlers.items():
-            signal.signal(which, handler)
 
 
 class _Display:

@@ -26,6 +26,8 @@ PRUNERS = ("median", "halving", "none")
 BASE, CONTINUES, KILLS, EXTRA, ERROR, SCORES = "base", "continues", "kills", "extra", "error", "scores"
 """What is noted with a trial: the number of its folder; the trials that it continues, and how many of these were
 killed; that it was one too many; why it failed; the score of each seed."""
+BEATS = "beats"
+"""Noted with a trial: its process has given a first sign of life."""
 
 
 def connect(url: str, name: str, direction: str, pruner: str, warmup: int, seed: int) -> tuple[Study, RDBStorage]:
@@ -88,13 +90,16 @@ def _sampler(seed: int) -> BaseSampler:
     """TPE with random numbers of its own for every trial.
 
     One stream for all would start again from its beginning when a search is continued, and draw the
-    same values a second time.
+    same values a second time. What continues another trial does not count, so that a search that was
+    killed draws what it would have drawn.
     """
     from optuna.samplers import BaseSampler, TPESampler
 
     class PerTrial(BaseSampler):
         def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-            digest = hashlib.sha256(f"{seed} {trial.number}".encode()).digest()
+            base = trial.user_attrs.get(BASE, trial.number)
+            before = [t for t in study.get_trials(deepcopy=False) if t.number < base and CONTINUES not in t.user_attrs]
+            digest = hashlib.sha256(f"{seed} {len(before)}".encode()).digest()
             self._inner = TPESampler(seed=int.from_bytes(digest[:4], "big"))
 
         def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, Any]:
@@ -116,7 +121,7 @@ def name_of(settings: Mapping[str, Any], space: Sequence[Parameter], seeds: Sequ
 
 
 def put_back(study: Study, trial: FrozenTrial, *, killed: bool = True) -> None:
-    """Queue a trial that did not come to its end once more, at the place where it is on disk.
+    """Queue a trial that did not come to its end once more, at the place where it is on disk; unless that was done.
 
     Args:
         study: that it belongs to.
@@ -126,12 +131,12 @@ def put_back(study: Study, trial: FrozenTrial, *, killed: bool = True) -> None:
     import optuna
 
     kills = trial.user_attrs.get(KILLS, 0) + killed
-    if kills > RETRIES:
+    if kills > RETRIES or trial.number in continued(study.get_trials(deepcopy=False)):
         return
     continues = [*trial.user_attrs.get(CONTINUES, []), trial.number]
     attributes = {BASE: trial.number, **trial.user_attrs, CONTINUES: continues, KILLS: kills}
-    attributes.pop(ERROR, None)
-    attributes.pop(SCORES, None)
+    for name in (ERROR, SCORES, BEATS):
+        attributes.pop(name, None)
     study.add_trial(
         optuna.create_trial(
             state=optuna.trial.TrialState.WAITING,
@@ -149,9 +154,12 @@ def direction(monitor: str) -> str:
 
 def counting(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """The trials that count: not those that wait, that another one continues, or that were one too many."""
-    continued = {number for t in trials for number in t.user_attrs.get(CONTINUES, [])}
+    again = continued(trials)
     return [
-        t
-        for t in trials
-        if t.state.name != "WAITING" and t.number not in continued and not t.user_attrs.get(EXTRA, False)
+        t for t in trials if t.state.name != "WAITING" and t.number not in again and not t.user_attrs.get(EXTRA, False)
     ]
+
+
+def continued(trials: Sequence[FrozenTrial]) -> set[int]:
+    """Numbers of the trials that another one continues."""
+    return {number for t in trials for number in t.user_attrs.get(CONTINUES, [])}

@@ -16,7 +16,7 @@ from counterpoise.benchmark.backends import BUSY
 from counterpoise.benchmark.grid import RunConfig, finished
 from counterpoise.benchmark.runner import Failure
 from counterpoise.tuning import database
-from counterpoise.tuning.database import BASE, ERROR, EXTRA, SCORES, counting, experimental, put_back
+from counterpoise.tuning.database import BASE, BEATS, ERROR, EXTRA, SCORES, counting, experimental, put_back
 from counterpoise.tuning.space import Parameter
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ class Search:
         self._again: list[TrialRun] = []
         self._beaten = self._looked = -math.inf
         self._told = False
+        self._marked = set[int]()
         self.waiting = True
         left, _ = self._count()
         self.total = len(self.seeds) * left
@@ -159,6 +160,7 @@ class Search:
             return False
         import optuna
 
+        self._mark()
         with experimental():
             optuna.storages.fail_stale_trials(self.study)
         left, others = self._count()
@@ -176,10 +178,22 @@ class Search:
             )
         return bool(self._queue)
 
+    def _mark(self) -> None:
+        """A first sign of life for trials that have none: without one Optuna never takes a trial for dead.
+
+        Their process may have been killed between asking for the trial and giving it.
+        """
+        here = {found.trial.number for found in self._open.values()}
+        for t in self.study.get_trials(deepcopy=False):
+            if t.state.name == "RUNNING" and BEATS not in t.user_attrs and t.number not in here | self._marked:
+                self._marked.add(t.number)
+                self.storage.record_heartbeat(t._trial_id)
+
     def _ask(self) -> None:
         with experimental():
             trial = self.study.ask()
         self.storage.record_heartbeat(trial._trial_id)  # Optuna has no public name for it
+        trial.set_user_attr(BEATS, True)
         ahead = [t for t in counting(self.study.get_trials(deepcopy=False)) if t.number < trial.number]
         if len(ahead) >= self.trials and BASE not in trial.user_attrs:  # another process was quicker
             trial.set_user_attr(EXTRA, True)
