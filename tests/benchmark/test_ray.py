@@ -248,6 +248,26 @@ def test_an_address_where_nobody_listens() -> None:
         Ray(address)._connect(None, 1)
 
 
+@pytest.mark.parametrize(("scheme", "tries"), [("", 1), ("ray://", on_ray.CLIENT_TRIES)])
+def test_a_server_for_a_client_that_ends_at_once(scheme: str, tries: int) -> None:
+    class Stub:
+        def __init__(self, works: int):
+            self.asked, self.works = 0, works
+
+        def init(self, **_: object) -> None:
+            self.asked += 1
+            if self.asked != self.works:
+                raise ConnectionError("Starting Ray client server failed.")
+
+    with socket.create_server(("127.0.0.1", 0)) as there:
+        ray = Ray(f"{scheme}127.0.0.1:{there.getsockname()[1]}")
+        ray._connect(works := Stub(tries), 1)
+        assert works.asked == tries
+        with pytest.raises(ConnectionError, match=r"no Ray cluster could be reached \(Starting Ray"):
+            ray._connect(never := Stub(0), 1)
+        assert never.asked == tries
+
+
 def test_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ImportError, match=r"--backend ray needs Ray: pip install 'counterpoise\[ray\]'"):

@@ -23,6 +23,8 @@ RETRIES = 3
 """How often a run that was killed, with its worker or alone, is started again."""
 LEFT_BEHIND = 10.0
 """Seconds that the run of a killed worker has to vanish before its retry gives up."""
+CLIENT_TRIES = 3
+"""How often a ``ray://`` address is tried: the server that Ray starts for a client may end at once."""
 AGAIN = 2.0
 """Seconds after which a run that still works is asked to stop once more."""
 STORE = 80 * 2**20
@@ -74,15 +76,21 @@ class Ray:
     def _connect(self, ray: Any, cpus: int) -> None:
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         if self.address is not None:
+            tries = CLIENT_TRIES if self.address.startswith("ray://") else 1
             try:
                 _reach(self.address)
-                ray.init(address=self.address, **quiet)
+                for left in reversed(range(tries)):
+                    try:
+                        ray.init(address=self.address, **quiet)
+                        return
+                    except ConnectionError:
+                        if not left:
+                            raise
             except (OSError, RuntimeError, ValueError) as error:
                 raise ConnectionError(
                     f"--address {self.address}: no Ray cluster could be reached ({error}). "
                     "`ray start --head` starts one; without --address Ray runs on this machine alone."
                 ) from error
-            return
         # Nothing is reported to anyone, and a run without reserved GPUs sees what it would see without Ray.
         with _environment({"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}):
             ray.init(
