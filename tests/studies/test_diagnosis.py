@@ -73,7 +73,12 @@ def test_few_samples_give_no_verdict() -> None:
 
 def test_a_prediction_that_flatters_is_not_enough() -> None:
     # the best of many epochs on noise is above chance, a linear classifier on its encoder is not
-    assert judge(found(replace(NOTHING, alone=0.2))).weak == ("audio",)
+    flattered = found(replace(NOTHING, alone=0.2))
+    assert judge(flattered).weak == ("audio",)
+    # but it is no sign either that there is nothing to learn
+    assert headline(flattered).startswith("No imbalance shown: audio could not be judged")
+    assert "judge audio on more samples" in recommend(flattered)[-1]
+    assert "little to learn from audio" in headline(found(NOTHING))
 
 
 def test_a_difference_that_samples_show_can_be_too_small_to_matter() -> None:

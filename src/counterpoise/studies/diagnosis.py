@@ -248,6 +248,11 @@ def _share(found: Diagnosis, modality: str, *, fair: bool = False) -> float:
     return parts[modality] / max(sum(parts.values()), 1e-12)
 
 
+def _unsure(found: Diagnosis, verdict: Verdict) -> list[str]:
+    """The weak ones whose own prediction alone is above chance: more than selecting the epoch gives, or less."""
+    return [m for m in verdict.weak if clear(found.of(m, "alone"), found.of(m, "chance"), found.samples_of(m))]
+
+
 def headline(found: Diagnosis) -> str:
     """The answer in one sentence."""
     verdict = judge(found)
@@ -259,6 +264,8 @@ def headline(found: Diagnosis) -> str:
         return "No answer yet: no modality alone is clearly above chance."
     if verdict.hurts:
         return "No modality is held back, but fusing costs accuracy."
+    if unsure := _unsure(found, verdict):
+        return f"No imbalance shown: {_and(unsure)} could not be judged, and no other modality is held back."
     if verdict.weak:
         return (
             f"Not imbalanced: there is little to learn from {_and(verdict.weak)}, and no other modality is held back."
@@ -356,11 +363,10 @@ def _advice(found: Diagnosis, verdict: Verdict) -> str:
                 "(--fusion Late, Gated)."
             )
         return "Recommendation: no modality is starved, but fusing hurts: try another fusion (--fusion Late, Gated)."
+    if unsure := _unsure(found, verdict):
+        return f"Recommendation: judge {_and(unsure)} on more samples; until then nothing calls for balancing."
     if verdict.weak:
-        return (
-            f"Recommendation: look at the data and the encoder of {_and(verdict.weak)}; no method of balancing is "
-            "called for."
-        )
+        return f"Recommendation: look at the data and the encoder of {_and(verdict.weak)}; nothing calls for balancing."
     return "Recommendation: stay with joint training; nothing here calls for balancing."
 
 
