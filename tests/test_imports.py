@@ -18,6 +18,7 @@ HEAVY = ("torchvision", "transformers", "timm", "matplotlib", "sklearn", "av", "
 PARTS = {
     "_checks": (),
     "types": (),
+    "observer": (),
     "functional": (),
     "fusions": ("functional",),
     "encoders": ("functional",),
@@ -28,8 +29,8 @@ PARTS = {
     "datasets": ("data",),
     "method": ("functional", "fusions", "encoders", "model"),
     "methods": ("functional", "fusions", "encoders", "model", "build", "metrics", "data", "method"),
-    "engine": ("functional", "fusions", "encoders", "model", "build", "metrics", "data", "method"),
-    "analysis": ("functional", "fusions", "encoders", "model", "build", "metrics", "data"),
+    "engine": ("functional", "fusions", "encoders", "model", "build", "metrics", "data", "method", "observer"),
+    "analysis": ("functional", "fusions", "encoders", "model", "build", "metrics", "data", "observer"),
     "report": ("metrics", "analysis", "benchmark"),
 }
 SEE_EVERYTHING = ("__init__", "__main__", "cli", "benchmark", "studies", "testing", "tuning")

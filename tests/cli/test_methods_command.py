@@ -3,8 +3,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import Run
 
+from conftest import Run
 from counterpoise import methods
 
 

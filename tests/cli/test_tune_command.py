@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import Run, in_process
 
+from conftest import Run, in_process
 from counterpoise.cli import tune
 
 SEARCH = ["--method", "ogm", "--param", "method.alpha=float:0.01:1:log", "--param", "fusion=choice:Concat,Sum"]

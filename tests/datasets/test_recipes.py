@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import test_clips
 import test_nvgesture
 import test_sarcasm
 import test_twitter2015
 import yaml
+from clips import write_frames, write_wav
 
 from counterpoise.cli import main
 from counterpoise.cli.options import fit_parser, parse
@@ -50,8 +50,8 @@ def raw_clips(root: Path, dataset: str):
                 dataset, ("train_wav", "train_img/Image-01-FPS") if part == "train" else ("test_wav", "test_img")
             )
             seed = 10 * i + len(part)
-            test_clips.write_wav(root / folder[0] / f"{row.id}.wav", seed, 0.6)
-            test_clips.write_frames(root / folder[1] / row.id, seed, count=4)
+            write_wav(root / folder[0] / f"{row.id}.wav", seed, 0.6)
+            write_frames(root / folder[1] / row.id, seed, count=4)
 
 
 def raw_gestures(root: Path):

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 
 from counterpoise.analysis import BalanceCurves
 from counterpoise.benchmark.grid import RunConfig
-from counterpoise.cli import benchmark, main
+from counterpoise.cli import main
 from counterpoise.studies.diagnosis import Diagnosis, Evidence, Measured, clear, headline, judge, recommend
 
 DATA = ["--data", "digits", "--data.size", "150", "--epochs", "1", "--batch_size", "16", "--progress", "false"]
@@ -153,19 +152,7 @@ def test_overfitting_decides_what_to_try_when_fusing_hurts() -> None:
 
 
 # -- the command ---------------------------------------------------------------------------------------
-def test_the_command_writes_page_and_evidence(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    plain, started = benchmark.command, []
-
-    def command(config: RunConfig, path: Path) -> Sequence[str]:
-        started.append(config.id)
-        with pytest.raises(SystemExit):
-            main(list(plain(config, path)[3:]))
-        return [sys.executable, "-S", "-c", ""]
-
-    monkeypatch.setattr(benchmark, "command", command)
+def test_the_command_writes_page_and_evidence(started: list[RunConfig], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main(["diagnose", *DATA, "--out", "d", "--seeds", "0,1"])
     assert not left.value.code

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +12,7 @@ import torch
 
 from counterpoise.analysis import GradientChanges, load
 from counterpoise.benchmark.grid import RunConfig
-from counterpoise.cli import benchmark, main
+from counterpoise.cli import main
 from counterpoise.methods import MLA
 
 DATA = ["--data", "digits", "--data.size", "150", "--epochs", "2", "--batch_size", "16", "--progress", "false"]
@@ -41,24 +39,8 @@ def study(*arguments: str) -> int:
     return int(str(left.value.code or 0))
 
 
-@pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
-    """Runs train in this process."""
-    monkeypatch.chdir(tmp_path)
-    plain, found = benchmark.command, list[str]()
-
-    def command(config: RunConfig, path: Path) -> Sequence[str]:
-        found.append(config.method)
-        with pytest.raises(SystemExit):
-            main(list(plain(config, path)[3:]))
-        return [sys.executable, "-S", "-c", ""]
-
-    monkeypatch.setattr(benchmark, "command", command)
-    return found
-
-
 def test_known_angles_from_the_command_to_the_numbers(
-    started: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    started: list[RunConfig], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(MLA, "step", turned_by_60_degrees)
     assert study(*DATA, "--out", "out", "--seeds", "0,1", "--methods", "mla") == 0
@@ -81,12 +63,12 @@ def test_known_angles_from_the_command_to_the_numbers(
     assert len(started) == 2
 
 
-def test_watched_runs_are_their_own_and_change_nothing(started: list[str]) -> None:
+def test_watched_runs_are_their_own_and_change_nothing(started: list[RunConfig]) -> None:
     assert study(*DATA, "--out", "out", "--seeds", "0", "--methods", "IGM") == 0
     assert study(*DATA, "--out", "out", "--seeds", "0", "--methods", "IGM", "--pairing", "batch") == 0
     with pytest.raises(SystemExit):
         main(["study", "scope", *DATA, "--out", "out", "--seeds", "0", "--shares", ""])
-    watched = [name for name in started if "gradient_change=" in name]
+    watched = [config for config in started if "gradient_change=" in config.method]
     assert len(watched) == 4  # with and without SAM, two pairings
     assert len(started) == 6
     scores = {
@@ -99,7 +81,7 @@ def test_watched_runs_are_their_own_and_change_nothing(started: list[str]) -> No
         assert list(Path("out/runs").glob(f"{name}-s0-*/gradient-change.npz")) != [] or "gradient" not in name
 
 
-def test_a_method_without_turns_is_refused(started: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_method_without_turns_is_refused(started: list[RunConfig], capsys: pytest.CaptureFixture[str]) -> None:
     assert study(*DATA, "--out", "out", "--seeds", "0", "--methods", "MLA,OGM") == 2
     said = capsys.readouterr().err
     assert "OGM trains all modalities at once" in said

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,7 +10,7 @@ import torch
 from jsonargparse import Namespace
 
 from counterpoise.benchmark.grid import RunConfig
-from counterpoise.cli import benchmark, main
+from counterpoise.cli import main
 from counterpoise.studies.pretrained import _pretrained
 
 DATA = ["--data", "digits", "--data.size", "150", "--epochs", "1", "--batch_size", "16", "--progress", "false"]
@@ -24,31 +22,15 @@ def study(*arguments: str) -> int:
     return int(str(left.value.code or 0))
 
 
-@pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
-    """Runs train in this process."""
-    monkeypatch.chdir(tmp_path)
-    plain, found = benchmark.command, list[str]()
-
-    def command(config: RunConfig, path: Path) -> Sequence[str]:
-        found.append(config.id)
-        with pytest.raises(SystemExit):
-            main(list(plain(config, path)[3:]))
-        return [sys.executable, "-S", "-c", ""]
-
-    monkeypatch.setattr(benchmark, "command", command)
-    return found
-
-
 def weights_of(path: Path, modality: str) -> dict[str, torch.Tensor]:
     model = torch.load(path, weights_only=True)["model"]
     prefix = f"encoders.{modality}."
     return {name.removeprefix(prefix): value for name, value in model.items() if name.startswith(prefix)}
 
 
-def test_every_row_starts_from_encoders_trained_alone(started: list[str]) -> None:
+def test_every_row_starts_from_encoders_trained_alone(started: list[RunConfig]) -> None:
     assert study("--pretraining", "alone", "--tuning", "frozen") == 0
-    assert [name.split("-")[0] for name in started] == ["Unimodal", "Unimodal", "Joint", "MLA", "IGM"]
+    assert [config.id.split("-")[0] for config in started] == ["Unimodal", "Unimodal", "Joint", "MLA", "IGM"]
     kept = json.loads(Path("out/pretrained/data.json").read_text())
     assert list(kept["result"]["rows"]) == ["audio alone", "image alone", "plain", "MLA", "IGM"]
     assert {name: tuple(row) for name, row in kept["result"]["rows"].items()} == {
@@ -68,7 +50,7 @@ def test_every_row_starts_from_encoders_trained_alone(started: list[str]) -> Non
 
     # fine-tuned, they move; what was trained alone is used again
     assert study("--pretraining", "alone") == 0
-    assert [name.split("-")[0] for name in started[5:]] == ["Joint", "MLA", "IGM"]
+    assert [config.id.split("-")[0] for config in started[5:]] == ["Joint", "MLA", "IGM"]
     (run,) = json.loads(Path("out/pretrained/data.json").read_text())["runs"]["plain"]
     tuned = weights_of(Path("out/runs", run, "best.ckpt"), "image")
     assert any(not torch.equal(tuned[name], value) for name, value in trained.items())
@@ -83,7 +65,7 @@ def test_every_row_starts_from_encoders_trained_alone(started: list[str]) -> Non
     ],
 )
 def test_it_says_what_to_pass(
-    started: list[str], arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    started: list[RunConfig], arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert study(*arguments) == 2
     assert said in capsys.readouterr().err

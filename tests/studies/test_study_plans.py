@@ -2,45 +2,18 @@ from __future__ import annotations
 
 import json
 import re
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from jsonargparse import Namespace
 
 from counterpoise.benchmark.grid import RunConfig
-from counterpoise.cli import benchmark, main
+from counterpoise.cli import main
 from counterpoise.cli.messages import UsageError
 from counterpoise.studies import STUDIES, Row, study_named
 from counterpoise.studies.base import Given, complete_seed, configs, file_name, method_names
 
 DATA = ["--data", "digits", "--data.size", "150", "--epochs", "1", "--batch_size", "16", "--progress", "false"]
-
-
-class Here:
-    """Runs train in this process; a process of their own costs seconds each."""
-
-    def __init__(self) -> None:
-        self.started: list[str] = []
-
-    def command(self, config: RunConfig, path: Path) -> Sequence[str]:
-        arguments = COMMAND(config, path)[3:]
-        self.started.append(config.id)
-        with pytest.raises(SystemExit) as left:
-            main(list(arguments))
-        return [sys.executable, "-S", "-c", f"raise SystemExit({left.value.code or 0})"]
-
-
-COMMAND = benchmark.command
-
-
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Here:
-    monkeypatch.chdir(tmp_path)
-    runs = Here()
-    monkeypatch.setattr(benchmark, "command", runs.command)
-    return runs
 
 
 def study(*arguments: str) -> int:
@@ -53,10 +26,10 @@ def kept(name: str) -> dict:
     return json.loads(Path("out", name, "data.json").read_text())
 
 
-def test_studies_share_runs_resume_and_draw_again(here: Here) -> None:
+def test_studies_share_runs_resume_and_draw_again(started: list[RunConfig]) -> None:
     common = [*DATA, "--out", "out", "--seeds", "0,1"]
     assert study("imbalance", *common) == 0
-    assert len(here.started) == 6  # two modalities and joint, two seeds
+    assert len(started) == 6  # two modalities and joint, two seeds
     found = kept("imbalance")
     assert found["data"]["train"] + found["data"]["val"] + found["data"]["test"] == 150
     assert found["seeds"] == [0, 1]
@@ -69,14 +42,14 @@ def test_studies_share_runs_resume_and_draw_again(here: Here) -> None:
     assert json.loads(Path("out/runs", first, "result.json").read_text())["label"] == "Unimodal(image)"
 
     assert study("comparison", *common, "--methods", "joint") == 0
-    assert len(here.started) == 6  # all of them were there
+    assert len(started) == 6  # all of them were there
     assert study("imbalance", *common, "--seeds", "0") == 0
-    assert len(here.started) == 6
+    assert len(started) == 6
     # a lost result is made again, and nothing else
     Path("out/runs", first, "result.json").unlink()
     Path("out/runs", first, "last.ckpt").unlink(missing_ok=True)
     assert study("imbalance", *common) == 0
-    assert here.started[6:] == [first]
+    assert [config.id for config in started[6:]] == [first]
 
     before = Path("out/studies.html").read_text()
     drawing = Path("out/imbalance/curves.svg").read_text()
@@ -89,10 +62,10 @@ def test_studies_share_runs_resume_and_draw_again(here: Here) -> None:
     assert page == before
     assert page.index("Modality imbalance") < page.index("<h2>Comparison")
     assert "seeds 0, 1" in page
-    assert len(here.started) == 7
+    assert len(started) == 7
 
 
-def test_ablation_separates_taking_turns(here: Here) -> None:
+def test_ablation_separates_taking_turns(started: list[RunConfig]) -> None:
     assert study("ablation", *DATA, "--out", "out", "--seeds", "0") == 0
     rows = kept("ablation")["result"]["rows"]
     assert list(rows) == ["joint", "joint + SAM", "turns", "turns + SAM", "turns + GM", "turns + SAM + GM (IGM)"]
@@ -109,7 +82,7 @@ def test_ablation_separates_taking_turns(here: Here) -> None:
     assert f"{difference:+.1f}</td>" in page
 
 
-def test_sensitivity_of_any_option(here: Here) -> None:
+def test_sensitivity_of_any_option(started: list[RunConfig]) -> None:
     sweep = ["--method", "joint", "--parameter", "optimizer.lr", "--values", "0.01,1e-1", "--metrics", "accuracy, loss"]
     assert study("sensitivity", *DATA, "--out", "out", "--seeds", "0", *sweep) == 0
     found = kept("sensitivity")
@@ -195,11 +168,11 @@ def test_every_study_explains_itself(name: str) -> None:
     assert "original" in module.ABOUT
 
 
-def test_several_studies_share_one_queue(here: Here) -> None:
+def test_several_studies_share_one_queue(started: list[RunConfig]) -> None:
     several = ["--out", "out", "--seeds", "0", "--scope.shares", "1.0", "--comparison.methods=joint"]
     assert study("imbalance,comparison,scope", *DATA, *several) == 0
-    started = [name.split("-s0-")[0] for name in here.started]
-    assert sorted(started) == ["IGM", "IGM-gm-False", "IGM-scope-1-0", "Joint", "Unimodal", "Unimodal"]
+    names = [config.id.split("-s0-")[0] for config in started]
+    assert sorted(names) == ["IGM", "IGM-gm-False", "IGM-scope-1-0", "Joint", "Unimodal", "Unimodal"]
     assert list(kept("scope")["result"]["rows"]) == ["off", "head", "100 %"]
     page = Path("out/studies.html").read_text()
     assert page.count("<section>") == 3

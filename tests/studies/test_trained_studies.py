@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,8 @@ import pytest
 
 from counterpoise.analysis import LayerSpectrum, SplitLoss, Surface, correct, load, sample, value
 from counterpoise.analysis import Path as Line
-from counterpoise.benchmark.grid import RunConfig
 from counterpoise.build import build_model
-from counterpoise.cli import benchmark, main
+from counterpoise.cli import main
 from counterpoise.cli.trained import open_run
 from counterpoise.encoders import default_encoder
 from counterpoise.engine.state import mix, seed_everything
@@ -32,25 +30,17 @@ STUDIES = {
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def out(tmp_path_factory: pytest.TempPathFactory, in_this_process: Callable) -> Iterator[Path]:
     """All of them with one seed, in one directory."""
-    plain, out = benchmark.command, tmp_path_factory.mktemp("studies")
-    started: list[str] = []
-
-    def command(config: RunConfig, path: Path) -> Sequence[str]:
-        started.append(config.id)
-        with pytest.raises(SystemExit):
-            main(list(plain(config, path)[3:]))
-        return [sys.executable, "-S", "-c", ""]
-
+    out = tmp_path_factory.mktemp("studies")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(benchmark, "command", command)
+        started = in_this_process(patch)
         for name, own in STUDIES.items():
             with pytest.raises(SystemExit) as left:
                 main(["study", name, *DATA, *own, "--out", str(out), "--seeds", "0"])
             assert not left.value.code
         # IGM itself is in all five, plain alternation in two; nothing runs twice
-        assert len(started) == len(set(started)) == 6
+        assert len(started) == len({config.id for config in started}) == 6
         yield out
 
 

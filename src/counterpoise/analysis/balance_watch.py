@@ -15,7 +15,7 @@ from counterpoise.analysis.arrays import load, save
 from counterpoise.analysis.balance import gradient_balance
 from counterpoise.analysis.objective import SplitLoss, differentiable, sample, value
 from counterpoise.data.split import Split
-from counterpoise.types import Batch
+from counterpoise.observer import Observer
 
 if TYPE_CHECKING:
     from counterpoise.engine import Trainer
@@ -48,7 +48,7 @@ class BalanceCurves:
     fused_val_loss: np.ndarray
 
 
-class BalanceWatch:
+class BalanceWatch(Observer):
     """Records how strongly each modality is trained, and how it generalises; an observer that changes nothing.
 
     Measured on a fixed sample of the training and of the validation split, for every modality that the method's
@@ -83,18 +83,6 @@ class BalanceWatch:
     def on_epoch_end(self, trainer: Trainer, record: Mapping[str, Any]) -> None:
         """Measure and write."""
         self._measure(trainer)
-
-    def on_batch_start(self, trainer: Trainer, batch: Batch) -> None:
-        """Nothing."""
-
-    def before_update(self, trainer: Trainer) -> None:
-        """Nothing."""
-
-    def on_batch_end(self, trainer: Trainer) -> None:
-        """Nothing."""
-
-    def on_fit_end(self, trainer: Trainer) -> None:
-        """Nothing."""
 
     def _measure(self, trainer: Trainer) -> None:
         train, val = (sample(split, self.samples, self.seed) for split in (trainer.train_split, trainer.val_split))

@@ -18,6 +18,7 @@ from counterpoise.analysis.objective import differentiable, evaluation
 from counterpoise.functional.gradients import cosine
 from counterpoise.functional.spectrum import is_supported
 from counterpoise.model import MultimodalModel
+from counterpoise.observer import Observer
 from counterpoise.types import Batch
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def common_head_weights(model: MultimodalModel, old: str, new: str) -> tuple[lis
     return [a for a, _ in pairs], [b for _, b in pairs]
 
 
-class GradientChange:
+class GradientChange(Observer):
     """Records the cosine between gradients of successive modalities; an observer that changes nothing.
 
     An update belongs to a modality when its parameters, and no other modality's, have a gradient. From the second

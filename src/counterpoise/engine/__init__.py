@@ -5,7 +5,7 @@ from counterpoise.engine.checkpoint import CheckpointError
 from counterpoise.engine.evaluation import Predictions
 from counterpoise.engine.interrupt import Interrupted
 from counterpoise.engine.memory import keep_freed_memory
-from counterpoise.engine.observer import ConsoleProgress, Observer
+from counterpoise.engine.observer import ConsoleProgress
 from counterpoise.engine.optim import (
     SGD,
     Adam,
@@ -22,6 +22,7 @@ from counterpoise.engine.record import RunDirectory, RunDirectoryError
 from counterpoise.engine.replicas import ReplicaLostError, make_fabric
 from counterpoise.engine.step import Step
 from counterpoise.engine.trainer import Trainer
+from counterpoise.observer import Observer
 
 __all__ = [
     "SGD",

@@ -1,4 +1,4 @@
-"""Observers look at a run and change nothing."""
+"""What a run shows of itself while it trains."""
 
 from __future__ import annotations
 
@@ -10,34 +10,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from counterpoise.observer import Observer
+
 if TYPE_CHECKING:
     from counterpoise.engine.trainer import Trainer
-    from counterpoise.types import Batch
-
-
-class Observer:
-    """Base of what watches a run; every hook does nothing.
-
-    Observers read the trainer and must leave it, its model and the random numbers alone.
-    """
-
-    def on_fit_start(self, trainer: Trainer) -> None:
-        """Before the first batch, also of a resumed run."""
-
-    def on_batch_start(self, trainer: Trainer, batch: Batch) -> None:
-        """Before the method sees a batch (this replica's share, on its device)."""
-
-    def before_update(self, trainer: Trainer) -> None:
-        """Gradients are final (edited and clipped); the parameters have not moved yet."""
-
-    def on_batch_end(self, trainer: Trainer) -> None:
-        """After a batch."""
-
-    def on_epoch_end(self, trainer: Trainer, record: Mapping[str, Any]) -> None:
-        """After validation; ``record`` is the line of ``metrics.jsonl``."""
-
-    def on_fit_end(self, trainer: Trainer) -> None:
-        """After the last epoch, or when the run is interrupted."""
 
 
 class ConsoleProgress(Observer):

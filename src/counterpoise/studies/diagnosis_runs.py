@@ -210,8 +210,7 @@ def _trained(trainer: Trainer, data: Splits, runs: Path, name: str) -> Opened:
     if finished(directory):
         trainer.restore(directory / "best.ckpt", data.val)
     else:
-        watch: Any = BalanceWatch(path=directory / BALANCE)
-        trainer.observers.insert(0, watch)
+        trainer.observers.insert(0, BalanceWatch(path=directory / BALANCE))
         trainer.run(data, resume=True)
     return Opened.at(trainer, directory)
 
