@@ -97,6 +97,18 @@ def test_a_usual_radius_does_not_warn():
     trainer.fit(data.train, data.val)  # warnings are errors
 
 
+def test_gradients_near_zero_are_not_blamed_on_the_radius():
+    class MostlyFlat(Joint):
+        def loss(self, output, step):
+            return 1e-14 * super().loss(output, step) + step.model.encoders["first"][0].bias.square().sum()
+
+    trainer, data = trainer_for(MostlyFlat, sam=0.05, epochs=1)
+    trainer.fit(data.train, data.val)  # warnings are errors
+    trainer, data = trainer_for(MostlyFlat, sam=1e-15, epochs=1)
+    with pytest.warns(UserWarning, match="changes only 0.00%"):
+        trainer.fit(data.train, data.val)
+
+
 def test_radius_zero_is_plain_training():
     class Explicit(Joint):
         def step(self, step):

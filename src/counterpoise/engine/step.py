@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from counterpoise.engine.averaging import SummedBackward, average_
-from counterpoise.functional import ascended, frozen_statistics
+from counterpoise.functional import ascended, frozen_statistics, global_norm
 from counterpoise.types import Batch, Output
 
 if TYPE_CHECKING:
@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     """(batch,) cross-entropy of each sample."""
     return F.cross_entropy(logits, target, reduction="none")
+
+
+def scalar(name: str, value: object) -> None:
+    """ValueError unless ``value`` is a tensor of one number."""
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        found = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+        raise ValueError(f"{name} must be a tensor of one number, such as the mean over the batch; got {found}.")
 
 
 class Step:
@@ -96,6 +103,7 @@ class Step:
 
     def backward(self, loss: Tensor, retain: bool = False) -> None:
         """Accumulate into ``.grad``; afterwards ``.grad`` is that of the global batch."""
+        scalar("loss", loss)
         if self._fabric.world_size == 1:
             self._fabric.backward(loss, retain_graph=retain)
             return
@@ -150,10 +158,13 @@ class Step:
     ) -> None:
         if self._trainer.warned_rho:
             return
-        # a weight without gradient is not lost to rounding
-        asked = torch.stack([torch.count_nonzero(g) for g in grads]).sum()
-        moved = [torch.count_nonzero((b != a) & (g != 0)) for b, a, g in zip(before, after, grads, strict=True)]
-        changed = float(torch.stack(moved).sum() / asked)  # NaN where no weight has a gradient
+        # Only weights whose gradient counts beside the others: the radius is not to blame where the rest stand still.
+        norm = global_norm(grads)
+        floor = torch.where(norm > 0, 0.01 * norm / sum(g.numel() for g in grads) ** 0.5, torch.inf)
+        asked = [g.abs() > floor for g in grads]
+        moved = [torch.count_nonzero((b != a) & w) for b, a, w in zip(before, after, asked, strict=True)]
+        counts = torch.stack([torch.stack(moved).sum(), torch.stack([torch.count_nonzero(w) for w in asked]).sum()])
+        changed = float(counts[0] / counts[1])  # NaN where no weight has a gradient
         if changed < 0.5:
             self._trainer.warned_rho = True
             warnings.warn(
