@@ -123,3 +123,21 @@ def test_measuring_what_does_not_fit():
         build_model({"a": nn.Linear(5, 7)}, num_classes=2, example=Arrays({"a": x}))
     with pytest.raises(ValueError, match="Did you mean 'sound'"):
         build_model({"sond": nn.Linear(4, 7)}, num_classes=2, example=Arrays({"sound": x}))
+
+
+@pytest.mark.parametrize(
+    ("encoders", "classes", "message"),
+    [
+        ([nn.Flatten()], 3, "encoders must map modalities to modules.*got list"),
+        (
+            {"a": nn.Flatten},
+            3,
+            r"encoders\['a'\] must be an nn.Module; got the class Flatten; make one: Flatten",
+        ),
+        ({"a": lambda x: x}, 3, r"encoders\['a'\] must be an nn.Module; got function"),
+        ({"a": MLP(3)}, "3", "num_classes must be a whole number >= 2; got '3'"),
+    ],
+)
+def test_what_makes_no_model_is_named(encoders, classes, message):
+    with pytest.raises(ValueError, match=message):
+        build_model(encoders, num_classes=classes)

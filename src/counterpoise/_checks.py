@@ -6,16 +6,21 @@ import difflib
 import inspect
 import math
 from collections.abc import Iterable, Mapping
+from numbers import Integral
 from typing import Any
+
+
+def nearest(name: object, options: Iterable[str], *, cutoff: float = 0.5) -> str:
+    """`` Did you mean 'x'?`` for the most similar of ``options``; empty when none is."""
+    folded = {option.casefold(): option for option in sorted(options)}
+    near = difflib.get_close_matches(str(name).casefold(), folded, n=1, cutoff=cutoff)
+    return f" Did you mean {folded[near[0]]!r}?" if near else ""
 
 
 def did_you_mean(kind: str, name: object, options: Iterable[str]) -> str:
     """A message for an unknown name: the nearest one first, then the whole list."""
     known = sorted(options)
-    folded = {option.casefold(): option for option in known}
-    near = difflib.get_close_matches(str(name).casefold(), folded, n=1, cutoff=0.5)
-    hint = f" Did you mean {folded[near[0]]!r}?" if near else ""
-    return f"Unknown {kind} {name!r}.{hint} Known: {', '.join(known) or 'none'}."
+    return f"Unknown {kind} {name!r}.{nearest(name, known)} Known: {', '.join(known) or 'none'}."
 
 
 def choice(argument: str, value: str, options: Iterable[str]) -> str:
@@ -48,6 +53,13 @@ def number(
         *([f"<= {high}"] if high != math.inf else []),
     ]
     raise ValueError(f"{argument} must be a finite number {' and '.join(rules)}".rstrip() + f"; got {value!r}.")
+
+
+def whole(argument: str, value: int, *, low: int) -> int:
+    """``value`` when it is a whole number of at least ``low``; ValueError otherwise."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < low:
+        raise ValueError(f"{argument} must be a whole number >= {low}; got {value!r}.")
+    return int(value)
 
 
 def per_modality(argument: str, value: Mapping[str, Any], modalities: Iterable[str]) -> None:

@@ -43,6 +43,14 @@ def build_model(
     """
     if not encoders:
         raise ValueError("encoders: a model needs at least one modality; got none.")
+    if not isinstance(encoders, Mapping):
+        kind = type(encoders).__name__
+        raise ValueError(f"encoders must map modalities to modules, as {{'audio': MLP(20)}}; got {kind}.")
+    for m, encoder in encoders.items():
+        if not isinstance(encoder, nn.Module):
+            given = f"the class {encoder.__name__}" if isinstance(encoder, type) else type(encoder).__name__
+            made = "; make one: " + f"{encoder.__name__}(...)" if isinstance(encoder, type) else ""
+            raise ValueError(f"encoders[{m!r}] must be an nn.Module; got {given}{made}.")
     dims = {m: _width(m, encoder, example) for m, encoder in encoders.items()}
     if not isinstance(fusion, Fusion):
         if isinstance(fusion, str):

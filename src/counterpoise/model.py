@@ -57,6 +57,8 @@ class MultimodalModel(nn.Module):
         """The modalities named in ``only``, in model order; all of them for None."""
         if only is None:
             return self.modalities
+        if isinstance(only, str):
+            raise ValueError(f"Modalities come as a tuple: ({only!r},); got the text {only!r}.")
         for name in only:
             if name not in self.encoders:
                 raise ValueError(did_you_mean("modality", name, self.modalities))
@@ -88,8 +90,16 @@ class MultimodalModel(nn.Module):
 
     def _encode(self, modality: str, x: Tensor) -> Tensor:
         encoder, dim = self.encoders[modality], self.fusion.dims[modality]
-        with lone_sample(encoder) if len(x) == 1 and encoder.training else nullcontext():
-            z = encoder(x)
+        try:
+            with lone_sample(encoder) if len(x) == 1 and encoder.training else nullcontext():
+                z = encoder(x)
+        except (torch.OutOfMemoryError, torch.AcceleratorError):
+            raise
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(
+                f"encoders[{modality!r}] ({type(encoder).__name__}) fails on samples of shape {tuple(x.shape[1:])}: "
+                f"{error}"
+            ) from error
         if not isinstance(z, Tensor) or z.shape != (len(x), dim):
             found = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
             raise ValueError(

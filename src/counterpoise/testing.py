@@ -264,6 +264,9 @@ def check_method(
     Raises:
         AssertionError: what was broken.
     """
+    if isinstance(make, Method):
+        name = type(make).__name__
+        raise ValueError(f"make must build a fresh method each time: pass the class {name}, or lambda: {name}(...).")
     names = NAMES[:modalities] if isinstance(modalities, int) else tuple(modalities)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="SAM radius")

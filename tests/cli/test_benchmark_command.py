@@ -4,9 +4,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
-from conftest import Run, in_process
 
+from conftest import Run, in_process
 from counterpoise.cli import benchmark
 from counterpoise.cli.benchmark import plan
 
@@ -134,3 +135,21 @@ def test_a_real_process(run: Run, tiny: Sequence[str]) -> None:
     log = next(Path("b/runs/logs").glob("Joint-s0-*.log")).read_text()
     assert "-m counterpoise fit " in log
     assert "67 training, 20 validation, 33 test samples" in log
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--epochs", "-1"], "epochs must be a whole number >= 1; got -1."),
+        (["--metrics", "[acc]"], "Unknown metric 'acc'. Did you mean 'accuracy'?"),
+        (["--data", "one.npz", "--methods", "Joint,OGM"], "OGM needs at least 2 modalities; this model has 1 (a)."),
+        (["--out", "one.npz"], "--out one.npz must be a folder, and one.npz is a file. Choose another name."),
+        (["--out", "one.npz/x"], "--out one.npz/x must be a folder, and one.npz is a file."),
+    ],
+)
+def test_what_no_run_can_do_is_said_before_the_first(options: list[str], said: str, run: Run) -> None:
+    np.savez("one.npz", a=np.ones((30, 3)), y=np.arange(30) % 2)
+    done = run("benchmark", "--data", "digits", "--methods", "Joint", "--out", "out", *options)
+    assert done.code == 2
+    assert done.err.startswith(f"counterpoise: {said}")
+    assert not Path("out").exists()

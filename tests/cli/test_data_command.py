@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import Run, write
 
+from conftest import Run, write
 from counterpoise.data import write_digits
 
 READERS = [
@@ -98,3 +98,11 @@ def test_messages(arguments: list[str], code: int, message: str, run: Run, tmp_p
     done = run("data", *arguments)
     assert done.code == code
     assert done.err.startswith(f"counterpoise: {message}")
+
+
+def test_what_there_is_to_do_with_data(run: Run) -> None:
+    for arguments in ([], ["--help"]):
+        done = run("data", *arguments)
+        assert done.code == 0
+        assert all(f"\n  {action} " in done.out for action in ("check", "show", "list", "prepare", "verify"))
+    assert run("data", "check", "--help").out.startswith("usage: counterpoise data check TABLE")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import Run, write
 
+from conftest import Run, write
 from counterpoise.data.split import Split
 from counterpoise.engine import Predictions
 from counterpoise.engine.evaluation import Evaluator
@@ -190,3 +190,11 @@ def test_config_holds_what_was_guessed(trained: Path) -> None:
     init = yaml.safe_load((trained / "config.yaml").read_text())["data"]["init_args"]
     assert init["modalities"]["said"]["class_path"].endswith("Text")
     assert init["classes"] == ["b", "a"]
+
+
+def test_a_file_of_a_run_is_no_run(run: Run) -> None:
+    Path("r").mkdir()
+    Path("r/config.yaml").touch()
+    Path("r/best.ckpt").touch()
+    assert "no config.yaml. Did you mean r?" in run("evaluate", "r/best.ckpt").err
+    assert "`counterpoise fit --run_dir DIR` makes one." in run("evaluate", "nowhere").err

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import Run, write
 
+from conftest import Run, write
 from counterpoise.data import write_digits
 from counterpoise.engine import ConsoleProgress
 from counterpoise.engine.checkpoint import load
@@ -193,7 +193,7 @@ def test_one_modality_stated_leaves_the_others_out(run: Run, texts: Path) -> Non
         (["--method", "IGM", "--method.rho", "-1"], "rho must be a finite number >= 0; got -1.0."),
         (["--method", "IGM", "--method.tau", "-1"], "tau must be a finite number >= 0; got -1.0."),
         (["--method", "Joint", "--batch_size", "1"], "batch_size must be at least 2; got 1."),
-        (["--method", "Joint", "--epochs", "0"], "epochs must be a finite number >= 1; got 0."),
+        (["--method", "Joint", "--epochs", "0"], "epochs must be a whole number >= 1; got 0."),
         (["--method", "Joint", "--sam", "-0.1"], "sam must be a finite number >= 0; got -0.1."),
         (["--method", "Joint", "--monitor", "acuracy"], "Unknown metric 'acuracy'. Did you mean 'accuracy'?"),
         (["--method", "Joint", "--metrics", "[mapp]"], "Unknown metric 'mapp'. Did you mean 'map'?"),
@@ -297,3 +297,41 @@ def test_two_processes_train_the_weights_of_one(tiny: Sequence[str], tmp_path: P
     one, two = (load(tmp_path / devices / "last.ckpt")["model"] for devices in "12")
     for name, weight in one.items():
         torch.testing.assert_close(two[name], weight, rtol=1e-5, atol=1e-7)
+
+
+def test_a_damaged_file_names_row_and_way_on(run: Run, tmp_path: Path) -> None:
+    table = write_digits(tmp_path / "clips", size=120)
+    rows = [line.split(",") for line in table.read_text().splitlines()]
+    (bad,) = [i for i, row in enumerate(rows) if row[2] == "test"][:1]
+    sound = tmp_path / "clips" / rows[bad][4]
+    whole = sound.read_bytes()
+    sound.write_bytes(whole[:-100])
+    ask = ["fit", "--data", table, *AUDIO, *IMAGE, *QUICK, "--method", "Joint", "--run_dir", "r"]
+    done = run(*ask)
+    assert done.code == 1
+    assert f"row {bad} (id '{rows[bad][0]}'), column 'audio'" in done.err
+    assert "truncated" in done.err
+    assert "Mended, the same command with --resume goes on." in done.err
+    assert "`counterpoise data check TABLE` finds every such file" in done.err
+    sound.write_bytes(whole)
+    done = run(*ask, "--resume")
+    assert done.code == 0, done.err
+    assert "On other samples: `counterpoise predict r TABLE --out FILE`." in done.out
+
+
+def test_classes_that_a_part_lacks_are_named(run: Run, texts: Path) -> None:
+    lines = texts.read_text().splitlines()
+    parts = ["split", *("train" if i < 40 else "val" if i < 50 or "b" in line.split(",")[1] else "test"
+                        for i, line in enumerate(lines[1:]))]  # fmt: skip
+    texts.write_text("".join(f"{line},{part}\n" for line, part in zip(lines, parts, strict=True)))
+    done = run("fit", "--data", texts, "--method", "Joint", *QUICK, "--run_dir", "null")
+    assert done.code == 0, done.err
+    assert "  no test sample of: 'b'" in done.out
+    assert "no training sample" not in done.out
+
+
+def test_a_method_in_the_working_directory(run: Run, tiny: Sequence[str]) -> None:
+    Path("mine_here.py").write_text("from counterpoise.methods import Joint\n\n\nclass Mine(Joint):\n    pass\n")
+    done = run("fit", *tiny, "--method", "mine_here.Mine", "--run_dir", "null")
+    assert done.code == 0, done.err
+    assert "Mine on the test split" in done.out

@@ -6,9 +6,9 @@ import warnings
 from importlib import import_module
 
 import pytest
-from conftest import Run
 
 import counterpoise
+from conftest import Run
 from counterpoise.cli import COMMANDS, main
 
 

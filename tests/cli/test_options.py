@@ -202,7 +202,10 @@ def test_the_nearest_name_and_the_list(arguments: list[str], beginning: str) -> 
         (["--method", "IGM", "--method.order", "a,b"], "--method.order must be a list such as '[a, b]', in brackets"),
         (["--method", "nowhere.Foo"], "--method: No module named 'nowhere'."),
         (["--method", "torch.nn.Linear"], "--method: Import path torch.nn.Linear does not correspond to a subclass"),
-        (["--data", "x.xlsx"], "--data: No module named 'x'. A data set is a .csv, .tsv, .parquet or .npz file"),
+        (
+            ["--data", "x.xlsx"],
+            "--data x.xlsx: there is no such file. A data set is a .csv, .tsv, .parquet",
+        ),
         (["--data", "Table"], "--data.path is missing."),
         (["--epochs"], "--epochs needs a value."),
         (["three"], "Unexpected 'three': every value follows the --option that it is for."),
@@ -213,9 +216,42 @@ def test_wrong_values(arguments: list[str], message: str) -> None:
     assert refused(*DIGITS, *arguments).startswith(message)
 
 
+@pytest.mark.parametrize(
+    ("option", "meant"),
+    [
+        ("--tau", "'--method.tau' (of DOMFN, IGM, LFM)?"),
+        ("--lr=0.1", "'--optimizer.lr' (of SGD, Adam, AdamW)?"),
+        (
+            "--warmup",
+            "'--method.warmup' (of SMV, OPM) or '--schedule.warmup' (of Constant, StepDecay, Milestones, ...)?",
+        ),
+        ("--device", "'--accelerator'?"),
+        ("--out", "'--run_dir'?"),
+    ],
+)
+def test_an_option_of_a_class_and_what_others_call_ours(option: str, meant: str) -> None:
+    assert refused(*DIGITS, option, "1") == f"Unknown option '{option.split('=')[0]}'. Did you mean {meant}"
+
+
+def test_a_path_that_is_no_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.csv").touch()
+    Path("digits").mkdir()
+    Path("sounds").mkdir()
+    rule = "A data set is a .csv, .tsv, .parquet or .npz file, 'digits', or package.module.Class."
+    joint = ["--method", "Joint"]
+    assert refused("--data", "mine.cvs", *joint) == (
+        f"--data mine.cvs: there is no such file. Did you mean 'mine.csv'? {rule}"
+    )
+    assert refused("--data", "sounds", *joint) == f"--data sounds is a folder. {rule}"
+    assert refused("--data", "digit", *joint).endswith(f"Known: Arrays, Digits, Table. {rule}")
+    assert parsed("--data", "digits", *joint).data.class_path.endswith("Digits")
+    assert refused("mine.csv", "--method", "Joint").endswith("Did you mean --data in front of it?")
+
+
 def test_missing_options() -> None:
     assert refused("--data", "digits").startswith("--method is missing. Known: Unimodal, Joint")
-    assert refused("--method", "IGM").startswith("--data is missing. Known: Table")
+    assert refused("--method", "IGM").startswith("--data is missing. A data set is a .csv, ")
     assert refused("--data", "digits", "--method.tau", "1").startswith("--method.tau must come with its class. Known")
     assert refused("--method", "IGM", "--data.size", "1").startswith("--data must come with its class. Known: Table")
 
@@ -248,4 +284,7 @@ def test_help_names_no_class_of_torch() -> None:
     text = fit_parser().format_help()
     assert "torch" not in text
     assert "known subclasses" not in text
-    assert len(text.splitlines()) < 140
+    assert ".help [" not in text
+    assert "default: SGD" in text
+    assert text.startswith("usage: counterpoise fit --data DATA --method METHOD [options]\n")
+    assert len(text.splitlines()) < 110

@@ -202,3 +202,22 @@ def _nan():
 def test_bad_input_is_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         from_arrays(**{"inputs": _inputs(), "y": _y(), **arguments})
+
+
+@pytest.mark.parametrize(
+    ("inputs", "y", "message"),
+    [
+        ([np.ones((N, 2))], _y(), "inputs must map modalities to arrays.*got list"),
+        (np.ones((N, 2)), _y(), "inputs must map modalities to arrays.*got ndarray"),
+        ({"a": [[1.0], [1.0, 2.0]] * (N // 2)}, _y(), r"inputs\['a'\] must be an array, every sample of one shape"),
+        (
+            {"a": np.ones((N, 2)).astype(object)},
+            _y(),
+            r"inputs\['a'\] must be numbers; got dtype object. Pass x",
+        ),
+        ({"a": np.ones((N, 2))}, None, "y must be one label per sample; got None"),
+    ],
+)
+def test_what_is_no_data_is_named(inputs, y, message):
+    with pytest.raises(ValueError, match=message):
+        from_arrays(inputs, y)

@@ -40,3 +40,30 @@ def test_wrong_kinds_are_named(tmp_path: Path) -> None:
         Arrays(path, kinds={"words": "txt"})
     with pytest.raises(ValueError, match=r"the text 'vector' must be .* token numbers.*float64"):
         Arrays(path, kinds={"vector": "text"}).layouts()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"id": np.array(["a"] * 30)}, "array 'id' must be numbers, .*it holds <U1. Leave it out of the file"),
+        ({"y": np.array(["a", "b"] * 15, object)}, "array 'y' must be plain numbers or text: .*save x.astype"),
+        ({"y": np.arange(30) / 2}, "y must be integers or strings"),
+        ({"z": np.full((30, 2), np.nan)}, r"inputs\['z'\] has NaN or infinity in sample 0"),
+    ],
+)
+def test_wrong_arrays_are_named_with_their_file(tmp_path: Path, arrays: dict, message: str) -> None:
+    path = tmp_path / "x.npz"
+    np.savez(path, **{"vector": np.ones((30, 3)), "y": np.arange(30) % 2, **arrays})
+    with pytest.raises(ValueError, match=rf"x\.npz: {message}"):
+        Arrays(str(path)).splits()
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    (tmp_path / "text.npz").write_text("hello")
+    with pytest.raises(ValueError, match=r"text\.npz is no \.npz file. Write one with numpy.savez"):
+        Arrays(str(tmp_path / "text.npz"))
+    with pytest.raises(FileNotFoundError, match=r"no file .*txt\.npz. Did you mean 'text\.npz'"):
+        Arrays(str(tmp_path / "txt.npz"))
+    np.savez(tmp_path / "l.npz", vector=np.ones((30, 3)), labels=np.arange(30) % 2)
+    with pytest.raises(ValueError, match=r"Unknown label array 'y'.*Name the array of the labels: --data\.label"):
+        Arrays(str(tmp_path / "l.npz"))

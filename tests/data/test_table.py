@@ -11,7 +11,7 @@ import torch
 from PIL import Image as Pillow
 
 from counterpoise.data import Table
-from counterpoise.data.readers import Array, Audio, Image, ReadError
+from counterpoise.data.readers import Array, Audio, Image, ReadError, Text
 
 AUDIO = Audio(sample_rate=8000, seconds=0.1, n_fft=64, hop=64)
 IMAGE = Image(size=8)
@@ -344,3 +344,20 @@ def test_samples_of_different_shape_are_refused(folder):
     train = Table(folder / "table.csv", {"feature": "array"}).splits().train
     with pytest.raises(ReadError, match=r"row 2 .*has shape \(5,\)"):
         train.batch([0, 1], "feature", None)
+
+
+def test_near_misses_of_a_table(tmp_path):
+    (tmp_path / "mine.csv").write_text("mood,said\na,x\nb,y\n")
+    with pytest.raises(FileNotFoundError, match=r"no table .*min\.csv. Did you mean 'mine\.csv'"):
+        Table(tmp_path / "min.csv")
+    table = Table(tmp_path / "mine.csv")
+    for ask in (table.splits, lambda: table.samples(labelled=True)):
+        with pytest.raises(ValueError, match=r"Unknown column 'label'.*Name the column of the classes: label=.*--data"):
+            ask()
+    (tmp_path / "tabs.csv").write_text("label\tsaid\na\tx\n")
+    with pytest.raises(ValueError, match=r"separated by tabs; rename it to tabs\.tsv"):
+        Table(tmp_path / "tabs.csv")
+    with pytest.raises(ValueError, match=r"modalities\['said'\] must be a reader such as Audio.*got the class Text"):
+        Table(tmp_path / "mine.csv", {"said": Text})
+    with pytest.raises(ValueError, match=r"modalities must map columns to readers"):
+        Table(tmp_path / "mine.csv", ["said"])

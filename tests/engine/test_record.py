@@ -122,9 +122,10 @@ def test_what_a_run_leaves_that_dies_before_it_begins(tmp_path, name):
 
 def test_a_file_where_the_directory_should_be(tmp_path):
     (tmp_path / "run").write_text("")
-    trainer, data = run(tmp_path / "run")
-    with pytest.raises(RunDirectoryError, match="cannot be written"):
-        trainer.fit(data.train, data.val)
+    for path in ("run", "run/inside"):
+        trainer, data = run(tmp_path / path)
+        with pytest.raises(RunDirectoryError, match="must be a directory; a file is in the way"):
+            trainer.fit(data.train, data.val)
 
 
 @pytest.mark.parametrize("call", ["mkdir", "touch"])

@@ -9,26 +9,30 @@ from importlib import import_module
 
 COMMANDS = {
     "fit": ("cli.fit", "train one method on one data set, and evaluate it on the test split"),
-    "evaluate": ("cli.evaluate", "score a trained run on a split or on another table, every subset of modalities"),
+    "evaluate": ("cli.evaluate", "score a trained run on a split or on another table"),
     "predict": ("cli.predict", "a table in, probabilities per sample and per modality out"),
-    "benchmark": ("cli.benchmark", "methods x seeds on one data set, in parallel, resumable, compared to joint"),
+    "benchmark": ("cli.benchmark", "methods x seeds on one data set, compared to joint training"),
     "study": ("cli.study", "one of the studies: runs, numbers on disk, figures and a page"),
     "diagnose": ("cli.diagnose", "is the model imbalanced, which modality is starved, what to try"),
     "tune": ("cli.tune", "search options of a method that are best on validation"),
     "report": ("cli.report", "one HTML file with the tables and figures of finished runs"),
-    "data": ("cli.data", "check or show a table before training"),
+    "data": ("cli.data", "check or show a table; prepare published data sets"),
     "methods": ("cli.methods", "list the training methods, or explain one"),
 }
 
 USAGE = """usage: counterpoise COMMAND [options]
 
-Balanced multimodal learning: train classifiers on several modalities when one learns faster and starves the rest.
+Balanced multimodal learning: train classifiers on several modalities when one
+learns faster and starves the rest.
 
 commands:
 {rows}
 
 counterpoise COMMAND --help says more of each. A first run, on the embedded data:
-  counterpoise fit --data digits --method IGM --run_dir runs/first"""
+  counterpoise fit --data digits --method IGM --run_dir runs/first
+On a table of your files, with the columns label and one per modality:
+  counterpoise data check mine.csv
+  counterpoise fit --data mine.csv --method IGM --run_dir runs/mine"""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -43,6 +47,8 @@ def main(arguments: list[str] | None = None) -> None:
 
         print(__version__)
         return
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # where `--method your_package.YourMethod` may be, as with python -m
     name, *rest = arguments
     if name not in COMMANDS:
         from counterpoise._checks import did_you_mean
@@ -50,6 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
         fail(did_you_mean("command", name, COMMANDS), 2)
     command = import_module(f"counterpoise.{COMMANDS[name][0]}")
     from counterpoise.cli.messages import UsageError
+    from counterpoise.data.readers import ReadError
 
     code: int | None = 0
     try:
@@ -63,6 +70,8 @@ def main(arguments: list[str] | None = None) -> None:
         code = 1
     except UsageError as error:
         fail(str(error), 2)
+    except ReadError as error:
+        fail(f"{error}\n`counterpoise data check TABLE` finds every such file without training.", 1)
     except (ValueError, OSError, ImportError, RuntimeError, FloatingPointError) as error:
         if os.environ.get("COUNTERPOISE_TRACEBACK"):
             raise

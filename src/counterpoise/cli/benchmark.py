@@ -18,8 +18,8 @@ from counterpoise._checks import did_you_mean
 from counterpoise.benchmark.grid import RunConfig, grid
 from counterpoise.benchmark.runner import run
 from counterpoise.benchmark.summary import summarize
-from counterpoise.cli.execution import add_execution, execution_of
-from counterpoise.cli.job import source_of
+from counterpoise.cli.execution import add_execution, execution_of, folder_of
+from counterpoise.cli.job import check_options, source_of
 from counterpoise.cli.messages import Options, UsageError, usage
 from counterpoise.cli.options import fit_parser, parse
 from counterpoise.data.source import Table
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str]) -> int:
     others = [option for action in parser._actions for option in action.option_strings]
     settings = _settings(own.settings)
     configs = plan(_names(own.methods, settings), seeds, rest, settings, others)
-    out = Path(own.out)
+    out = folder_of(own.out)
     outcome = run(configs, command, out / "runs", preload=PRELOAD, **execution)
     print(outcome.message())
     results = [out / "runs" / config.id / "result.json" for config in configs]
@@ -132,7 +132,8 @@ def plan(
     with usage():
         configs = grid(variants, seeds)
         for config in (config for config in configs if config.seed == seeds[0]):
-            parser.instantiate(Namespace(method=parse(parser, _options(config)).method))
+            options = parse(parser, _options(config))
+            check_options(options, parser.instantiate(Namespace(method=options.method)).method, list(source.layouts()))
     return configs
 
 

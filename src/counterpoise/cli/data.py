@@ -10,7 +10,21 @@ from counterpoise.cli.messages import UsageError, usage
 from counterpoise.cli.options import Parser, parse
 from counterpoise.data.source import Source, Table
 
+USAGE = """usage: counterpoise data ACTION ...
+
+  check TABLE     every problem of a table and its files, with row and reason
+  show TABLE      the first sample as an encoder gets it: shapes, ranges, label
+  list            the published data sets that can be prepared
+  prepare NAME    from their raw files to a table
+  verify NAME     what was prepared against what was published
+
+counterpoise data ACTION --help says more of each."""
+
 ACTIONS = ("check", "show")
+ABOUT = {
+    "check": "Every problem of a table and of the files it names, with row and reason.",
+    "show": "The first sample of a table as an encoder gets it: shapes, ranges, label.",
+}
 PUBLISHED = ("list", "prepare", "verify")
 
 
@@ -18,24 +32,28 @@ def main(arguments: Sequence[str]) -> int:
     """List what is wrong with a table, or what is in it."""
     from counterpoise._checks import did_you_mean
 
-    if arguments and arguments[0] in PUBLISHED:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0
+    if arguments[0] in PUBLISHED:
         from counterpoise.cli import datasets
 
         actions = {"list": datasets.list_, "prepare": datasets.prepare, "verify": datasets.verify}
         return actions[arguments[0]](arguments[1:])
-    if arguments and arguments[0] not in (*ACTIONS, "-h", "--help"):
+    if arguments[0] not in ACTIONS:
         raise UsageError(did_you_mean("data command", arguments[0], (*ACTIONS, *PUBLISHED)))
-    action = arguments[0] if arguments and arguments[0] in ACTIONS else "check"
+    action = arguments[0]
     parser = Parser.outer(
         prog=f"counterpoise data {action}",
-        description="usage: counterpoise data check|show TABLE [--data.OPTION ...]: every problem with file and row "
-        "(check), or shapes, ranges and classes (show). Published data sets: counterpoise data list|prepare|verify.",
+        usage=f"counterpoise data {action} TABLE [--data.OPTION VALUE ...]",
+        description=f"{ABOUT[action]} --data.help Table shows the options, such as --data.label COLUMN and "
+        "--data.modalities.COLUMN READER.",
     )
     parser.add_argument("--config", action="config", help="YAML file of options.")
     parser.add_argument("--data", type=Source, required=True, help="the table, or Table with its options")
     parser.add_argument("--strict", action="store_true", help="exit with 1 for warnings too")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    rest = list(arguments[1:]) if arguments and arguments[0] in ACTIONS else list(arguments)
+    rest = list(arguments[1:])
     if rest and not rest[0].startswith("-"):
         rest.insert(0, "--data")
     if not rest:
@@ -51,7 +69,7 @@ def main(arguments: Sequence[str]) -> int:
 def _check(source: Table, strict: bool, as_json: bool) -> int:
     from counterpoise.data.check import check
 
-    report = check(source.table)
+    report = check(source.table, progress=True)
     print(json.dumps(report.to_dict(), indent=2, ensure_ascii=False) if as_json else report)
     return 1 if report.errors or (strict and report.warnings) else 0
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from counterpoise.benchmark.runner import run
 from counterpoise.cli import benchmark
-from counterpoise.cli.execution import add_execution, execution_of
+from counterpoise.cli.execution import add_execution, execution_of, folder_of
 from counterpoise.cli.job import source_of
 from counterpoise.cli.messages import Options, UsageError, usage
 from counterpoise.cli.options import fit_parser, parse
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
         raise UsageError(f"--data has one modality ({modalities[0]}); there is nothing to balance.")
     rows = [*alone(modalities), Row(names[0], names[0])]
     planned = configs(rows, seeds, [*common, "--balance=true"])
-    runs = Path(own.out) / "runs"
+    runs = folder_of(own.out) / "runs"
     by_seed = [found[i] for i in range(len(seeds)) for found in planned.values()]
     outcome = run(by_seed, benchmark.command, runs, preload=benchmark.PRELOAD, **execution)
     print(outcome.message())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from counterpoise._checks import did_you_mean
@@ -39,6 +40,14 @@ def execution_of(own: argparse.Namespace) -> dict[str, Any]:
     if own.threads is not None and own.threads < 1:
         raise UsageError(f"--threads must be at least 1; got {own.threads}.")
     return {"jobs": own.jobs, "threads": own.threads, "backend": _backend(own)}
+
+
+def folder_of(out: str) -> Path:
+    """The folder that ``--out`` names; UsageError when a file is in the way."""
+    for path in (Path(out), *Path(out).parents):
+        if path.exists() and not path.is_dir():
+            raise UsageError(f"--out {out} must be a folder, and {path} is a file. Choose another name.")
+    return Path(out)
 
 
 def _backend(own: argparse.Namespace) -> Backend:

@@ -13,6 +13,8 @@ from rich.table import Table
 from counterpoise.cli.job import Job
 from counterpoise.cli.messages import UsageError, usage
 from counterpoise.cli.options import fit_parser, parse
+from counterpoise.data.readers import ReadError
+from counterpoise.data.source import Table as Files
 
 SPLITS = {"train": "the training split", "val": "the validation split", "test": "the test split"}
 
@@ -35,7 +37,13 @@ def main(arguments: Sequence[str]) -> int:
         raise
     if trainer.fabric.is_global_zero:
         print(job.describe(), flush=True)
-    result = trainer.run(splits, resume=resume, data=job.source.name)
+    try:
+        result = trainer.run(splits, resume=resume, data=job.source.name)
+    except ReadError as error:
+        if trainer.run_dir is None:
+            raise
+        again = "Mended, the same command with --resume goes on."
+        raise ReadError(error.cell, f"{error.reason}. {again}") from error
     if trainer.fabric.is_global_zero:
         part = "test" if result["test"] else "val"
         title = f"{result['label']} on {SPLITS[part]}, weights of epoch {result['best_epoch']}"
@@ -45,6 +53,8 @@ def main(arguments: Sequence[str]) -> int:
             print(f"{why}: these are the scores that selected the weights, so they flatter.")
         if trainer.run_dir is not None:
             print(f"Everything is in {trainer.run_dir}; `counterpoise report {trainer.run_dir}` draws it.")
+            if isinstance(job.source, Files):
+                print(f"On other samples: `counterpoise predict {trainer.run_dir} TABLE --out FILE`.")
     return 0
 
 

@@ -21,8 +21,10 @@ from counterpoise.data.split import Split, Splits
 from counterpoise.encoders import Frozen, default_encoder
 from counterpoise.encoders._weights import adopt, read_weights
 from counterpoise.engine import Trainer, keep_freed_memory
+from counterpoise.engine.setup import check_metrics, check_modalities, check_numbers
 from counterpoise.engine.state import mix, seed_everything
 from counterpoise.method import Method
+from counterpoise.observer import Observer
 
 OWN = (
     "config", "data", "method", "fusion", "encoders", "encoder_weights", "freeze_encoders", "gradient_change",
@@ -79,7 +81,13 @@ class Job:
         """The data set in a few lines."""
         parts = [("training", self.splits.train), ("validation", self.splits.val), ("test", self.splits.test)]
         counts = ", ".join(f"{0 if split is None else len(split)} {name}" for name, split in parts)
-        return f"{self.source.describe()}\n  {counts} samples of {len(self.splits.classes)} classes"
+        lines = [self.source.describe(), f"  {counts} samples of {len(self.splits.classes)} classes"]
+        for name, split in parts:
+            there = set(() if split is None else split.target.tolist())
+            gone = [repr(c) for i, c in enumerate(self.splits.classes) if i not in there]
+            if gone and split is not None:
+                lines.append(f"  no {name} sample of: {', '.join(gone[:5])}{', ...' if len(gone) > 5 else ''}")
+        return "\n".join(lines)
 
     @cached_property
     def splits(self) -> Splits:
@@ -111,14 +119,22 @@ class Job:
         return trainer
 
 
-def _watches(made: Namespace, run_dir: str | None) -> list[Any]:
+def _watches(made: Namespace, run_dir: str | None) -> list[Observer]:
     """What records in the run directory; without one, as when a finished run is looked at, nothing does."""
-    found = []
+    found: list[Observer] = []
     if made.gradient_change and run_dir is not None:
         found.append(GradientChange(made.gradient_change, path=Path(run_dir) / GRADIENT_CHANGE))
     if made.balance and run_dir is not None:
         found.append(BalanceWatch(path=Path(run_dir) / BALANCE))
     return found
+
+
+def check_options(options: Namespace, method: Method, modalities: Sequence[str]) -> None:
+    """What ``Trainer`` would refuse, without making a model; ValueError."""
+    numbers = {name: options[name] for name in ("epochs", "batch_size", "sam", "clip_norm", "num_workers")}
+    check_numbers(**numbers)
+    check_metrics(options.metrics, options.monitor)
+    check_modalities(method, modalities)
 
 
 def source_of(parser: ArgumentParser, data: Namespace) -> Source:
@@ -147,5 +163,7 @@ def config_of(run: str | Path) -> Path:
     """``config.yaml`` of a run directory, or an error that says what is missing."""
     path = Path(run) / "config.yaml"
     if not path.is_file():
-        raise FileNotFoundError(f"{run} is no run directory: it has no config.yaml.")
+        inside = Path(run).is_file() and (Path(run).parent / "config.yaml").is_file()
+        meant = f" Did you mean {Path(run).parent}?" if inside else " `counterpoise fit --run_dir DIR` makes one."
+        raise FileNotFoundError(f"{run} is no run directory: it has no config.yaml.{meant}")
     return path

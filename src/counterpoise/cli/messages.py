@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NoReturn
 
 from counterpoise._checks import did_you_mean
@@ -22,6 +23,14 @@ _TYPES = {
     "Mapping": "a mapping",
     "dict": "a mapping",
 }
+_SYNONYMS = {
+    "device": "--accelerator",
+    "gpus": "--devices",
+    "workers": "--num_workers",
+    "out": "--run_dir",
+    "output_dir": "--run_dir",
+}
+"""What others call an option, without the dashes."""
 _GIVEN_BY_THE_BUILDER = ("self", "args", "kwargs", "dims", "num_classes")
 
 
@@ -57,11 +66,26 @@ class Options(argparse.ArgumentParser):
         raise UsageError(f"{message}\nSee: {self.prog} --help")
 
 
-def unknown_option(argument: str, known: Iterable[str]) -> str:
-    """What to say about an argument that nobody takes."""
+def unknown_option(
+    argument: str, known: Iterable[str], registries: Mapping[str, Mapping[str, type]] | None = None
+) -> str:
+    """What to say about an argument that nobody takes; ``registries`` as for ``explain``."""
     if not argument.startswith("-"):
-        return f"Unexpected {argument!r}: every value follows the --option that it is for."
-    return did_you_mean("option", argument.split("=")[0], [o for o in known if o.startswith("--")])
+        meant = " Did you mean --data in front of it?" if Path(argument).is_file() else ""
+        return f"Unexpected {argument!r}: every value follows the --option that it is for.{meant}"
+    option, options = argument.split("=")[0], [o for o in known if o.startswith("--")]
+    name = option.lstrip("-").replace("-", "_")
+    if (meant := _SYNONYMS.get(name)) in options:
+        return f"Unknown option {option!r}. Did you mean {meant!r}?"
+    inside = []
+    for kind in ("method", "optimizer", "schedule", "fusion"):
+        owners = [label for label, cls in (registries or {}).get(kind, {}).items() if name in _arguments(cls)]
+        if owners:
+            of = f"{', '.join(owners[:3])}{', ...' if len(owners) > 3 else ''}"
+            inside.append(f"'--{kind}.{name}' (of {of})")
+    if inside:
+        return f"Unknown option {option!r}. Did you mean {' or '.join(inside)}?"
+    return did_you_mean("option", option, options)
 
 
 def explain(
@@ -82,11 +106,13 @@ def explain(
     if found := re.search(r"following arguments are required: (.+)", message):
         name = found[1].split(",")[0].strip()
         text = f"--{name} is missing." if option == "--" else f"{option}.{name} is missing."
+        if name == "data":
+            return f"{text} {FILES}"
         return text + (f" Known: {', '.join(registries[name])}." if name in registries else "")
     if found := re.search(r"argument (--\S+): expected one argument", message):
         return f"{found[1]} needs a value."
     if kind and (found := re.search(r"Expected a dot import path string: ([^\s,]+)", message)):
-        return f"{option}: " + did_you_mean(kind, found[1], registries[kind])
+        return f"{option}: " + did_you_mean(kind, found[1], registries[kind]) + (f" {FILES}" if kind == "data" else "")
     if kind and "is abstract" in message:
         return f"{option} must come with its class. Known: {', '.join(registries[kind])}."
     unknown = re.search(r"(?:Key|Option) '([\w.]+)' is not (?:accepted|expected)", message) or re.search(
@@ -100,7 +126,7 @@ def explain(
         return f"{option}: " + did_you_mean(f"option of {cls.__name__}", name, _arguments(cls))
     if unknown:
         typed = "nrecognized" in message or unknown[1].startswith("-")
-        return unknown_option(unknown[1] if typed else f"--{unknown[1]}", known)
+        return unknown_option(unknown[1] if typed else f"--{unknown[1]}", known, registries)
     inside = message.partition("Does not validate against")[2]
     if re.search(r"NestedArg\(key='[^.']+\.", inside) and "class_path" not in inside:
         first = option.removesuffix("." + option.rsplit(".", 1)[-1])

@@ -15,7 +15,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 from torch import nn
 
 from counterpoise import encoders, engine, fusions, methods
-from counterpoise._checks import did_you_mean
+from counterpoise._checks import did_you_mean, nearest
 from counterpoise.cli.messages import FILES, UsageError, explain
 from counterpoise.data import readers
 from counterpoise.data.source import Arrays, Digits, Layout, Source, Table
@@ -56,8 +56,13 @@ class _HelpFormatter(DefaultHelpFormatter):
     def _expand_help(self, action: Any) -> str:
         text = re.sub(r", known subclasses: [^)]*", "", super()._expand_help(action))
         text = re.sub(r"type: (<class|Optional|Union)[^()]*?(, (?=default)|(?=\)))", "", text)
-        text = text.replace(", )", ")").replace(" ()", "")
-        return re.sub(r"Show the help for the given .* and exit\.", "Show the options of one.", text)
+        text = re.sub(r"\{'class_path': '[\w.]*?(\w+)'\}", r"\1", text)
+        return text.replace(", )", ")").replace(" ()", "")
+
+    def add_argument(self, action: Any) -> None:
+        """The ``.help`` of every class is told once, in the description."""
+        if not action.option_strings or not action.option_strings[0].endswith(".help"):
+            super().add_argument(action)
 
 
 class Parser(ArgumentParser):
@@ -90,7 +95,10 @@ def fit_parser(prog: str = "counterpoise fit", others: Iterable[str] = ()) -> Ar
     parser = Parser.outer(
         prog=prog,
         others=others,
-        description="Train one method on one data set. Every option can stand in a YAML file given by --config.",
+        usage=f"{prog} --data DATA --method METHOD [options]",
+        description="Train one method on one data set. Every option can stand in a YAML file given by --config. "
+        "--method.help NAME shows the options of a method, given as --method.OPTION VALUE; so do --data.help, "
+        "--fusion.help, --encoders.help, --optimizer.help and --schedule.help.",
     )
     parser.add_argument("--config", action="config", help="YAML file of options; later options win.")
     parser.add_argument(
@@ -232,12 +240,24 @@ def _spelled(option: str, value: str) -> list[tuple[str, ...]]:
     if option == "--data" and Path(value).suffix.lower() in (*TABLES, ".npz"):
         source = _data(value)
         return [("--data", source["class_path"]), ("--data.path", source["init_args"]["path"])]
-    if option == "--data" and Path(value).is_file():
-        raise UsageError(f"--data {value}: {FILES}")
+    if option == "--data" and value.casefold() not in map(str.casefold, REGISTRIES["data"]):
+        _refuse_other_files(value)
     for kind, pattern in KINDS.items():
         if re.fullmatch(pattern.replace("(", "(?:") + r"(\.help)?", option):
             return [(option, class_named(kind, value))]
     return [(option, value)]
+
+
+def _refuse_other_files(value: str) -> None:
+    """UsageError when ``--data`` was given a path, and not one of a data set."""
+    path = Path(value)
+    if path.is_dir():
+        raise UsageError(f"--data {value} is a folder. {FILES}")
+    if path.is_file():
+        raise UsageError(f"--data {value}: {FILES}")
+    if re.fullmatch(r"\.[a-z0-9]+", path.suffix) or len(path.parts) > 1:
+        beside = [p.name for p in path.parent.glob("*") if p.suffix.lower() in (*TABLES, ".npz")]
+        raise UsageError(f"--data {value}: there is no such file.{nearest(path.name, beside)} {FILES}")
 
 
 def class_named(kind: str, name: str) -> str:

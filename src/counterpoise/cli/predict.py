@@ -11,6 +11,7 @@ from torch import Tensor
 
 from counterpoise.cli.messages import Options, UsageError
 from counterpoise.cli.trained import open_run
+from counterpoise.data.progress import after_two_seconds
 from counterpoise.engine import Predictions
 
 
@@ -37,7 +38,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         with part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            for found in trainer.evaluator.stream(samples):
+            batches = -(-len(samples) // trainer.batch_size)
+            for found in after_two_seconds(trainer.evaluator.stream(samples), batches, "predicting"):
                 if not done:
                     writer.writerow(["id", "predicted", *(f"{n}:{c}" for n in found.named() for c in job.classes)])
                 there = _anything(found)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from counterpoise.cli.benchmark import seeds_of
-from counterpoise.cli.execution import add_execution, execution_of
+from counterpoise.cli.execution import add_execution, execution_of, folder_of
 from counterpoise.cli.messages import Options, UsageError
 from counterpoise.studies import STUDIES, combine, conduct, draw_again, study_named
 
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     if one:
         one.add_options(parser)
     shared, common = parser.parse_known_args(rest)
-    out = Path(shared.out)
+    out = folder_of(shared.out)
     if shared.redraw:
         pages = [draw_again(name, out) for name in names]
         print(f"Open {pages[-1]} in a browser.")

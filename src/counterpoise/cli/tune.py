@@ -14,7 +14,7 @@ from counterpoise._checks import choice, did_you_mean
 from counterpoise.benchmark.grid import RunConfig
 from counterpoise.benchmark.runner import drive
 from counterpoise.cli import benchmark
-from counterpoise.cli.execution import add_execution, execution_of
+from counterpoise.cli.execution import add_execution, execution_of, folder_of
 from counterpoise.cli.job import Job
 from counterpoise.cli.messages import Options, UsageError, usage
 from counterpoise.cli.options import fit_parser, parse
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str]) -> int:
     space = _space(own.param)
     others = [option for action in parser._actions for option in action.option_strings]
     settings, options = _checked(own.method, common, space, others)
-    monitor, out = str(options.monitor), Path(own.out)
+    monitor, out = str(options.monitor), folder_of(own.out)
     name = database.name_of(settings, space, seeds, monitor)
     _claim(out, name)
     url = own.storage or f"sqlite:///{(out / 'tuning.db').absolute()}"

@@ -97,6 +97,9 @@ def from_arrays(
         ValueError: lengths differ, NaN or infinity, fewer than two classes, labels or split names
             that make no sense; the message names the modality and the sample.
     """
+    if not isinstance(inputs, Mapping):
+        kind = type(inputs).__name__
+        raise ValueError(f"inputs must map modalities to arrays, as {{'audio': A, 'video': V}}; got {kind}.")
     if not inputs:
         raise ValueError("inputs must hold at least one modality; got none.")
     target, names = encode(y, classes)
@@ -171,9 +174,15 @@ def _features(modality: str, values: Any, size: int, mask: Tensor | None) -> Ten
 def _tensor(modality: str, values: Any) -> Tensor:
     if isinstance(values, Tensor):
         return values.detach().cpu()
-    array = np.asanyarray(values)
+    try:
+        array = np.asanyarray(values)
+    except ValueError as error:
+        raise ValueError(
+            f"inputs[{modality!r}] must be an array, every sample of one shape: {error} Pad the samples to one length."
+        ) from error
     if array.dtype.kind not in "fiub":
-        raise ValueError(f"inputs[{modality!r}] must be numbers; got dtype {array.dtype}.")
+        hint = " Pass x.astype(float)." if array.dtype.kind in "OU" else ""
+        raise ValueError(f"inputs[{modality!r}] must be numbers; got dtype {array.dtype}.{hint}")
     if array.dtype.kind == "u" and array.dtype.itemsize > 1:
         array = array.astype(np.int64)
     kind = array.dtype

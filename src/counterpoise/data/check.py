@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from .labels import PARTS
+from .progress import after_two_seconds
 from .table import Table
 
 _PARTS = ("", "all", *PARTS)  # of a row: its place here; "" for a row that is in no part
@@ -113,7 +114,7 @@ def check(table: Table, *, read: bool = True, workers: int = 4, progress: bool =
     report.summary = {"rows": len(table), "classes": {}, "absent": {}, "files": 0}
     _count(table, part_of, report)
     _groups(table, part_of, report)
-    run = _bar if progress else _quietly
+    run = after_two_seconds if progress else _quietly
     cells = {m: _Cells(table, m, part_of) for m in table.readers} if read else {}
     with ThreadPoolExecutor(max_workers=workers) as pool:
         for m, there in cells.items():
@@ -297,25 +298,6 @@ def _mapped(pool: ThreadPoolExecutor, function: Callable[[str], Any], items: Ite
 
 def _quietly(items: Iterable[Any], total: int, title: str) -> Iterable[Any]:
     return items
-
-
-def _bar(items: Iterable[Any], total: int, title: str) -> Iterable[Any]:
-    """The items, with a bar once two seconds have passed."""
-    import time
-
-    from rich.progress import Progress
-
-    start, bar, task = time.monotonic(), Progress(transient=True), None
-    try:
-        for done, item in enumerate(items):
-            if task is None and time.monotonic() - start > 2:
-                task = bar.add_task(title, total=total)
-                bar.start()
-            if task is not None:
-                bar.update(task, completed=done + 1)
-            yield item
-    finally:
-        bar.stop()
 
 
 def show(table: Table, row: int = 0) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from counterpoise._checks import did_you_mean
+from counterpoise._checks import did_you_mean, nearest
 
 _BLOCKS = (2**18, 2**24)  # bytes of a CSV that are read at once, more where a row is longer; the last is the limit
 _KEPT = 2**22  # bytes of text that stay in memory
@@ -38,7 +38,8 @@ class Columns:
     def __init__(self, path: str | Path):
         self.path = Path(path).expanduser()
         if not self.path.is_file():
-            raise FileNotFoundError(f"There is no table {self.path}.")
+            beside = [p.name for p in self.path.parent.glob("*") if p.suffix.lower() in SUFFIXES]
+            raise FileNotFoundError(f"There is no table {self.path}.{nearest(self.path.name, beside)}")
         if self.path.suffix.lower() not in SUFFIXES:
             raise ValueError(f"{self.path}: a table is one of {', '.join(SUFFIXES)}; got {self.path.suffix!r}.")
         self._types, self._data = _read(self.path)
@@ -242,6 +243,8 @@ def _open(path: Path, block: int) -> tuple[Any, Iterable[Any]]:
         names = reader.schema.names
     if len(names) == 1 and ";" in names[0]:
         raise ValueError(f"{path} seems to be separated by ';'; save it with commas (or as .tsv with tabs).")
+    if len(names) == 1 and "\t" in names[0]:
+        raise ValueError(f"{path} seems to be separated by tabs; rename it to {path.with_suffix('.tsv').name}.")
     convert = csv.ConvertOptions(column_types={n: string() for n in names}, null_values=[""], strings_can_be_null=True)
     reader = csv.open_csv(path, read_options=read, parse_options=parse, convert_options=convert)
     return reader.schema, reader

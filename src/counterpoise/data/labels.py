@@ -49,6 +49,8 @@ def encode(
     Raises:
         ValueError: not one-dimensional, floats, missing labels, a label that is no class, repeated class names.
     """
+    if labels is None:
+        raise ValueError(f"{name} must be one label per sample; got None.")
     values = np.asarray(labels.detach().cpu() if hasattr(labels, "detach") else labels)
     if values.ndim != 1:
         raise ValueError(

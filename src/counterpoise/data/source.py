@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import is_zipfile
 
 import numpy as np
 
-from counterpoise._checks import choice, did_you_mean, settings
+from counterpoise._checks import choice, did_you_mean, nearest, settings
 from counterpoise.data.arrays import from_arrays
 from counterpoise.data.digits import digits, readers
 from counterpoise.data.readers import Reader
@@ -198,13 +199,17 @@ class Arrays(Source):
         seed: int = 0,
     ):
         self.name, self.path = Path(path).stem, path
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"There is no file {path}.")
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = _opened(path)
         if label not in arrays:
-            raise ValueError(f"{path}: " + did_you_mean("label array", label, arrays))
+            unknown = did_you_mean("label array", label, arrays)
+            raise ValueError(f"{path}: {unknown} Name the array of the labels: --data.label ARRAY.")
         self.y, self.parts, self.groups = arrays.pop(label), arrays.pop(split, None), arrays.pop(group, None)
+        for name, array in arrays.items():
+            if array.dtype.kind not in "fiub":
+                raise ValueError(
+                    f"{path}: array {name!r} must be numbers, as every array but labels, split and group; it holds "
+                    f"{array.dtype}. Leave it out of the file."
+                )
         self.inputs, self.val, self.test, self.seed = arrays, val, test, seed
         self.kinds = {m: choice(f"kinds[{m!r}]", kind, _ARRAY_KINDS) for m, kind in (kinds or {}).items()}
         for m in self.kinds:
@@ -212,9 +217,12 @@ class Arrays(Source):
                 raise ValueError("kinds: " + did_you_mean("modality", m, arrays))
 
     def splits(self) -> Splits:
-        return from_arrays(
-            self.inputs, self.y, split=self.parts, group=self.groups, val=self.val, test=self.test, seed=self.seed
-        )
+        try:
+            return from_arrays(
+                self.inputs, self.y, split=self.parts, group=self.groups, val=self.val, test=self.test, seed=self.seed
+            )
+        except ValueError as error:
+            raise ValueError(f"{self.path}: {error}") from error
 
     def stated(self) -> dict[str, Any]:
         return {"path": str(Path(self.path).resolve())}
@@ -236,6 +244,26 @@ class Arrays(Source):
                 f"found {array.dtype} of shape {array.shape}."
             )
         return Layout(kind, array.shape[1:], {"vocab_size": max(2, int(array.max(initial=0)) + 1)})
+
+
+def _opened(path: str) -> dict[str, np.ndarray]:
+    """Every array of an ``.npz`` file; nothing in it is executed."""
+    if not Path(path).is_file():
+        beside = [p.name for p in Path(path).parent.glob("*.npz")]
+        raise FileNotFoundError(f"There is no file {path}.{nearest(Path(path).name, beside)}")
+    if not is_zipfile(path):
+        raise ValueError(f"{path} is no .npz file. Write one with numpy.savez({path!r}, audio=..., video=..., y=...).")
+    found = {}
+    with np.load(path, allow_pickle=False) as file:
+        for name in file.files:
+            try:
+                found[name] = file[name]
+            except ValueError as error:  # an array of Python objects, or a damaged one
+                raise ValueError(
+                    f"{path}: array {name!r} must be plain numbers or text: {error}. For text, save x.astype(str); for "
+                    "numbers, x.astype(float)."
+                ) from error
+    return found
 
 
 _ARRAY_KINDS = ("array", "sequence", "image", "spectrogram", "text")

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from counterpoise._checks import choice
+from counterpoise._checks import choice, did_you_mean
 
 from .arrays import complete, shares
 from .cache import DecodeCache
@@ -120,6 +120,12 @@ class Table:
     def _stated(self, modalities: Mapping[str, Reader | str]) -> dict[str, Reader]:
         if not modalities:
             raise ValueError("modalities must name at least one column; leave it out to use every column.")
+        if not isinstance(modalities, Mapping):
+            raise ValueError(f"modalities must map columns to readers, as {{'audio': 'audio'}}; got {modalities!r}.")
+        for m, reader in modalities.items():
+            if not isinstance(reader, Reader | str):
+                given = f"the class {reader.__name__}" if isinstance(reader, type) else repr(reader)
+                raise ValueError(f"modalities[{m!r}] must be a reader such as Audio(), or its name; got {given}.")
         return {
             self.columns.require(m): READERS[choice("reader", r, READERS)]() if isinstance(r, str) else r
             for m, r in modalities.items()
@@ -173,10 +179,7 @@ class Table:
     def flaws(self) -> Iterator[Flaw]:
         """What makes training on this table impossible, without opening any file."""
         if self.label not in self.columns:
-            try:
-                self.columns.require(self.label)
-            except ValueError as error:
-                yield Flaw(None, str(error))
+            yield Flaw(None, self._without_label())
             return
         try:
             target, names = self.labels
@@ -200,6 +203,10 @@ class Table:
         if self.present is not None and len(self.present) == len(self.readers):
             nothing = ~torch.stack(list(self.present.values())).any(0)
             yield from (Flaw(r, "lacks every modality") for r in nothing.nonzero().flatten().tolist())
+
+    def _without_label(self) -> str:
+        unknown = did_you_mean("column", self.label, self.columns.names)
+        return f"{self.path}: {unknown} Name the column of the classes: label=... (--data.label COLUMN)."
 
     def _sound(self) -> None:
         flaws = list(self.flaws())
@@ -236,7 +243,7 @@ class Table:
         if part is None:
             missing = self.labels[0] < 0
             if labelled and self.label not in self.columns:
-                self.columns.require(self.label)
+                raise ValueError(self._without_label())
             if labelled and missing.any():
                 row, count = int(missing.int().argmax()), int(missing.sum())
                 raise ValueError(f"{self.place(row)} has no {self.label} ({count} rows in all).")

@@ -52,6 +52,8 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         return torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch raises half a dozen types for a damaged file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if "weights_only" in str(error):  # PyTorch's own words recommend executing what is in the file
+            reason = "it holds something else than tensors and plain values, and nothing in it is executed"
         raise CheckpointError(
             f"{path} is no readable checkpoint ({reason}). If the disk was full or the copy was cut short, "
             "restore the file or start the run again in a new directory."

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from counterpoise.data.split import Split
 from counterpoise.engine.replicas import gather_rows
+from counterpoise.engine.setup import check_split
 from counterpoise.metrics.balance import subset_name, subsets
 from counterpoise.metrics.classification import score
 
@@ -94,6 +95,7 @@ class Evaluator:
             only: the modalities to use; None for all the method reads.
             keep: remember the features (the validation split, which is evaluated every epoch).
         """
+        check_split(split)
         trainer, model = self._trainer, self._trainer.model
         names = model.select(trainer.method.reads(model.modalities) if only is None else only)
         with evaluating(trainer):

@@ -14,7 +14,8 @@ from counterpoise.engine.replicas import any_of, together
 from counterpoise.engine.reuse import encode_once
 from counterpoise.engine.setup import check_rows, warn_if_scales_cancel
 from counterpoise.engine.state import mix, seed_everything
-from counterpoise.engine.step import Step
+from counterpoise.engine.step import Step, scalar
+from counterpoise.types import Phase
 
 if TYPE_CHECKING:
     from counterpoise.engine.trainer import Trainer
@@ -73,6 +74,8 @@ def _enter(trainer: Trainer, index: int) -> None:
     state.phase, state.phase_index, state.epoch_in_phase = phase, index, 0
     if phase is None:
         return
+    if not isinstance(phase, Phase):
+        raise ValueError(f"{type(trainer.method).__name__}.phase must return a Phase or None; got {phase!r}.")
     number("phase epochs", phase.epochs, low=1)
     trainer.model.select(phase.train)
     if phase.fresh_optimizer and index > 0:
@@ -107,6 +110,7 @@ def _epoch(trainer: Trainer, interrupt: Interrupt, meter: Meter) -> None:
         for observer in trainer.observers:
             observer.on_batch_start(trainer, batch)
         loss = trainer.method.step(Step(trainer, batch, index, total))
+        scalar(f"What {type(trainer.method).__name__}.step returns", loss)
         trainer.log({"loss": loss})
         state.batch_in_epoch = index + 1
         for observer in trainer.observers:

@@ -48,8 +48,12 @@ class RunDirectory:
             found = {entry.name for entry in self.path.iterdir()}
             (self.path / ".writable").touch()
             (self.path / ".writable").unlink()
+        except (FileExistsError, NotADirectoryError) as error:
+            raise RunDirectoryError(
+                f"run_dir {self.path} must be a directory; a file is in the way. Choose another name."
+            ) from error
         except OSError as error:
-            raise RunDirectoryError(f"run_dir {self.path} cannot be written: {error}.") from error
+            raise RunDirectoryError(f"run_dir {self.path} cannot be written: {error.strerror or error}.") from error
         ours = "environment.json" in found
         if "result.json" in found and ours:
             raise RunDirectoryError(

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from counterpoise._checks import choice, number
 
 PRECISIONS = ("32-true", "bf16-mixed")
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 
 
 class ReplicaStrategy(DDPStrategy):
@@ -61,9 +62,17 @@ def make_fabric(
         start_method: how more processes start: "popen" re-runs the command, "fork" and "spawn" run a function.
 
     Raises:
-        ValueError: for an unknown precision, a count below 1, or another number of processes than were started.
+        ValueError: for an unknown precision or accelerator, no GPU where one is asked for, a count below 1, or another
+            number of processes than were started.
     """
     choice("precision", precision, PRECISIONS)
+    choice("accelerator", accelerator, ACCELERATORS)
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not {**there, "gpu": any(there.values())}.get(accelerator, True):
+        raise ValueError(
+            f"accelerator={accelerator!r} asks for a GPU, and PyTorch finds none here. Pass accelerator='cpu', or "
+            "'auto' to use one where there is one."
+        )
     number("devices", devices, low=1)
     number("num_nodes", num_nodes, low=1)
     if (started := started_by()) is not None:

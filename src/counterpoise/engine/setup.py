@@ -3,45 +3,93 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from counterpoise._checks import did_you_mean, number
+from counterpoise._checks import did_you_mean, number, whole
 from counterpoise.data.split import Split, Splits
+from counterpoise.engine.optim import Optimizer, Schedule
+from counterpoise.method import Method
 from counterpoise.metrics.classification import METRICS
+from counterpoise.model import MultimodalModel
+from counterpoise.observer import Observer
 
 if TYPE_CHECKING:
     from counterpoise.engine.trainer import Trainer
 
+PARTS: dict[str, tuple[type, str]] = {
+    "model": (MultimodalModel, "build_model(...)"),
+    "method": (Method, "methods.Joint()"),
+    "optimizer": (Optimizer, "SGD(lr=0.05)"),
+    "schedule": (Schedule, "Cosine()"),
+}
+"""Arguments of ``Trainer``: what they must be, and how to make one."""
+
 
 def check_numbers(*, epochs: int, batch_size: int, sam: float, clip_norm: float | None, num_workers: int) -> None:
     """ValueError naming the argument that is out of range."""
-    number("epochs", epochs, low=1)
+    whole("epochs", epochs, low=1)
     number("sam", sam, low=0)
-    number("num_workers", num_workers, low=0)
+    whole("num_workers", num_workers, low=0)
     if clip_norm is not None:
         number("clip_norm", clip_norm, above=0)
-    if batch_size < 2:
+    if batch_size == 1:
         raise ValueError(
-            f"batch_size must be at least 2; got {batch_size}. Batch normalisation and the scores of most methods are "
+            "batch_size must be at least 2; got 1. Batch normalisation and the scores of most methods are "
             "undefined on one sample."
+        )
+    whole("batch_size", batch_size, low=2)
+
+
+def check_metrics(metrics: Sequence[str], monitor: str) -> None:
+    """ValueError when a metric is unknown."""
+    if isinstance(metrics, str):
+        raise ValueError(f"metrics must be a list of names, as [{metrics!r}]; got the text {metrics!r}.")
+    for name in (*metrics, monitor):
+        if name not in METRICS:
+            raise ValueError(did_you_mean("metric", name, METRICS))
+
+
+def check_modalities(method: Method, modalities: Sequence[str]) -> None:
+    """ValueError when there are fewer than the method needs."""
+    if len(modalities) < method.min_modalities:
+        raise ValueError(
+            f"{type(method).__name__} needs at least {method.min_modalities} modalities; this model has "
+            f"{len(modalities)} ({', '.join(modalities)}). Add a modality, "
+            "or choose a method that takes fewer (`counterpoise methods` lists M)."
         )
 
 
+def check_parts(**parts: object) -> None:
+    """ValueError naming the argument of ``Trainer`` that is another thing than it must be; None is a default."""
+    for argument, part in parts.items():
+        kind, example = PARTS[argument]
+        if part is None or (isinstance(part, kind) and (argument != "method" or "_modules" in vars(part))):
+            continue
+        if isinstance(part, kind):
+            raise ValueError(f"{type(part).__name__}.__init__ must call super().__init__() before anything else.")
+        given = f"the class {part.__name__}" if isinstance(part, type) else repr(part).splitlines()[0]
+        raise ValueError(f"{argument} must be of the class {kind.__name__}, such as {example}; got {given}.")
+
+
+def check_observers(observers: Sequence[Observer]) -> None:
+    """ValueError when something else is among them."""
+    if isinstance(observers, Observer):
+        raise ValueError("observers must be a list; put the observer in brackets.")
+    for observer in observers:
+        if not isinstance(observer, Observer):
+            raise ValueError(
+                f"observers must be made from subclasses of counterpoise.engine.Observer; got {observer!r}."
+            )
+
+
 def check_method(trainer: Trainer) -> None:
-    """ValueError when the model lacks what the method needs, or a metric is unknown."""
+    """ValueError when the model lacks what the method needs."""
     model, method = trainer.model, trainer.method
     for name in ("fused", "shared"):
         if name in model.modalities:
             raise ValueError(f"A modality cannot be called {name!r}: scores and parameter groups use that name.")
-    for name in (*trainer.metrics, trainer.monitor):
-        if name not in METRICS:
-            raise ValueError(did_you_mean("metric", name, METRICS))
-    if len(model.modalities) < method.min_modalities:
-        raise ValueError(
-            f"{type(method).__name__} needs at least {method.min_modalities} modalities; this model has "
-            f"{len(model.modalities)} ({', '.join(model.modalities)}). Add a modality, "
-            "or choose a method that takes fewer (`counterpoise methods` lists M)."
-        )
+    check_modalities(method, model.modalities)
     if method.own_heads and not model.fusion.has_own_heads:
         raise ValueError(
             f"{type(method).__name__} trains one head per modality beside the fused one; this "
@@ -50,8 +98,64 @@ def check_method(trainer: Trainer) -> None:
         )
 
 
+def check_training(trainer: Trainer, train: Split | None, val: Split | None) -> tuple[Split, Split]:
+    """The splits to train and select on, those of an earlier ``fit`` where None; ValueError when they do not fit."""
+    for given in (train, val):
+        if given is not None:
+            check_split(given)
+    train = getattr(trainer, "train_split", None) if train is None else train
+    val = getattr(trainer, "val_split", None) if val is None else val
+    for name, split in (("train", train), ("val", val)):
+        if split is None:
+            raise ValueError(f"fit needs a split to train on and one to select by; {name} is missing: fit(train, val).")
+    assert train is not None
+    assert val is not None
+    check_data(trainer, train, training=True)
+    check_data(trainer, val)
+    gone = set(train.target.unique().tolist())
+    gone = [train.classes[c] for c in val.target.unique().tolist() if c not in gone]
+    if gone:
+        shown = ", ".join(map(repr, gone[:5])) + (", ..." if len(gone) > 5 else "")
+        warnings.warn(
+            f"No training sample has the class {shown}, validation samples have: it cannot be learned.", stacklevel=3
+        )
+    return train, val
+
+
+def check_split(split: object) -> None:
+    """ValueError for anything but one part of a data set."""
+    if isinstance(split, Splits):
+        raise ValueError(
+            "One part of the data set is needed here, as data.train, data.val or data.test; got all of it."
+        )
+    if not isinstance(split, Split):
+        raise ValueError(
+            f"A split of a data set is needed here, as data.val of data = from_arrays(...); got {type(split).__name__}."
+        )
+
+
+def check_whole(splits: object) -> None:
+    """ValueError for anything but a whole data set, and when training would see the test split of it."""
+    if not isinstance(splits, Splits):
+        raise ValueError(
+            f"run takes a whole data set, as from_arrays(...) and Table(...).splits() give it; got "
+            f"{type(splits).__name__}. For splits of your own: fit(train, val), or Splits(train, val, test)."
+        )
+    test = splits.test
+    if test is None:
+        return
+    for name, other in {"train": splits.train, "val": splits.val}.items():
+        if test is other or test.fingerprint() == other.fingerprint():
+            raise ValueError(
+                f"The test split is the {name} split: its scores would be those of samples that training has seen. "
+                "Divide the training samples instead (from_arrays(..., val=0.15) does it by seed), or pass "
+                "Splits(train, val) without a test split."
+            )
+
+
 def check_data(trainer: Trainer, split: Split, *, training: bool = False) -> None:
     """ValueError when a split does not fit the model or the batch size."""
+    check_split(split)
     model = trainer.model
     missing = [m for m in trainer.method.reads(model.modalities) if m not in split.modalities]
     if missing:
@@ -77,20 +181,6 @@ def check_data(trainer: Trainer, split: Split, *, training: bool = False) -> Non
             f"Labels must lie in 0..{model.num_classes - 1}; found {low if low < 0 else high}. "
             "Unlabelled rows can be predicted, not trained on or evaluated."
         )
-
-
-def check_splits(splits: Splits) -> None:
-    """ValueError when the test split is also what is trained on or what selects the weights."""
-    test = splits.test
-    if test is None:
-        return
-    for name, other in {"train": splits.train, "val": splits.val}.items():
-        if test is other or test.fingerprint() == other.fingerprint():
-            raise ValueError(
-                f"The test split is the {name} split: its scores would be those of samples that training has seen. "
-                "Divide the training samples instead (from_arrays(..., val=0.15) does it by seed), or pass "
-                "Splits(train, val) without a test split."
-            )
 
 
 def warn_if_scales_cancel(trainer: Trainer) -> None:

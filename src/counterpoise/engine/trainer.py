@@ -14,21 +14,22 @@ from torch import Tensor, nn
 
 from counterpoise._checks import number
 from counterpoise.data.split import Split, Splits, positions
+from counterpoise.engine import setup
 from counterpoise.engine.compiling import compile_encoders
 from counterpoise.engine.evaluation import Evaluator, Predictions, evaluating
 from counterpoise.engine.loader import Loader, Loaders
 from counterpoise.engine.loop import run_phases
-from counterpoise.engine.observer import ConsoleProgress, Observer
+from counterpoise.engine.observer import ConsoleProgress
 from counterpoise.engine.optim import SGD, Constant, Optimizer, Schedule, parameter_groups, update
 from counterpoise.engine.replicas import make_fabric
 from counterpoise.engine.saving import Keeper
-from counterpoise.engine.setup import check_data, check_method, check_numbers, check_splits
 from counterpoise.engine.state import State, mix, untouched_randomness
 from counterpoise.engine.step import Step, cross_entropy
 from counterpoise.engine.trial import make_trial
 from counterpoise.method import Method
 from counterpoise.metrics.classification import score
 from counterpoise.model import MultimodalModel
+from counterpoise.observer import Observer
 from counterpoise.types import Batch, Output, Phase
 
 
@@ -92,7 +93,10 @@ class Trainer:
         criterion: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
         fabric: Fabric | None = None,
     ):
-        check_numbers(epochs=epochs, batch_size=batch_size, sam=sam, clip_norm=clip_norm, num_workers=num_workers)
+        setup.check_parts(model=model, method=method, optimizer=optimizer, schedule=schedule)
+        setup.check_numbers(epochs=epochs, batch_size=batch_size, sam=sam, clip_norm=clip_norm, num_workers=num_workers)
+        setup.check_metrics(metrics, monitor)
+        setup.check_observers(observers)
         self.epochs, self.batch_size, self.num_workers = epochs, batch_size, num_workers
         self.settings, self.schedule = optimizer or SGD(), schedule or Constant()
         self.sam, self.clip_norm, self.criterion, self.label = sam, clip_norm, criterion, label
@@ -120,7 +124,7 @@ class Trainer:
         self.loaders = Loaders(batch_size, num_workers, self.fabric)
         self.evaluator, self.keeper = Evaluator(self), Keeper(self)
         self.reset()
-        check_method(self)
+        setup.check_method(self)
 
     def reset(self) -> None:
         """Forget every run before: ``fit`` starts here."""
@@ -253,7 +257,7 @@ class Trainer:
 
     def evaluate(self, split: Split) -> dict[str, float]:
         """All ``metrics`` and the loss of a split: fused and per modality."""
-        check_data(self, split)
+        setup.check_data(self, split)
         found = self.evaluator.predict(split)
         return score(found.named(), found.target, found.present, tuple(dict.fromkeys([*self.metrics, "loss"])))
 
@@ -330,7 +334,7 @@ class Trainer:
             resume: continue from ``run_dir``'s last checkpoint when there is one.
             data: name of the data set, for tables and reports.
         """
-        check_splits(splits)
+        setup.check_whole(splits)
         self.fit(splits.train, splits.val, resume=resume)
         return self.keeper.finish(splits.test, data)
 
@@ -347,12 +351,7 @@ class Trainer:
             CheckpointError: when the checkpoint belongs to another model, method or data set.
             Interrupted: after Ctrl-C, once a checkpoint is written.
         """
-        if train is not None:
-            self.train_split = train
-        if val is not None:
-            self.val_split = val
-        check_data(self, self.train_split, training=True)
-        check_data(self, self.val_split)
+        self.train_split, self.val_split = setup.check_training(self, train, val)
         with untouched_randomness() if self.is_trial else nullcontext():
             run_phases(self, resume)
         return self

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from counterpoise._checks import did_you_mean
+from counterpoise._checks import did_you_mean, whole
 
 Features = Mapping[str, Tensor]
 Present = Mapping[str, Tensor] | None
@@ -43,8 +43,7 @@ class Fusion(nn.Module):
                     f"A modality cannot be called {m!r}: names are not empty, have no dot, and are no attribute of "
                     f"torch.nn.ModuleDict, which keeps its modules. Rename it, for example {m.replace('.', '_')}_input."
                 )
-        if num_classes < 2:
-            raise ValueError(f"num_classes must be at least 2; got {num_classes}.")
+        whole("num_classes", num_classes, low=2)
         self.dims, self.num_classes, self.heads = dict(dims), num_classes, heads
         self.own_heads = nn.ModuleDict({m: nn.Linear(d, num_classes) for m, d in dims.items()} if heads else {})
 

@@ -172,7 +172,10 @@ class IGM(Method):
                 f"{type(model.fusion).__name__}. Use fusion=Late (own heads) or Shared (one head, heads=False)."
             )
         if trainer.sam:
-            raise ValueError(f"sam={trainer.sam:g}: IGM has a radius of its own. Pass sam=0 and IGM(rho=...).")
+            raise ValueError(
+                f"sam={trainer.sam:g}: IGM has a radius of its own. Pass sam=0 and IGM(rho=...), on the command line "
+                "--sam 0 --method.rho RADIUS."
+            )
         named_modalities("rho", self.rho, order, everyone=True)
         named_modalities("mixup", self.mixup, order)
         stage_epochs(self.stages, trainer.epochs, len(order))

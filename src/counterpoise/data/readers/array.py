@@ -7,7 +7,8 @@ import io
 import torch
 from torch import Tensor
 
-from counterpoise.data.readers.base import Reader, ReadError, read_bytes, whole
+from counterpoise._checks import whole
+from counterpoise.data.readers.base import Reader, ReadError, read_bytes
 
 
 class Array(Reader):

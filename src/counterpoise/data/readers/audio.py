@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from counterpoise import _checks
-from counterpoise.data.readers.base import Reader, ReadError, all_finite, flag, read_bytes, whole
+from counterpoise._checks import whole
+from counterpoise.data.readers.base import Reader, ReadError, all_finite, flag, read_bytes
 
 
 class Audio(Reader):

@@ -190,13 +190,6 @@ def read_bytes(cell: str) -> bytes:
     return content
 
 
-def whole(argument: str, value: int, *, low: int) -> int:
-    """``value`` when it is a whole number of at least ``low``; ValueError otherwise."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ValueError(f"{argument} must be a whole number >= {low}; got {value!r}.")
-    return int(_checks.number(argument, value, low=low))
-
-
 def flag(argument: str, value: bool) -> bool:
     """``value`` when it is True or False; ValueError otherwise."""
     if not isinstance(value, bool):

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from counterpoise import _checks
+from counterpoise._checks import whole
 from counterpoise.data.readers.array import Array
-from counterpoise.data.readers.base import ReadError, whole
+from counterpoise.data.readers.base import ReadError
 from counterpoise.data.readers.video import Video
 
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from counterpoise import _checks
-from counterpoise.data.readers.base import Reader, ReadError, flag, whole
+from counterpoise._checks import whole
+from counterpoise.data.readers.base import Reader, ReadError, flag
 
 _one_at_a_time = threading.Lock()  # fast tokenisers refuse to set their cut and padding in two threads at once
 _STRIPPED = string.punctuation + "“”‘’„«»…–—"

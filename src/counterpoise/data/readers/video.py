@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from counterpoise import _checks
-from counterpoise.data.readers.base import ReadError, whole, window_of, without_window
+from counterpoise._checks import whole
+from counterpoise.data.readers.base import ReadError, window_of, without_window
 from counterpoise.data.readers.visual import Visual, stacked, uniform
 
 

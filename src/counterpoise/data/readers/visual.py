@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from counterpoise import _checks
+from counterpoise._checks import whole
 from counterpoise.data.readers.augment import rand_augment
-from counterpoise.data.readers.base import Reader, ReadError, flag, read_bytes, whole
+from counterpoise.data.readers.base import Reader, ReadError, flag, read_bytes
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 
