@@ -25,7 +25,7 @@ def test_plain_lines_where_there_is_no_terminal(capsys):
 
 def live(monkeypatch, **options):
     screen = io.StringIO()
-    console = Console(file=screen, force_terminal=True, width=160, color_system=None, legacy_windows=False)
+    console = Console(file=screen, force_terminal=True, width=80, color_system=None, legacy_windows=False)
     monkeypatch.setattr(observer, "Console", lambda **_: console)
     trainer, data = trainer_for(Joint, progress=True, **options)
     return trainer, data, screen
@@ -37,8 +37,10 @@ def test_a_live_bar_on_a_terminal(monkeypatch, capsys):
     text = screen.getvalue()
     assert "Joint" in text
     assert "12/12 batches" in text
+    assert "epoch 4/4 fit  loss " in text
     for name in ("fused", "first", "second"):
         assert f"{name} {trainer.history[-1][f'val/{name}/accuracy']:.3f}" in text
+    assert "…" not in text  # all of it fits
     assert text.endswith("\x1b[?25h")  # the cursor is back
     assert capsys.readouterr().err == ""
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class ConsoleProgress(Observer):
-    """A live bar with scores and time left on a terminal; one plain line an epoch elsewhere."""
+    """A line an epoch; on a terminal above a live bar with the time left."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
@@ -38,7 +38,6 @@ class ConsoleProgress(Observer):
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[scores]}"),
             console=self._console,
         )
         batches = trainer.num_batches
@@ -46,7 +45,6 @@ class ConsoleProgress(Observer):
             type(trainer.method).__name__,
             total=trainer.method.length(trainer) * batches,
             completed=trainer.state.epoch * batches + trainer.state.batch_in_epoch,
-            scores="",
         )
         self._bar.start()
 
@@ -61,19 +59,15 @@ class ConsoleProgress(Observer):
             if f"val/{name}/{trainer.monitor}" in record
         )
         self._done += 1
+        epochs = max(trainer.method.length(trainer), record["epoch"])
+        line = f"epoch {record['epoch']}/{epochs} {record['phase']}  loss {record['train/loss']:.4f}  {scores}"
         if self._bar is not None:
-            total = max(trainer.method.length(trainer), record["epoch"]) * trainer.num_batches
-            self._bar.update(self._task, scores=f"{record['phase']}  {scores}", total=total)
+            self._bar.console.print(line, highlight=False, markup=False)
+            self._bar.update(self._task, total=epochs * trainer.num_batches)
             return
         each = (time.monotonic() - self._started) / self._done
-        epochs = max(trainer.method.length(trainer), record["epoch"])
         left = (epochs - record["epoch"]) * each
-        print(
-            f"epoch {record['epoch']}/{epochs} {record['phase']}  "
-            f"loss {record['train/loss']:.4f}  {scores}  {each:.1f} s/epoch, {left:.0f} s left",
-            file=sys.stderr,
-            flush=True,
-        )
+        print(f"{line}  {each:.1f} s/epoch, {left:.0f} s left", file=sys.stderr, flush=True)
 
     def on_fit_end(self, trainer: Trainer) -> None:
         if self._bar is not None:
