@@ -350,6 +350,8 @@ def test_near_misses_of_a_table(tmp_path):
     (tmp_path / "mine.csv").write_text("mood,said\na,x\nb,y\n")
     with pytest.raises(FileNotFoundError, match=r"no table .*min\.csv. Did you mean 'mine\.csv'"):
         Table(tmp_path / "min.csv")
+    with pytest.raises(FileNotFoundError, match=r"other\.csv\.$"):  # an ending alone is no likeness
+        Table(tmp_path / "other.csv")
     table = Table(tmp_path / "mine.csv")
     for ask in (table.splits, lambda: table.samples(labelled=True)):
         with pytest.raises(ValueError, match=r"Unknown column 'label'.*Name the column of the classes: label=.*--data"):

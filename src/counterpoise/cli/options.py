@@ -257,7 +257,7 @@ def _refuse_other_files(value: str) -> None:
         raise UsageError(f"--data {value}: {FILES}")
     if re.fullmatch(r"\.[a-z0-9]+", path.suffix) or len(path.parts) > 1:
         beside = [p.name for p in path.parent.glob("*") if p.suffix.lower() in (*TABLES, ".npz")]
-        raise UsageError(f"--data {value}: there is no such file.{nearest(path.name, beside)} {FILES}")
+        raise UsageError(f"--data {value}: there is no such file.{nearest(path.name, beside, cutoff=0.82)} {FILES}")
 
 
 def class_named(kind: str, name: str) -> str:

@@ -39,7 +39,7 @@ class Columns:
         self.path = Path(path).expanduser()
         if not self.path.is_file():
             beside = [p.name for p in self.path.parent.glob("*") if p.suffix.lower() in SUFFIXES]
-            raise FileNotFoundError(f"There is no table {self.path}.{nearest(self.path.name, beside)}")
+            raise FileNotFoundError(f"There is no table {self.path}.{nearest(self.path.name, beside, cutoff=0.82)}")
         if self.path.suffix.lower() not in SUFFIXES:
             raise ValueError(f"{self.path}: a table is one of {', '.join(SUFFIXES)}; got {self.path.suffix!r}.")
         self._types, self._data = _read(self.path)

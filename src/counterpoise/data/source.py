@@ -250,7 +250,7 @@ def _opened(path: str) -> dict[str, np.ndarray]:
     """Every array of an ``.npz`` file; nothing in it is executed."""
     if not Path(path).is_file():
         beside = [p.name for p in Path(path).parent.glob("*.npz")]
-        raise FileNotFoundError(f"There is no file {path}.{nearest(Path(path).name, beside)}")
+        raise FileNotFoundError(f"There is no file {path}.{nearest(Path(path).name, beside, cutoff=0.82)}")
     if not is_zipfile(path):
         raise ValueError(f"{path} is no .npz file. Write one with numpy.savez({path!r}, audio=..., video=..., y=...).")
     found = {}
