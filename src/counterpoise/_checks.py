@@ -6,7 +6,7 @@ import difflib
 import inspect
 import math
 from collections.abc import Iterable, Mapping
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 
@@ -41,6 +41,8 @@ def number(
     below: float | None = None,
 ) -> float:
     """``value`` when finite and in [low, high] (or strictly ``above`` / ``below``); ValueError otherwise."""
+    if isinstance(value, Real) and not isinstance(value, (int, float)):
+        value = float(value)  # of NumPy, from a grid, say
     finite = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     inside = finite and low <= value <= high
     inside = inside and (above is None or value > above) and (below is None or value < below)
@@ -56,7 +58,7 @@ def number(
 
 
 def whole(argument: str, value: int, *, low: int) -> int:
-    """``value`` when it is a whole number of at least ``low``; ValueError otherwise."""
+    """``value`` as an int when it is a whole number of at least ``low``; ValueError otherwise: none is rounded."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < low:
         raise ValueError(f"{argument} must be a whole number >= {low}; got {value!r}.")
     return int(value)

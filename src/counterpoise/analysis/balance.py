@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from counterpoise._checks import number
+from counterpoise._checks import whole
 from counterpoise.analysis.objective import Predict, batches, evaluation
 from counterpoise.data.split import Split
 from counterpoise.functional.blending import overfitting_to_generalization
@@ -122,7 +122,7 @@ def gradient_balance(
         only: the modalities to read and measure; None for all.
     """
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
-    order = order if most is None else order[: int(number("most", most, low=1)) * batch_size]
+    order = order if most is None else order[: whole("most", most, low=1) * batch_size]
     device = next(model.parameters()).device
     names = model.select(only)
     own = {m: [p for p in model.parameters_of(m) if p.requires_grad] for m in names}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from counterpoise._checks import number
+from counterpoise._checks import whole
 from counterpoise.analysis.arrays import load, save
 from counterpoise.analysis.balance import gradient_balance
 from counterpoise.analysis.objective import SplitLoss, differentiable, sample, value
@@ -66,7 +66,7 @@ class BalanceWatch(Observer):
     def __init__(
         self, samples: int = 512, *, batch_size: int = 64, seed: int = 0, path: str | os.PathLike[str] | None = None
     ):
-        self.samples, self.batch_size = int(number("samples", samples, low=1)), batch_size
+        self.samples, self.batch_size = whole("samples", samples, low=1), batch_size
         self.seed, self.path = seed, None if path is None else Path(path)
         self._rows: list[dict[str, np.ndarray]] = []
 

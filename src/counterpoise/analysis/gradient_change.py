@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from counterpoise._checks import choice, number
+from counterpoise._checks import choice, whole
 from counterpoise.analysis.arrays import save
 from counterpoise.analysis.objective import differentiable, evaluation
 from counterpoise.functional.gradients import cosine
@@ -88,7 +88,7 @@ def histogram(
         span: left and right end; None for the least and largest value. Values outside are not counted.
         threshold: which share of the values to report is under this.
     """
-    number("bins", bins, low=1)
+    whole("bins", bins, low=1)
     if not len(values):
         edges = np.linspace(*(span or (-1.0, 1.0)), bins + 1)
         return Histogram(edges, np.zeros(bins, dtype=int), np.nan, np.nan, np.nan, threshold)
@@ -138,7 +138,7 @@ class GradientChange(Observer):
     """
 
     def __init__(self, pairing: str = "stored", *, every: int = 1, path: str | os.PathLike[str] | None = None):
-        self.pairing, self.every = choice("pairing", pairing, PAIRINGS), int(number("every", every, low=1))
+        self.pairing, self.every = choice("pairing", pairing, PAIRINGS), whole("every", every, low=1)
         self.path = None if path is None else Path(path)
         self._forget()
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from counterpoise._checks import number
+from counterpoise._checks import number, whole
 from counterpoise.analysis.objective import Loss, gradient, summands, value
 from counterpoise.functional.gradients import flatten, global_norm, unflatten
 from counterpoise.functional.perturb import ascended
@@ -120,7 +120,7 @@ def top_eigenvalues(
         FloatingPointError: when the Hessian holds NaN or infinity.
     """
     number("k", k, low=1)
-    number("steps", steps, low=k)
+    whole("steps", steps, low=k)
     number("tolerance", tolerance, low=0)
     size = sum(p.numel() for p in params)
     steps, k = min(steps, size), min(k, size)
@@ -172,7 +172,7 @@ def trace(
         seed: of the signs.
         progress: called with (samples done, samples).
     """
-    number("samples", samples, low=1)
+    whole("samples", samples, low=1)
     generator = torch.Generator().manual_seed(seed)
     size = sum(p.numel() for p in params)
     estimates = np.empty(samples)

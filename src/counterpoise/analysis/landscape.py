@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from counterpoise._checks import number
+from counterpoise._checks import number, whole
 from counterpoise.analysis.objective import Loss, put, value, weights_kept
 
 Progress = Callable[[int, int], None]
@@ -144,7 +144,7 @@ def loss_surface(
         progress: called after every point.
     """
     number("radius", radius, above=0)
-    number("points", points, low=2)
+    whole("points", points, low=2)
     steps = np.linspace(-radius, radius, points)
     table = np.empty((points, points))
     centre = value(loss)

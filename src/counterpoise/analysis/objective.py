@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from counterpoise._checks import choice, did_you_mean, number
+from counterpoise._checks import choice, did_you_mean, whole
 from counterpoise.data.split import Split
 from counterpoise.model import MultimodalModel
 from counterpoise.types import Batch, Output
@@ -27,7 +27,7 @@ Predict = Callable[[Output, MultimodalModel], Tensor]
 
 def sample(split: Split, count: int, seed: int = 0) -> Split:
     """``count`` samples of a split, drawn without repetition; the split itself when it has no more than that."""
-    number("count", count, low=1)
+    whole("count", count, low=1)
     if len(split) <= count:
         return split
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))

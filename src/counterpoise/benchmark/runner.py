@@ -13,7 +13,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from counterpoise._checks import number
+from counterpoise._checks import whole
 from counterpoise.benchmark.backends import Backend, Local, NotStarted, Order, Running, noted
 from counterpoise.benchmark.grid import RunConfig, finished, missing
 
@@ -219,8 +219,8 @@ def drive(
         preload: as in ``run``.
         skipped: ids of runs that were finished before, to be counted.
     """
-    number("jobs", jobs, low=1)
-    threads = int(number("threads", threads_per_run(jobs) if threads is None else threads, low=1))
+    whole("jobs", jobs, low=1)
+    threads = whole("threads", threads_per_run(jobs) if threads is None else threads, low=1)
     outcome, running, backend = Outcome(skipped=list(skipped)), list[_Started](), backend or Local()
     (runs / "logs").mkdir(parents=True, exist_ok=True)
     opened = backend.open(runs, jobs, threads, preload) if feed.total else contextlib.nullcontext()

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from counterpoise._checks import number
+from counterpoise._checks import number, whole
 
 from .arrays import ArraySplit, assemble, shares
 from .readers import Audio, Image, Reader
@@ -162,7 +162,7 @@ def _make(seed: int, audio_noise: float, image_noise: float, absent: float, size
     number("image_noise", image_noise, low=0)
     number("absent", absent, low=0, below=0.5)
     grey, target = load_digits(return_X_y=True)
-    if size is not None and not 100 <= number("size", size, low=1) <= len(target):
+    if size is not None and not 100 <= whole("size", size, low=1) <= len(target):
         raise ValueError(f"size must be in 100..{len(target)}; got {size}.")
     grey, target = grey[:size].reshape(-1, 8, 8) / 16, target[:size].astype(np.int64)
     n = len(target)

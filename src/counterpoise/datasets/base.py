@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from counterpoise._checks import choice, number, settings
+from counterpoise._checks import choice, settings, whole
 from counterpoise.data import Reader, ReadError, Table
 from counterpoise.data.labels import PARTS
 
@@ -205,7 +205,7 @@ class Dataset(ABC):
             ValueError: unknown split, or ``out`` inside ``root``.
         """
         split = choice("split", split or self.default_split, self.splits)
-        workers = int(number("workers", workers, low=0)) or min(8, os.cpu_count() or 1)
+        workers = whole("workers", workers, low=0) or min(8, os.cpu_count() or 1)
         root, out = Path(root).expanduser(), Path(out).expanduser()
         if not root.is_dir():
             raise self.lacking(f"folder {root}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from counterpoise._checks import choice, number
+from counterpoise._checks import choice, whole
 from counterpoise.encoders._frames import over_frames
 from counterpoise.encoders._norm import BatchNorm2d
 
@@ -25,7 +25,7 @@ class CNN(nn.Module):
 
     def __init__(self, channels: int = 1, dim: int = 128, *, norm: str = "batch"):
         super().__init__()
-        self.channels, self.dim = int(number("channels", channels, low=1)), int(number("dim", dim, low=4))
+        self.channels, self.dim = whole("channels", channels, low=1), whole("dim", dim, low=4)
         self.norm = choice("norm", norm, ("batch", "group"))
         if dim % 4:
             raise ValueError(f"dim must be a multiple of 4; got {dim}.")

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from counterpoise._checks import choice, number
+from counterpoise._checks import choice, whole
 from counterpoise.encoders._norm import BatchNorm3d
 from counterpoise.encoders._weights import adopt, read_weights
 
@@ -58,7 +58,7 @@ class I3D(nn.Module):
 
     def __init__(self, channels: int = 3, *, weights: str | None = None, first: str = "mean"):
         super().__init__()
-        self.channels, self.weights = int(number("channels", channels, low=1)), weights
+        self.channels, self.weights = whole("channels", channels, low=1), weights
         self.first = choice("first", first, ("mean", "random"))
         # Named as in the checkpoints.
         layers: OrderedDict[str, nn.Module] = OrderedDict(

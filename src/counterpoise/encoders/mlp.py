@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from counterpoise._checks import number
+from counterpoise._checks import whole
 from counterpoise.encoders._norm import BatchNorm1d
 
 
@@ -23,8 +23,8 @@ class MLP(nn.Module):
 
     def __init__(self, in_dim: int, hidden: Sequence[int] = (128,), dim: int = 128, *, norm: bool = True):
         super().__init__()
-        self.in_dim, self.dim = int(number("in_dim", in_dim, low=1)), int(number("dim", dim, low=1))
-        self.hidden = tuple(int(number("hidden", h, low=1)) for h in hidden)
+        self.in_dim, self.dim = whole("in_dim", in_dim, low=1), whole("dim", dim, low=1)
+        self.hidden = tuple(whole("hidden", h, low=1) for h in hidden)
         self.norm = norm
         widths = [in_dim, *self.hidden, dim]
         layers: list[nn.Module] = [BatchNorm1d(in_dim, eps=1e-8, affine=False)] if norm else []

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from counterpoise._checks import did_you_mean, number
+from counterpoise._checks import did_you_mean, whole
 from counterpoise.encoders._frames import over_frames
 from counterpoise.encoders._weights import adopt, read_weights
 
@@ -40,7 +40,7 @@ class Timm(nn.Module):
             import timm
         except ImportError as error:
             raise ImportError("Timm needs the timm library: pip install 'counterpoise[timm]'.") from error
-        self.name, self.pretrained, self.channels = name, pretrained, int(number("channels", channels, low=1))
+        self.name, self.pretrained, self.channels = name, pretrained, whole("channels", channels, low=1)
         self.weights = weights
         if pretrained and weights is not None:
             raise ValueError("pretrained=True downloads weights and weights=... reads a file: give one of the two.")
@@ -117,7 +117,7 @@ class Transformers(nn.Module):
             net.pooler = None  # it would train on nothing
         self.net: nn.Module = net
         self.dim = int(config.hidden_size)
-        self._pad = _padding(transformers, name_or_path, config) if pad is None else int(number("pad", pad, low=0))
+        self._pad = _padding(transformers, name_or_path, config) if pad is None else whole("pad", pad, low=0)
 
     def forward(self, x: Tensor) -> Tensor:
         there = x != self._pad

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from counterpoise._checks import number
+from counterpoise._checks import whole
 
 
 class Projected(nn.Module):
@@ -27,7 +27,7 @@ class Projected(nn.Module):
         if not isinstance(width, int):
             name = type(encoder).__name__
             raise ValueError(f"Projected: set {name}.dim to the width of its feature.")
-        self.encoder, self.dim = encoder, int(number("dim", dim, low=1))
+        self.encoder, self.dim = encoder, whole("dim", dim, low=1)
         self.project = nn.Linear(width, self.dim)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from counterpoise._checks import choice, number
+from counterpoise._checks import choice, whole
 from counterpoise.encoders._frames import over_frames
 from counterpoise.encoders._norm import BatchNorm2d
 from counterpoise.encoders._weights import adopt, read_weights
@@ -21,7 +21,7 @@ class _ResNet(nn.Module):
         super().__init__()
         from torchvision import models  # slow to import
 
-        self.channels, self.weights = int(number("channels", channels, low=1)), weights
+        self.channels, self.weights = whole("channels", channels, low=1), weights
         net = getattr(models, self.name)(norm_layer=BatchNorm2d)
         self.dim = net.fc.out_features if logits else net.fc.in_features
         if not logits:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from counterpoise._checks import number
+from counterpoise._checks import whole
 from counterpoise.encoders._norm import BatchNorm1d
 from counterpoise.encoders._pooling import masked_mean
 
@@ -17,7 +17,7 @@ class _Sequence(nn.Module):
 
     def __init__(self, in_dim: int, dim: int, *, norm: bool):
         super().__init__()
-        self.in_dim, self.dim = int(number("in_dim", in_dim, low=1)), int(number("dim", dim, low=1))
+        self.in_dim, self.dim = whole("in_dim", in_dim, low=1), whole("dim", dim, low=1)
         self.norm = norm
         self.standardise = BatchNorm1d(in_dim, eps=1e-8, affine=False) if norm else nn.Identity()
 
@@ -66,7 +66,7 @@ class SequenceTransformer(_Sequence):
         super().__init__(in_dim, dim, norm=norm)
         if dim % 4:
             raise ValueError(f"dim must be a multiple of 4, the number of attention heads; got {dim}.")
-        self.layers = int(number("layers", layers, low=1))
+        self.layers = whole("layers", layers, low=1)
         self.project = nn.Linear(in_dim, dim)
         block = nn.TransformerEncoderLayer(dim, 4, 2 * dim, dropout=0.0, batch_first=True, norm_first=True)
         self.blocks = nn.TransformerEncoder(block, layers, nn.LayerNorm(dim), enable_nested_tensor=False)

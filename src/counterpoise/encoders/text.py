@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from counterpoise._checks import number
+from counterpoise._checks import whole
 from counterpoise.encoders._pooling import masked_mean
 
 
 class _Text(nn.Module):
     def __init__(self, vocab_size: int, dim: int):
         super().__init__()
-        self.vocab_size, self.dim = int(number("vocab_size", vocab_size, low=2)), int(number("dim", dim, low=1))
+        self.vocab_size, self.dim = whole("vocab_size", vocab_size, low=2), whole("dim", dim, low=1)
         self.embedding = nn.Embedding(vocab_size, dim, padding_idx=0)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from counterpoise._checks import number
+from counterpoise._checks import whole
 from counterpoise.engine.cost import Meter, uncounted
 from counterpoise.engine.interrupt import Interrupt, Interrupted, shared
 from counterpoise.engine.replicas import any_of, together
@@ -76,7 +76,7 @@ def _enter(trainer: Trainer, index: int) -> None:
         return
     if not isinstance(phase, Phase):
         raise ValueError(f"{type(trainer.method).__name__}.phase must return a Phase or None; got {phase!r}.")
-    number("phase epochs", phase.epochs, low=1)
+    whole("phase epochs", phase.epochs, low=1)
     trainer.model.select(phase.train)
     if phase.fresh_optimizer and index > 0:
         trainer.make_optimizer()

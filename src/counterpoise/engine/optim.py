@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from counterpoise._checks import number
+from counterpoise._checks import number, whole
 from counterpoise.method import Method
 from counterpoise.model import MultimodalModel
 
@@ -232,7 +232,7 @@ class StepDecay(Schedule):
 
     def __init__(self, every: int = 40, gamma: float = 0.1, warmup: float = 0.0):
         super().__init__(warmup)
-        self.every = int(number("every", every, low=1))
+        self.every = whole("every", every, low=1)
         self.gamma = number("gamma", gamma, above=0, high=1)
 
     def shape(self, epoch: float, epochs: int) -> float:
@@ -254,7 +254,7 @@ class Milestones(Schedule):
     def __init__(self, factors: Mapping[int, float], warmup: float = 0.0):
         super().__init__(warmup)
         self.factors = {
-            int(number("factors", epoch, low=0)): float(number("factors", factor, low=0))
+            whole("factors", epoch, low=0): float(number("factors", factor, low=0))
             for epoch, factor in sorted(factors.items())
         }
         if not self.factors:
@@ -291,7 +291,7 @@ class Plateau(Schedule):
 
     def __init__(self, patience: int = 5, gamma: float = 0.1, warmup: float = 0.0):
         super().__init__(warmup)
-        self.patience = int(number("patience", patience, low=0))
+        self.patience = whole("patience", patience, low=0)
         self.gamma = number("gamma", gamma, above=0, high=1)
         self.reset()
 

@@ -17,7 +17,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 
-from counterpoise._checks import choice, number
+from counterpoise._checks import choice, whole
 
 PRECISIONS = ("32-true", "bf16-mixed")
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
@@ -73,8 +73,8 @@ def make_fabric(
             f"accelerator={accelerator!r} asks for a GPU, and PyTorch finds none here. Pass accelerator='cpu', or "
             "'auto' to use one where there is one."
         )
-    number("devices", devices, low=1)
-    number("num_nodes", num_nodes, low=1)
+    whole("devices", devices, low=1)
+    whole("num_nodes", num_nodes, low=1)
     if (started := started_by()) is not None:
         by, *counts = started
         if (devices, num_nodes) not in ((1, 1), tuple(counts)):

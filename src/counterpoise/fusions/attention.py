@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from counterpoise._checks import number
+from counterpoise._checks import whole
 from counterpoise.fusions.base import Features, Fusion, Present, mask_of
 
 
@@ -26,7 +26,7 @@ class Attention(Fusion):
 
     def __init__(self, dims: Mapping[str, int], num_classes: int, *, dim: int = 256, heads: bool = False):
         super().__init__(dims, num_classes, heads=heads)
-        self.dim = int(number("dim", dim, low=4))
+        self.dim = whole("dim", dim, low=4)
         if dim % 4:
             raise ValueError(f"dim must be a multiple of 4, the number of attention heads; got {dim}.")
         # The bias of a projection is the modality's embedding.

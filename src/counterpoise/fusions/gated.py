@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from counterpoise._checks import number
+from counterpoise._checks import whole
 from counterpoise.fusions.base import Features, Fusion, Present
 
 
@@ -29,7 +29,7 @@ class Gated(Fusion):
 
     def __init__(self, dims: Mapping[str, int], num_classes: int, *, dim: int = 256, heads: bool = False):
         super().__init__(dims, num_classes, heads=heads)
-        self.dim = int(number("dim", dim, low=1))
+        self.dim = whole("dim", dim, low=1)
         self.values = nn.ModuleDict({m: nn.Linear(d, dim, bias=False) for m, d in dims.items()})
         self.gates = nn.ModuleDict({m: nn.Linear(d, len(dims) * dim, bias=False) for m, d in dims.items()})
         self.classify = nn.Linear(dim, num_classes)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from counterpoise._checks import choice, number, per_modality
+from counterpoise._checks import choice, number, per_modality, whole
 from counterpoise.data.splitting import holdout as split_off
 from counterpoise.functional.blending import blend_weights
 from counterpoise.method import Info, Method
@@ -68,7 +68,7 @@ class GBlending(Method):
     ):
         super().__init__()
         self.schedule = choice("schedule", schedule, ("online", "offline"))
-        self.super_epoch = int(number("super_epoch", super_epoch, low=1))
+        self.super_epoch = whole("super_epoch", super_epoch, low=1)
         self.holdout = number("holdout", holdout, above=0, below=1)
         self.weights = weights
 

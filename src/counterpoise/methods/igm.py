@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from counterpoise._checks import choice, number
+from counterpoise._checks import choice, number, whole
 from counterpoise.functional import assign, collect_inputs, flat_directions, input_shape, project_inputs
 from counterpoise.functional.spectrum import STATISTICS
 from counterpoise.fusions import Late, Shared
@@ -106,7 +106,7 @@ class IGM(Method):
         self.statistic, self.sam = choice("statistic", statistic, STATISTICS), choice("sam", sam, SAM)
         self.gm, self.reload_best = gm, reload_best
         for epochs in stages or ():
-            number("stages", epochs, low=1)
+            whole("stages", epochs, low=1)
         self.matrices = nn.Module()
         self._layers: dict[str, dict[str, str]] = {}
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from counterpoise._checks import choice, number
+from counterpoise._checks import choice, number, whole
 from counterpoise.data.splitting import holdout as split_off
 from counterpoise.functional.alignment import gap_weight, info_nce, look_ahead
 from counterpoise.functional.gradients import flatten
@@ -76,7 +76,7 @@ class LFM(Method):
         self.alpha_lr = number("alpha_lr", alpha_lr, low=0)
         self.low = number("low", low, low=0, high=1)
         self.high = number("high", high, low=self.low, high=1)
-        self.held = int(number("held", held, low=1))
+        self.held = whole("held", held, low=1)
         self._unseen: Batch | None = None
 
     def setup(self, trainer: Trainer) -> None:

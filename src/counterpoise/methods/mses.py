@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from counterpoise._checks import number
+from counterpoise._checks import number, whole
 from counterpoise.functional.stopping import Patience, expired, observe
 from counterpoise.method import Info, Method
 from counterpoise.types import Output
@@ -57,7 +57,7 @@ class MSES(Method):
 
     def __init__(self, patience: int = 10, beta: float = 0.6, weight: float = 1.0):
         super().__init__()
-        self.patience = int(number("patience", patience, low=0))
+        self.patience = whole("patience", patience, low=0)
         self.beta = number("beta", beta, low=0, below=1)
         self.weight = number("weight", weight, low=0)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from counterpoise._checks import choice, number, per_modality
+from counterpoise._checks import choice, number, per_modality, whole
 from counterpoise.functional.rates import accuracy_ratio, smoothed_rates
 from counterpoise.method import Info, Method
 from counterpoise.methods import _require
@@ -67,7 +67,7 @@ class MSLR(Method):
         self.strategy = choice("strategy", strategy, STRATEGIES)
         self.rates = rates
         self.smoothing = number("smoothing", smoothing, low=0, high=1)
-        self.window = int(number("window", window, low=1))
+        self.window = whole("window", window, low=1)
 
     def setup(self, trainer: Trainer) -> None:
         _require.additive(self, trainer.model)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from counterpoise._checks import choice, number
+from counterpoise._checks import choice, number, whole
 from counterpoise.functional.modulation import ge_noise, ogm_coefficients, ogm_ratios, true_probability
 from counterpoise.method import Info, Method
 from counterpoise.methods._scores import has, mean_scores, probe_loss, require_unimodal_logits
@@ -67,8 +67,8 @@ class OGM(Method):
         super().__init__()
         self.alpha = number("alpha", alpha, low=0)
         self.ge = ge
-        self.start = int(number("start", start, low=0))
-        self.end = int(number("end", end, low=start))
+        self.start = whole("start", start, low=0)
+        self.end = whole("end", end, low=start)
         self.ratio = choice("ratio", ratio, ("mean", "weakest"))
         self.scope = choice("scope", scope, SCOPES)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from counterpoise._checks import number
+from counterpoise._checks import number, whole
 from counterpoise.functional.dropping import keep_mask, sample_uniform
 from counterpoise.functional.modulation import opm_rates, opm_ratios, true_probability
 from counterpoise.method import Info, Method
@@ -57,7 +57,7 @@ class OPM(Method):
         self.q_base = number("q_base", q_base, low=0, high=1)
         self.strength = number("strength", strength, low=0)
         self.p = number("p", p, low=0, high=1)
-        self.warmup = int(number("warmup", warmup, low=0))
+        self.warmup = whole("warmup", warmup, low=0)
 
     def setup(self, trainer: Trainer) -> None:
         require_unimodal_logits(self, trainer)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from counterpoise._checks import choice, number
+from counterpoise._checks import choice, number, whole
 from counterpoise.functional.modulation import true_probability
 from counterpoise.functional.prototypes import (
     class_sums,
@@ -81,7 +81,7 @@ class PMR(Method):
         super().__init__()
         self.alpha = number("alpha", alpha, low=0)
         self.mu = number("mu", mu, low=0)
-        self.entropy_epochs = int(number("entropy_epochs", entropy_epochs, low=0))
+        self.entropy_epochs = whole("entropy_epochs", entropy_epochs, low=0)
         self.momentum = number("momentum", momentum, low=0, high=1)
         self.fraction = number("fraction", fraction, above=0, high=1)
         self.rule = choice("rule", rule, ("clip", "switch"))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from counterpoise._checks import choice, number
+from counterpoise._checks import choice, number, whole
 from counterpoise.functional.boosting import Stage, boost_loss, boosting_stages, consolidation_loss
 from counterpoise.method import Info, Method
 from counterpoise.types import Output, Phase
@@ -79,9 +79,9 @@ class ReconBoost(Method):
         self.w2 = number("w2", w2, low=0)
         self.w1 = number("w1", w1, low=max(self.w2, 0))
         self.alpha = number("alpha", alpha, low=0)
-        self.boost_epochs = int(number("boost_epochs", boost_epochs, low=1))
-        self.rectify_epochs = int(number("rectify_epochs", rectify_epochs, low=0))
-        self.stages = None if stages is None else int(number("stages", stages, low=1))
+        self.boost_epochs = whole("boost_epochs", boost_epochs, low=1)
+        self.rectify_epochs = whole("rectify_epochs", rectify_epochs, low=0)
+        self.stages = None if stages is None else whole("stages", stages, low=1)
         self.form = choice("form", form, ("target", "residual"))
         self.consolidation = choice("consolidation", consolidation, ("working", "released"))
         self.initial_rate = number("initial_rate", initial_rate, above=0)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from counterpoise._checks import choice, number
+from counterpoise._checks import choice, number, whole
 from counterpoise.functional.shapley import coalitions
 from counterpoise.functional.valuation import smv_copies, smv_draws, smv_gaps, smv_values, training_list
 from counterpoise.method import Info, Method
@@ -59,7 +59,7 @@ class SMV(Method):
     def __init__(self, granularity: str = "sample", warmup: int = 5, part: float = 0.2, alpha: float = 1.0):
         super().__init__()
         self.granularity = choice("granularity", granularity, ("sample", "modality"))
-        self.warmup = int(number("warmup", warmup, low=1))
+        self.warmup = whole("warmup", warmup, low=1)
         self.part = number("part", part, above=0, high=1)
         self.alpha = number("alpha", alpha, low=0)
 
