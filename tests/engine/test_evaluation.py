@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from counterpoise import build_model
+from counterpoise.data import from_arrays
 from counterpoise.data.arrays import ArraySplit
+from counterpoise.encoders import TextGRU
 from counterpoise.engine import Observer, Optimizer, Trainer
 from counterpoise.methods import IGM, MLA, Joint, Unimodal
 from counterpoise.testing import DIM, assert_same, everything, task, trainer_for
@@ -97,6 +99,22 @@ def test_an_encoder_that_changed_is_run_again(settings):
     trainer.fit(data.train, data.val)
     assert all(remembered == computed for remembered, computed in scores)
     assert len({loss for loss, _ in scores}) == 3
+
+
+def test_features_do_not_depend_on_what_trains():
+    """Else those remembered from a phase before differ from those that a resumed run computes."""
+    generator = torch.Generator().manual_seed(0)
+    words = {m: torch.randint(1, 40, (60, 6), generator=generator) for m in TWO}
+    data = from_arrays(words, torch.arange(60) % 3)
+    torch.manual_seed(0)
+    model = build_model({m: TextGRU(40) for m in TWO}, "Concat", num_classes=3, example=data.train)
+    trainer = Trainer(model, Joint(), batch_size=8, accelerator="cpu", progress=False)
+    pair = data.val.subset(torch.arange(2))  # as the last batch of an epoch may be
+    trained = trainer.predict(pair).fused
+    assert all(p.requires_grad for p in model.parameters())
+    model.encoders.requires_grad_(False)
+    assert torch.equal(trainer.predict(pair).fused, trained)
+    assert not any(p.requires_grad for p in model.encoders.parameters())
 
 
 def test_features_of_a_split_that_is_gone_are_not_those_of_the_next():

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from counterpoise.data.split import Split
 from counterpoise.engine.replicas import gather_rows
@@ -74,12 +75,13 @@ class Evaluator:
         )
         if stale:
             parts: dict[str, list[Tensor]] = {m: [] for m in stale}
-            for batch in trainer.loader(split).batches(stale):
-                batch = trainer.fabric.to_device(batch)
-                with trainer.fabric.autocast():
-                    encoded = trainer.model.encode(batch.inputs, stale, batch.present)
-                for m, z in encoded.items():
-                    parts[m].append(z.float())
+            with fixed(p for m in stale for p in trainer.model.encoders[m].parameters()):
+                for batch in trainer.loader(split).batches(stale):
+                    batch = trainer.fabric.to_device(batch)
+                    with trainer.fabric.autocast():
+                        encoded = trainer.model.encode(batch.inputs, stale, batch.present)
+                    for m, z in encoded.items():
+                        parts[m].append(z.float())
             for m in stale:
                 fresh[m] = torch.cat(parts[m]) if parts[m] else torch.zeros(0, trainer.model.fusion.dims[m])
                 if keep:
@@ -152,6 +154,22 @@ class Evaluator:
     def _chunks(self, count: int) -> Iterator[slice]:
         size = self._trainer.batch_size
         return (slice(start, start + size) for start in range(0, count, size))
+
+
+@contextmanager
+def fixed(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Without ``requires_grad``: on CPUs, PyTorch's GRU rounds small batches otherwise with it, even in ``no_grad``.
+
+    Features that are remembered over phases would else differ from those that a resumed run computes.
+    """
+    trained = [p for p in parameters if p.requires_grad]
+    for p in trained:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in trained:
+            p.requires_grad_(True)
 
 
 class evaluating:  # noqa: N801 - a context manager, named like torch.no_grad
