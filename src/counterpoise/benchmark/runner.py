@@ -114,19 +114,23 @@ class Feed(Protocol):
 
 
 class _Listed:
-    """These runs, in order."""
+    """These runs, in order; those that wait for another one of them come once it has ended, however it did."""
 
     def __init__(self, configs: Sequence[RunConfig]):
         self.total, self._queue, self.waiting = len(configs), list(configs), False
+        self._open = {config.id for config in configs}
 
     def next(self) -> RunConfig | None:
-        return self._queue.pop(0) if self._queue else None
+        for index, config in enumerate(self._queue):
+            if config.after not in self._open:
+                return self._queue.pop(index)
+        return None
 
     def enough(self, config: RunConfig) -> bool:
         return False
 
     def ended(self, config: RunConfig, failure: Failure | None) -> None:
-        pass
+        self._open.discard(config.id)
 
     def rest(self) -> list[str]:
         return [config.id for config in self._queue]

@@ -139,7 +139,7 @@ def plan(
 
 def command(config: RunConfig, path: Path) -> list[str]:
     """The command line of one run; it resumes when started again."""
-    options = [*_options(config), "--run_dir", str(path), "--resume"]
+    options = [*_options(config), "--run_dir", str(path), "--resume", *config.execution]
     return [sys.executable, "-m", "counterpoise", "fit", *options]
 
 

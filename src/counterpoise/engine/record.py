@@ -99,6 +99,9 @@ class RunDirectory:
         self._write("config.yaml", config)
         self.write_json("environment.json", environment())
         self._write("metrics.jsonl", "".join(json.dumps(record) + "\n" for record in history))
+        if not any(self.path.glob("events.out.*")):  # begun by another run
+            for record in history:
+                self._draw(record)
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Add the metrics of one epoch."""
@@ -109,6 +112,10 @@ class RunDirectory:
             raise RunDirectoryError(
                 f"Could not write {self.path / 'metrics.jsonl'}: {error}. Free some space and resume."
             ) from error
+        self._draw(record)
+
+    def _draw(self, record: Mapping[str, Any]) -> None:
+        """Add it to TensorBoard."""
         if self._writer is None:
             from torch.utils.tensorboard.writer import SummaryWriter  # takes a second to import
 

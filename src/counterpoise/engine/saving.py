@@ -17,6 +17,7 @@ from counterpoise.data.split import Split
 from counterpoise.engine.checkpoint import CheckpointError, fingerprint, load, refuse_other, save
 from counterpoise.engine.cost import summary
 from counterpoise.engine.optim import restore
+from counterpoise.engine.phase_ends import PhaseEnds, best_of
 from counterpoise.engine.record import RunDirectory
 from counterpoise.engine.replicas import any_of
 from counterpoise.engine.state import State, random_state, set_random_state
@@ -31,11 +32,15 @@ class Keeper:
 
     A better epoch first goes to ``best.next.ckpt``, then ``last.ckpt`` names it, then it becomes
     ``best.ckpt``: whenever the process dies, the two files can be made to agree again.
+
+    Attributes:
+        ends: where ends of phases are shared with other runs; None shares nothing.
     """
 
     def __init__(self, trainer: Trainer):
         self._trainer = trainer
         self.sign = -1.0 if lower_is_better(trainer.monitor) else 1.0
+        self.ends: PhaseEnds | None = None
         self.forget()
 
     def forget(self) -> None:
@@ -82,26 +87,23 @@ class Keeper:
                 f"Some processes find {self.directory.last} and others do not. To resume on several machines, run_dir "
                 "must be in a folder that they share, or be copied to all of them."
             )
+        start = None
         if resume and found:
             self._restore(self.directory)
+        elif self.ends is not None and (start := self.ends.latest(trainer)) is not None:
+            self._start_from(start)
         if self._writes:
             self.directory.start(trainer.history, trainer.config or yaml.safe_dump(self.fingerprint()))
+            if start is not None:
+                save(self.directory.best, {**self.best, "fingerprint": self.fingerprint()})
+                save(self.directory.last, self._state())
+        self._share()
 
     def _restore(self, directory: RunDirectory) -> None:
         trainer = self._trainer
         saved = load(directory.last, trainer.device)
         refuse_other(saved.get("fingerprint", {}), self.fingerprint(), directory.last)
-        trainer.state = State.from_dict(saved["state"])
-        trainer.model.load_state_dict(saved["model"])
-        trainer.method.load_state_dict(saved["method"])
-        restore(trainer.optimizer, saved["optimizer"])
-        trainer.schedule.load_state_dict(saved["schedule"])
-        trainer.generator.set_state(saved["generator"].cpu())
-        trainer.resample(saved["rows"], saved["visible"])
-        trainer.history = saved["history"]
-        trainer.totals = {name: (total, count) for name, (total, count) in saved["totals"].items()}
-        if trainer.state.batch_in_epoch and trainer.fabric.is_global_zero:  # saved by a process that was alone
-            set_random_state(saved["random"])
+        self._take(saved)
         if trainer.state.best_epoch is None:
             return
         upcoming = directory.path / "best.next.ckpt"
@@ -117,6 +119,32 @@ class Keeper:
                 f"{directory.best} is of epoch {self.best['epoch']}, {directory.last} expects "
                 f"{trainer.state.best_epoch}. The two files are not of the same run; start again in a new directory."
             )
+
+    def _start_from(self, path: Path) -> None:
+        """Go on from the end of a phase of another run, which has been the same up to there.
+
+        State under a name that only one of the two methods has was not used yet: it is as ``setup`` left it.
+        """
+        trainer = self._trainer
+        saved, self.best = load(path, trainer.device), load(best_of(path))
+        own = trainer.method.state_dict()
+        for part, fresh in ((saved, own), (self.best, _on_cpu(own))):
+            part["method"] = {name: part["method"].get(name, value) for name, value in fresh.items()}
+        self._take(saved)
+
+    def _take(self, saved: Mapping[str, Any]) -> None:
+        trainer = self._trainer
+        trainer.state = State.from_dict(saved["state"])
+        trainer.model.load_state_dict(saved["model"])
+        trainer.method.load_state_dict(saved["method"])
+        restore(trainer.optimizer, saved["optimizer"])
+        trainer.schedule.load_state_dict(saved["schedule"])
+        trainer.generator.set_state(saved["generator"].cpu())
+        trainer.resample(saved["rows"], saved["visible"])
+        trainer.history = saved["history"]
+        trainer.totals = {name: (total, count) for name, (total, count) in saved["totals"].items()}
+        if trainer.state.batch_in_epoch and trainer.fabric.is_global_zero:  # saved by a process that was alone
+            set_random_state(saved["random"])
 
     def load_best(self, path: Path) -> None:
         """Put a selected checkpoint into model and method, for evaluation."""
@@ -158,6 +186,15 @@ class Keeper:
         if better:
             os.replace(upcoming, self.directory.best)
         self.directory.append(record)
+        self._share()
+
+    def _share(self) -> None:
+        """At the end of a phase, leave it to other runs."""
+        state = self._trainer.state
+        if self.ends is None or not self._writes or self.directory is None or state.phase is None:
+            return
+        if state.epoch_in_phase == state.phase.epochs:
+            self.ends.keep(self._trainer, self.directory)
 
     def pause(self) -> str | None:
         """Write ``last.ckpt`` where the run stands, also inside an epoch; its path, None without a directory."""
