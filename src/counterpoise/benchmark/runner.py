@@ -117,14 +117,12 @@ class _Listed:
     """These runs, in order; those that wait for another one of them come once it has ended, however it did."""
 
     def __init__(self, configs: Sequence[RunConfig]):
-        self.total, self._queue, self.waiting = len(configs), list(configs), False
-        self._open = {config.id for config in configs}
+        self.total, self.waiting = len(configs), False
+        self._queue, self._open = list(configs), {config.id for config in configs}
 
     def next(self) -> RunConfig | None:
-        for index, config in enumerate(self._queue):
-            if config.after not in self._open:
-                return self._queue.pop(index)
-        return None
+        ready = [index for index, config in enumerate(self._queue) if config.after not in self._open]
+        return self._queue.pop(ready[0]) if ready else None
 
     def enough(self, config: RunConfig) -> bool:
         return False
