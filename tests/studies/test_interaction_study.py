@@ -35,21 +35,14 @@ STAGES = {
 
 
 @pytest.fixture
-def trained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Counter[str]:
+def trained(started: list[RunConfig], monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Runs train in this process; the epochs that each of them trained."""
-    monkeypatch.chdir(tmp_path)
-    plain, epoch, found = benchmark.command, loop._epoch, Counter[str]()
-
-    def command(config: RunConfig, path: Path) -> Sequence[str]:
-        with pytest.raises(SystemExit) as left:
-            main(list(plain(config, path)[3:]))
-        return [sys.executable, "-S", "-c", f"raise SystemExit({left.value.code or 0})"]
+    epoch, found = loop._epoch, Counter[str]()
 
     def counted(trainer, *arguments) -> None:
         found[Path(trainer.run_dir).name] += 1
         epoch(trainer, *arguments)
 
-    monkeypatch.setattr(benchmark, "command", command)
     monkeypatch.setattr(loop, "_epoch", counted)
     return found
 
