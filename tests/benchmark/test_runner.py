@@ -259,7 +259,7 @@ def test_forks_have_logs_and_exit_statuses_of_their_own(tmp_path: Path, monkeypa
 
 
 def test_jobs_must_be_positive(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="jobs must be a finite number >= 1; got 0"):
+    with pytest.raises(ValueError, match="jobs must be a whole number >= 1; got 0"):
         run([], python(DONE), tmp_path, jobs=0)
 
 
