@@ -44,7 +44,8 @@ for epoch in range(1, 5):
         time.sleep(0.05)
 if kind == "bad" and seed == 1:
     raise ValueError("diverged")
-(directory / "result.json").write_text(json.dumps({"val": {"fused/accuracy": x + seed}}))
+score = float("nan") if kind == "nan" and directory.parent.name == "0" else x + seed
+(directory / "result.json").write_text(json.dumps({"val": {"fused/accuracy": score}}))
 """
 
 
@@ -94,6 +95,13 @@ def test_the_score_is_the_mean_over_the_seeds_and_the_first_reports(tmp_path: Pa
         assert row["score"] == pytest.approx(row["x"] + 1.5)
         assert row["seeds"] == {"0": pytest.approx(row["x"]), "3": pytest.approx(row["x"] + 3)}
         assert row["curve"] == [pytest.approx(row["x"] * epoch / 4) for epoch in range(1, 5)]
+
+
+def test_a_score_that_is_no_number_fails_its_trial_alone(tmp_path: Path) -> None:
+    found = search(tmp_path, 3)
+    go(found, "nan")
+    assert [row["state"] for row in rows(found)] == ["failed", "finished", "finished"]
+    assert "validation accuracy is nan" in str(rows(found)[0])
 
 
 @pytest.mark.parametrize("kind", ["good", "slow"])  # one has ended before it is looked at, the other must be stopped

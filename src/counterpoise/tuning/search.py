@@ -220,6 +220,10 @@ class Search:
         else:
             path = self.folder / config.id / "result.json"
             score = json.loads(path.read_text(encoding="utf-8"))["val"][f"fused/{self.monitor}"]
+            if not math.isfinite(score):  # predictions diverged, which Optuna takes for no result
+                found.trial.set_user_attr(ERROR, f"seed {config.seed}: its validation {self.monitor} is {score}")
+                self._close(found, "FAIL")
+                return
             found.scores[config.seed] = score
             found.trial.set_user_attr(SCORES, {str(seed): value for seed, value in found.scores.items()})
             if first:
