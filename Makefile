@@ -23,7 +23,7 @@ demo: setup
 		--epochs 16 --optimizer.lr 0.05 --out runs/demo
 	@echo "Open runs/demo/report.html"
 
-# every study of docs/studies.md on the embedded data, on one page; 24 minutes on 2 cores beside other work, goes on when
+# every study of docs/studies.md on the embedded data, on one page; 10 minutes on 2 idle cores, goes on when
 # started again
 poster: setup
 	OMP_NUM_THREADS=1 $(BIN)/counterpoise study all --data digits --epochs 16 --optimizer.lr 0.05 --seeds 0,1,2 \
