@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import subprocess
 import sys
 
 import pytest
@@ -110,3 +111,27 @@ def test_nothing_is_left_on_the_model():
     trainer.evaluate(data.val)
     assert trainer.state.forward == before
     assert not any(e._forward_hooks for e in trainer.model.encoders.values())
+
+
+IMPORTS = """
+import sys
+import counterpoise as cp
+from counterpoise.engine import Observer
+class Watch(Observer):
+    before = None
+    def on_batch_start(self, trainer, batch):
+        self.before = self.before or set(sys.modules)
+    def on_fit_end(self, trainer):
+        print(*sorted({name.partition(".")[0] for name in set(sys.modules) - self.before}))
+data = cp.digits(size=100)
+model = cp.build_model({m: cp.encoders.CNN(1, 4) for m in data.modalities}, num_classes=10, example=data.train)
+trainer = cp.Trainer(model, cp.methods.Joint(), epochs=1, batch_size=16, observers=[Watch()], progress=False,
+                     accelerator="cpu", run_dir=sys.argv[1])
+trainer.fit(data.train, data.val)
+"""
+
+
+def test_imports_that_take_seconds_are_not_timed_as_training(tmp_path):
+    command = [sys.executable, "-c", IMPORTS, str(tmp_path / "run")]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torchmetrics", "tensorboard", "transformers", "torchvision", "scipy"}.intersection(found)

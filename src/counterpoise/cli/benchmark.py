@@ -23,6 +23,7 @@ from counterpoise.cli.job import check_options, source_of
 from counterpoise.cli.messages import Options, UsageError, usage
 from counterpoise.cli.options import fit_parser, parse
 from counterpoise.data.source import Table
+from counterpoise.metrics import BACKEND
 
 UNIMODAL = "Unimodal"
 FIXED = {
@@ -34,7 +35,7 @@ FIXED = {
 }
 """Options of ``fit`` that a comparison sets itself."""
 
-PRELOAD = ("counterpoise.cli.fit", "torch.utils.tensorboard.writer")
+PRELOAD = ("counterpoise.cli.fit", "torch.utils.tensorboard.writer", BACKEND)
 """What a run imports before anything else happens; all runs share it."""
 
 

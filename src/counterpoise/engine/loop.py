@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,6 +16,7 @@ from counterpoise.engine.reuse import encode_once
 from counterpoise.engine.setup import check_rows, warn_if_scales_cancel
 from counterpoise.engine.state import mix, seed_everything
 from counterpoise.engine.step import Step, scalar
+from counterpoise.metrics import BACKEND
 from counterpoise.types import Phase
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ def run_phases(trainer: Trainer, resume: bool) -> None:
 
 def _run_phases(trainer: Trainer, resume: bool) -> None:
     trainer.reset()
+    import_module(BACKEND)  # takes a second or two, which are not training
     with Meter(trainer) as meter:
         _run(trainer, resume, meter)
     with uncounted():

@@ -8,7 +8,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,7 @@ class RunDirectory:
 
     def start(self, history: Iterable[Mapping[str, Any]], config: str) -> None:
         """Write the settings, the environment, and the metrics of the epochs that the run already has."""
+        import_module("torch.utils.tensorboard.writer")  # takes a second, so not while training is timed
         self._write("config.yaml", config)
         self.write_json("environment.json", environment())
         self._write("metrics.jsonl", "".join(json.dumps(record) + "\n" for record in history))
@@ -117,7 +118,7 @@ class RunDirectory:
     def _draw(self, record: Mapping[str, Any]) -> None:
         """Add it to TensorBoard."""
         if self._writer is None:
-            from torch.utils.tensorboard.writer import SummaryWriter  # takes a second to import
+            from torch.utils.tensorboard.writer import SummaryWriter
 
             self._writer = SummaryWriter(str(self.path), purge_step=record["epoch"])
         for name, value in record.items():

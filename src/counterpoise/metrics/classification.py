@@ -12,6 +12,8 @@ from counterpoise._checks import did_you_mean
 
 # torchmetrics takes a second to import, so each function imports what it needs. `validate_args=False`
 # everywhere: `_checked` has looked at shapes and ranges once, with messages that name our arguments.
+BACKEND = "torchmetrics.functional.classification"
+"""What they import; who times training imports it before."""
 
 
 def accuracy(logits: Tensor, target: Tensor) -> float:
