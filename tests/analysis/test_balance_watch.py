@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from counterpoise.analysis import BalanceCurves, BalanceWatch, SplitLoss, gradient_balance, load, value
-from counterpoise.engine import Observer
 from counterpoise.methods import IGM, MLA, Joint, Unimodal
 from counterpoise.testing import assert_same, everything, trainer_for
+from power_cut import PowerCut
 
 NAMES = ("first", "second", "third")
 
@@ -61,20 +61,10 @@ def test_it_only_looks(make):
     assert_same(everything(plain), everything(watched))
 
 
-class Dies(Observer):
-    def __init__(self, batches):
-        self.left = batches
-
-    def on_batch_end(self, trainer):
-        self.left -= 1
-        if self.left == 0:
-            raise RuntimeError("power cut")
-
-
 def test_a_resumed_run_has_the_rows_of_an_uninterrupted_one(tmp_path):
     whole = fit(MLA, BalanceWatch(), epochs=3)[0]
     path, options = tmp_path / "balance.npz", {"epochs": 3, "run_dir": tmp_path / "run"}
-    cut, data = trainer_for(MLA, NAMES, observers=[BalanceWatch(path=path), Dies(5)], **options)
+    cut, data = trainer_for(MLA, NAMES, observers=[BalanceWatch(path=path), PowerCut(5)], **options)
     with pytest.raises(RuntimeError, match="power cut"):
         cut.fit(data.train, data.val)
     watch = BalanceWatch(path=path)

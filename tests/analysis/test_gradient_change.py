@@ -13,6 +13,7 @@ from counterpoise.functional import cosine
 from counterpoise.method import Info, Method
 from counterpoise.methods import IGM, MLA, Joint
 from counterpoise.testing import assert_same, everything, task, tiny_model, trainer_for
+from power_cut import PowerCut
 
 NAMES = ("first", "second", "third")
 
@@ -169,22 +170,12 @@ def test_every_other_batch():
     assert len(some) < len(all_rows)
 
 
-class Dies(Observer):
-    def __init__(self, batches):
-        self.left = batches
-
-    def on_batch_end(self, trainer):
-        self.left -= 1
-        if self.left == 0:
-            raise RuntimeError("power cut")
-
-
 @pytest.mark.parametrize("make", [MLA, lambda: IGM(stages=[2, 2])])
 def test_a_resumed_run_has_the_rows_of_an_uninterrupted_one(tmp_path, make):
     whole = fit(make, watch=GradientChange(path=tmp_path / "whole.npz"), epochs=4)[0]
     path = tmp_path / "cut.npz"
     cut, data = trainer_for(
-        make, epochs=4, lr=1e-4, run_dir=tmp_path / "run", observers=[GradientChange(path=path), Dies(7)]
+        make, epochs=4, lr=1e-4, run_dir=tmp_path / "run", observers=[GradientChange(path=path), PowerCut(7)]
     )
     with pytest.raises(RuntimeError, match="power cut"):
         cut.fit(data.train, data.val)

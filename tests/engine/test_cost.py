@@ -8,9 +8,9 @@ import sys
 import pytest
 import torch
 
-from counterpoise.engine import Observer
 from counterpoise.methods import IGM, UMT, GBlending, Joint, MMPareto, Unimodal
 from counterpoise.testing import trainer_for
+from power_cut import PowerCut
 
 NAMES = ("first", "second", "third")
 
@@ -60,20 +60,10 @@ def test_teachers_and_trial_runs_count():
     assert found["backward"] > 1.5 * epochs * share
 
 
-class Dies(Observer):
-    def __init__(self, batches):
-        self.left = batches
-
-    def on_batch_end(self, trainer):
-        self.left -= 1
-        if self.left == 0:
-            raise RuntimeError("power cut")
-
-
 def test_a_resumed_run_goes_on_adding(tmp_path):
     cut, data = trainer_for(Joint, epochs=3, run_dir=tmp_path / "run")
     batches = len(data.train) // cut.batch_size
-    cut, data = trainer_for(Joint, epochs=3, run_dir=tmp_path / "run", observers=[Dies(2 * batches + 1)])
+    cut, data = trainer_for(Joint, epochs=3, run_dir=tmp_path / "run", observers=[PowerCut(2 * batches + 1)])
     with pytest.raises(RuntimeError, match="power cut"):
         cut.fit(data.train, data.val)
     before = cut.history[-1]["seconds"]

@@ -15,6 +15,7 @@ from counterpoise.engine.replicas import make_fabric
 from counterpoise.fusions import Late
 from counterpoise.methods import IGM, Joint
 from counterpoise.testing import NAMES, assert_same, everything, trainer_for
+from power_cut import PowerCut
 
 STAGES = {2: [2, 1, 2, 1, 1], 3: [1, 2, 1, 1, 2, 1, 1]}
 TIMES = {"seconds", "cpu_seconds", "peak_memory", "rise", "peak_memory_mb", "memory_rise_mb"}
@@ -214,16 +215,6 @@ def test_death_between_any_two_file_operations(tmp_path, monkeypatch, which):
     assert number > {"base": 14, "row": 6}[which]
 
 
-class DiesAfter(Observer):
-    def __init__(self, batches):
-        self.left = batches
-
-    def on_batch_end(self, trainer):
-        self.left -= 1
-        if self.left == 0:
-            raise Died
-
-
 @pytest.mark.parametrize("batches", [1, 4])
 def test_a_row_that_died_while_training_goes_on(tmp_path, batches):
     """Without what it began with, which may be gone by then."""
@@ -231,7 +222,7 @@ def test_a_row_that_died_while_training_goes_on(tmp_path, batches):
     alone, _ = finish(tmp_path / "alone", settings)
     finish(tmp_path / "all", {}, ends=tmp_path / "phases")
     with pytest.raises(Died):
-        finish(tmp_path / "row", settings, ends=tmp_path / "phases", observers=[DiesAfter(batches)])
+        finish(tmp_path / "row", settings, ends=tmp_path / "phases", observers=[PowerCut(batches, Died())])
     shutil.rmtree(tmp_path / "phases")
     again, trained = finish(tmp_path / "row", settings, ends=tmp_path / "phases", resume=True)
     assert len(trained) == sum(STAGES[2][2:]) - (batches > 3)

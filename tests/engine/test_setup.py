@@ -159,7 +159,7 @@ class Forgetful(Method):
 @pytest.mark.parametrize(
     ("method", "message"),
     [
-        (Joint, r"method must be of the class Method, such as methods.Joint\(\); got the class Joint"),
+        (Joint, r"method must be of the class Method, such as one of counterpoise\.methods; got the class Joint"),
         ("Joint", "method must be of the class Method, .*got 'Joint'"),
         (Forgetful(), r"Forgetful.__init__ must call super\(\).__init__\(\)"),
     ],

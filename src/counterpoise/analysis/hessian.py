@@ -119,7 +119,7 @@ def top_eigenvalues(
     Raises:
         FloatingPointError: when the Hessian holds NaN or infinity.
     """
-    number("k", k, low=1)
+    whole("k", k, low=1)
     whole("steps", steps, low=k)
     number("tolerance", tolerance, low=0)
     size = sum(p.numel() for p in params)

@@ -83,7 +83,7 @@ class Job:
         counts = ", ".join(f"{0 if split is None else len(split)} {name}" for name, split in parts)
         lines = [self.source.describe(), f"  {counts} samples of {len(self.splits.classes)} classes"]
         for name, split in parts:
-            there = set(() if split is None else split.target.tolist())
+            there = [] if split is None else split.target.unique().tolist()
             gone = [repr(c) for i, c in enumerate(self.splits.classes) if i not in there]
             if gone and split is not None:
                 lines.append(f"  no {name} sample of: {', '.join(gone[:5])}{', ...' if len(gone) > 5 else ''}")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 PARTS: dict[str, tuple[type, str]] = {
     "model": (MultimodalModel, "build_model(...)"),
-    "method": (Method, "methods.Joint()"),
+    "method": (Method, "one of counterpoise.methods"),
     "optimizer": (Optimizer, "SGD(lr=0.05)"),
     "schedule": (Schedule, "Cosine()"),
 }
