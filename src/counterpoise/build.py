@@ -23,6 +23,7 @@ def build_model(
     *,
     num_classes: int,
     heads: bool = False,
+    pool: bool = False,
     example: Split | None = None,
 ) -> MultimodalModel:
     """A model from one encoder per modality.
@@ -34,6 +35,7 @@ def build_model(
             ``functools.partial(Late, rule="sum")``); or a fusion that is built already.
         num_classes: number of classes.
         heads: give each modality a linear head of its own as well.
+        pool: predict by a pool of the fused and the unimodal predictions, fitted on validation when training is over.
         example: where to read a sample or two to find the width of encoders that do not say it
             in an attribute ``dim``.
 
@@ -60,7 +62,7 @@ def build_model(
             fusion = getattr(fusions, fusion)
         assert callable(fusion)
         asked = {"heads": True} if heads else {}  # a builder's own choice of heads stands otherwise
-        return MultimodalModel(encoders, fusion(dims, num_classes, **asked))
+        return MultimodalModel(encoders, fusion(dims, num_classes, **asked), pool=pool)
     if fusion.dims != dims or fusion.num_classes != num_classes:
         raise ValueError(
             f"fusion was built for widths {fusion.dims} and {fusion.num_classes} classes, the encoders give "
@@ -68,7 +70,7 @@ def build_model(
         )
     if heads and not fusion.has_own_heads:
         raise ValueError("heads=True comes too late for a fusion that is built; build it with heads=True.")
-    return MultimodalModel(encoders, fusion)
+    return MultimodalModel(encoders, fusion, pool=pool)
 
 
 def _width(modality: str, encoder: nn.Module, example: Split | None) -> int:

@@ -15,7 +15,11 @@ from torch import Tensor, nn
 from counterpoise._checks import did_you_mean
 from counterpoise.functional.statistics import lone_sample
 from counterpoise.fusions import Fusion
+from counterpoise.fusions.pool import ExpertPool
 from counterpoise.types import Output
+
+FUSED = "fused"
+"""The name of the fused prediction among the experts of a pool."""
 
 
 class MultimodalModel(nn.Module):
@@ -26,12 +30,13 @@ class MultimodalModel(nn.Module):
             of the modalities everywhere.
         fusion: a fusion built for the widths of these encoders. ``counterpoise.build_model`` finds
             the widths and builds it by name.
+        pool: predict by a pool of the fused and the unimodal predictions (``read_out``).
 
     Raises:
-        ValueError: when the fusion was built for other modalities.
+        ValueError: when the fusion was built for other modalities, or has a pool and is to be pooled again.
     """
 
-    def __init__(self, encoders: Mapping[str, nn.Module], fusion: Fusion):
+    def __init__(self, encoders: Mapping[str, nn.Module], fusion: Fusion, *, pool: bool = False):
         super().__init__()
         if not encoders:
             raise ValueError("encoders: a model needs at least one modality; got none.")
@@ -40,8 +45,14 @@ class MultimodalModel(nn.Module):
                 f"fusion was built for modalities {tuple(fusion.dims)}, the encoders are {tuple(encoders)}. "
                 "Build it from the same mapping, or use counterpoise.build_model(encoders, 'Concat', ...)."
             )
+        if pool and any(isinstance(module, ExpertPool) for module in fusion.modules()):
+            raise ValueError(
+                f"pool=True pools the fused and the unimodal predictions, and fusion {type(fusion).__name__} is a pool "
+                "of the latter already. Leave pool out, or build the fusion with another rule."
+            )
         self.encoders = nn.ModuleDict(encoders)
         self.fusion = fusion
+        self.pool = ExpertPool((FUSED, *fusion.dims), fusion.num_classes, first=FUSED) if pool else None
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -120,6 +131,36 @@ class MultimodalModel(nn.Module):
     ) -> Output:
         """``fuse(encode(inputs))``."""
         return self.fuse(self.encode(inputs, only, present), present)
+
+    def read_out(self, output: Output) -> Tensor:
+        """The prediction as logits (batch, classes): the fused one, or with ``pool=True`` the pool.
+
+        Training does not use it. Until ``calibrate`` has fitted the pool, it is the fused prediction.
+
+        Args:
+            output: with what the method predicts as its logits.
+        """
+        if self.pool is None:
+            return output.logits
+        return self.pool({FUSED: output.logits, **output.unimodal}, output.present)
+
+    def calibrate(self, output: Output, target: Tensor) -> bool:
+        """Fit what fusion and model fit on validation, and say whether there was anything.
+
+        Args:
+            output: of the samples, with what the method predicts as its logits.
+            target: (samples,) class numbers.
+        """
+        fitted = self.fusion.calibrate(output.unimodal, target, output.present)
+        if self.pool is not None:
+            self.pool.fit({FUSED: output.logits, **output.unimodal}, target, output.present)
+        return fitted or self.pool is not None
+
+    def uncalibrate(self) -> None:
+        """Undo the fit of every pool, as before training: nothing trains or is selected on a pool of other weights."""
+        for module in self.modules():
+            if isinstance(module, ExpertPool):
+                module.reset()
 
     def head_of(self, modality: str) -> nn.Module:
         """The module that turns this modality's feature into its logits: its own, or the shared one.

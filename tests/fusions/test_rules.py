@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from counterpoise.functional import Pool, pooled
 from counterpoise.fusions import rules
 
 torch.set_num_threads(1)
@@ -14,14 +15,24 @@ def draw(modalities=3, batch=5, classes=4, seed=0):
     return 2 * torch.randn(modalities, batch, classes, generator=g, dtype=torch.float64)
 
 
-RULES = {
-    "mean": rules.mean,
-    "entropy": rules.entropy,
-    "sum": rules.total,
-    "calibrated": lambda u, p=None: rules.calibrated(
-        u, p, torch.linspace(0.5, 2, len(u)).double(), torch.arange(1, len(u) + 1).double()
-    ),
-}
+POOL = Pool(
+    floor=torch.tensor(0.01).double(),
+    temperature=torch.tensor([0.5, 1.2, 2.0]).double(),
+    weight=torch.tensor([0.2, 0.3, 0.5]).double(),
+    scale=torch.tensor(1.7).double(),
+    bias=torch.tensor([0.3, -0.1, 0.0, -0.2]).double(),
+    loss=torch.tensor([0.8, 0.9, 0.7]).double(),
+    trust=torch.tensor(0.3).double(),
+)
+
+
+def pool(logits, present=None, rows=None):
+    rows = torch.arange(len(logits)) if rows is None else rows
+    some = POOL._replace(temperature=POOL.temperature[rows], weight=POOL.weight[rows], loss=POOL.loss[rows])
+    return pooled(some._replace(bias=POOL.bias[: logits.shape[-1]]), logits, present)
+
+
+RULES = {"mean": rules.mean, "entropy": rules.entropy, "sum": rules.total, "pool": pool}
 
 
 def test_every_rule_has_a_function_here():
@@ -60,13 +71,6 @@ def test_sum():
     torch.testing.assert_close(rules.total(u), u[0] + u[1] + u[2])
 
 
-def test_calibrated_by_the_formula():
-    u = draw(2)
-    t, w = torch.tensor([0.5, 2.0]).double(), torch.tensor([0.3, 0.7]).double()
-    expected = 0.3 * (u[0] / 0.5).softmax(-1) + 0.7 * (u[1] / 2).softmax(-1)
-    torch.testing.assert_close(rules.calibrated(u, None, t, w).exp(), expected)
-
-
 @pytest.mark.parametrize("rule", RULES)
 def test_only_the_modalities_there_count(rule):
     u = draw()
@@ -74,11 +78,8 @@ def test_only_the_modalities_there_count(rule):
     out = RULES[rule](u, present)
     for i in range(u.shape[1]):
         rows = present[:, i]
-        if rule == "calibrated":
-            t, w = torch.linspace(0.5, 2, 3).double()[rows], torch.tensor([1.0, 2, 3]).double()[rows]
-            alone = rules.calibrated(u[rows, i : i + 1], None, t, w / w.sum())
-        else:
-            alone = RULES[rule](u[rows, i : i + 1])
+        only = {"rows": rows} if rule == "pool" else {}
+        alone = RULES[rule](u[rows, i : i + 1], **only)
         torch.testing.assert_close(out[i : i + 1], alone)
 
 
@@ -87,7 +88,7 @@ def test_masks_of_ones_change_nothing_and_order_does_not_matter(rule):
     u = draw()
     everyone = torch.ones(3, 5, dtype=torch.bool)
     torch.testing.assert_close(RULES[rule](u, everyone), RULES[rule](u))
-    if rule != "calibrated":
+    if rule != "pool":
         torch.testing.assert_close(RULES[rule](u.flip(0)), RULES[rule](u))
 
 
@@ -109,64 +110,3 @@ def test_gradients_and_second_derivatives_are_right(rule):
     present = torch.tensor([[1, 0, 1], [1, 1, 0]]).bool()
     assert torch.autograd.gradcheck(lambda v: RULES[rule](v, present), (u,))
     assert torch.autograd.gradgradcheck(lambda v: RULES[rule](v, present), (u,))
-
-
-def test_the_fit_recovers_temperatures_and_lowers_the_loss():
-    g = torch.Generator().manual_seed(3)
-    true = 2 * torch.randn(4000, 3, generator=g, dtype=torch.float64)
-    y = torch.multinomial(true.softmax(-1), 1, generator=g).flatten()
-    # The first is right but three times too sure of itself, the second knows nothing.
-    u = torch.stack([3 * true, torch.randn(4000, 3, generator=g, dtype=torch.float64)])
-    t, w = rules.fit_calibration(u, y)
-    assert t[0] == pytest.approx(3, rel=0.1)
-    assert w[0] > 0.95
-    assert w.sum() == pytest.approx(1)
-    plain = F.nll_loss(rules.calibrated(u, None, torch.ones(2).double(), torch.full((2,), 0.5).double()), y)
-    assert F.nll_loss(rules.calibrated(u, None, t, w), y) < plain
-
-
-def test_the_fit_is_at_a_minimum():
-    u = draw(3, 200, 4, seed=1)
-    y = torch.randint(0, 4, (200,), generator=torch.Generator().manual_seed(2))
-    t, w = rules.fit_calibration(u, y)
-    best = F.nll_loss(rules.calibrated(u, None, t, w), y)
-    for i in range(3):
-        for factor in (0.9, 1.1):
-            other = t.clone()
-            other[i] *= factor
-            assert F.nll_loss(rules.calibrated(u, None, other, w), y) >= best - 1e-6
-
-
-def test_the_fit_ignores_what_absent_samples_hold():
-    u, y = draw(2, 60), torch.arange(60) % 4
-    present = torch.ones(2, 60, dtype=torch.bool)
-    present[0, ::3] = False
-    present[:, 5] = False
-    t, w = rules.fit_calibration(u, y, present)
-    u2 = u.clone()
-    u2[~present] = 1e3
-    t2, w2 = rules.fit_calibration(u2, y, present)
-    assert torch.equal(t, t2)
-    assert torch.equal(w, w2)
-
-
-@pytest.mark.parametrize("inference", [False, True])
-def test_the_fit_works_without_a_gradient_around_and_on_separable_data(inference):
-    y = torch.arange(40) % 4
-    with torch.inference_mode(inference), torch.no_grad():
-        u = torch.stack([5 * F.one_hot(y, 4).float(), torch.zeros(40, 4)])
-        t, w = rules.fit_calibration(u, y)
-    assert t.isfinite().all()
-    assert t.min() > 0.04
-    assert t.max() < 21
-    assert (w > 0).all()
-
-
-def test_the_fit_on_nothing_or_nan_changes_nothing():
-    for u, y in (
-        (torch.zeros(2, 0, 3), torch.zeros(0).long()),
-        (torch.full((2, 4, 3), torch.nan), torch.arange(4) % 3),
-    ):
-        t, w = rules.fit_calibration(u, y)
-        assert t.tolist() == [1, 1]
-        assert w.tolist() == [0.5, 0.5]

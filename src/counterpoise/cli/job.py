@@ -27,7 +27,7 @@ from counterpoise.method import Method
 from counterpoise.observer import Observer
 
 OWN = (
-    "config", "data", "method", "fusion", "encoders", "encoder_weights", "freeze_encoders", "gradient_change",
+    "config", "data", "method", "fusion", "pool", "encoders", "encoder_weights", "freeze_encoders", "gradient_change",
     "balance",
 )  # fmt: skip
 """Options that are not arguments of the trainer."""
@@ -109,6 +109,7 @@ class Job:
             made.fusion or method.default_fusion,
             num_classes=len(classes),
             heads=method.own_heads,
+            pool=made.pool,
             example=self.splits.train if self.samples is None else self.samples,
         )
         arguments = {name: value for name, value in vars(made).items() if name not in OWN and name[0] != "_"}

@@ -120,6 +120,12 @@ def fit_parser(prog: str = "counterpoise fit", others: Iterable[str] = ()) -> Ar
         help=f"One of {', '.join(REGISTRIES['fusion'])}; the method's own default when left out.",
     )
     parser.add_argument(
+        "--pool",
+        type=bool,
+        default=False,
+        help="Predict by a pool of the fused and the unimodal predictions, fitted on validation when training is over.",
+    )
+    parser.add_argument(
         "--encoders",
         type=Optional[dict[str, nn.Module]],  # noqa: UP045
         default=None,

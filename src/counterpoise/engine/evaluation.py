@@ -114,7 +114,7 @@ class Evaluator:
                 output = output._replace(
                     logits=output.logits.float(), unimodal={m: u.float() for m, u in output.unimodal.items()}
                 )
-                fused.append(trainer.method.predict(output, model))
+                fused.append(model.read_out(output._replace(logits=trainer.method.predict(output, model))))
                 for m, u in output.unimodal.items():
                     unimodal[m].append(u)
         order = gather_rows(mine, trainer.fabric).argsort()
@@ -132,7 +132,7 @@ class Evaluator:
         trainer, model = self._trainer, self._trainer.model
         for batch, output in trainer.outputs(split, trainer.method.reads(model.modalities)):
             with evaluating(trainer), torch.no_grad():
-                fused = trainer.method.predict(output, model)
+                fused = model.read_out(output._replace(logits=trainer.method.predict(output, model)))
             present = None if batch.present is None else {m: mask.cpu() for m, mask in batch.present.items()}
             unimodal = {m: u.cpu() for m, u in output.unimodal.items()}
             yield Predictions(fused.cpu(), unimodal, batch.target.cpu(), present)

@@ -31,6 +31,7 @@ def run_phases(trainer: Trainer, resume: bool) -> None:
 
 def _run_phases(trainer: Trainer, resume: bool) -> None:
     trainer.reset()
+    trainer.model.uncalibrate()
     import_module(BACKEND)  # takes a second or two, which are not training
     with Meter(trainer) as meter:
         _run(trainer, resume, meter)

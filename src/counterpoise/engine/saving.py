@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 import yaml
 from torch import Tensor
 
@@ -22,6 +21,7 @@ from counterpoise.engine.record import RunDirectory
 from counterpoise.engine.replicas import any_of
 from counterpoise.engine.state import State, random_state, set_random_state
 from counterpoise.metrics import lower_is_better
+from counterpoise.types import Output
 
 if TYPE_CHECKING:
     from counterpoise.engine.trainer import Trainer
@@ -223,15 +223,13 @@ class Keeper:
 
     # -- end -----------------------------------------------------------------------------------------
     def select_best(self) -> None:
-        """Put the selected weights into model and method, and fit what the fusion fits on validation."""
+        """Put the selected weights into model and method, and fit what the model fits on validation."""
         trainer = self._trainer
         trainer.model.load_state_dict(self.best["model"])
         trainer.method.load_state_dict(self.best["method"])
+        trainer.model.uncalibrate()
         found = trainer.evaluator.predict(trainer.val_split)
-        before = _on_cpu(trainer.model.fusion.state_dict())
-        trainer.model.fusion.calibrate(found.unimodal, found.target, found.present)
-        after = trainer.model.fusion.state_dict()
-        if all(torch.equal(before[k], after[k].cpu()) for k in before if isinstance(before[k], Tensor)):
+        if not trainer.model.calibrate(Output(found.fused, found.unimodal, {}, found.present), found.target):
             return
         self.best["model"] = _on_cpu(trainer.model.state_dict())
         if self._writes and self.directory is not None:

@@ -7,6 +7,7 @@ from counterpoise.functional.cosines import cosine_logits
 from counterpoise.functional.divergence import divergence, fusion_gate, gated_losses
 from counterpoise.functional.dropping import keep_mask, sample_uniform
 from counterpoise.functional.entropy import batch_entropy_weights, entropy_weights
+from counterpoise.functional.gaussian_pooling import GaussianPool, fit_gaussian_pool, pooled_gaussian
 from counterpoise.functional.gradients import assign, cosine, flatten, global_norm, unflatten
 from counterpoise.functional.min_norm import min_norm_pair, pareto_gradient
 from counterpoise.functional.modulation import (
@@ -19,6 +20,8 @@ from counterpoise.functional.modulation import (
     opm_ratios,
 )
 from counterpoise.functional.perturb import ascended, changed_fraction
+from counterpoise.functional.pool_fitting import fit_label_pools, fit_pool
+from counterpoise.functional.pooling import Pool, pooled, pooled_labels
 from counterpoise.functional.prototypes import (
     merge_prototypes,
     pmr_coefficients,
@@ -44,8 +47,10 @@ from counterpoise.functional.stopping import Patience, expired, observe
 from counterpoise.functional.valuation import smv_copies, smv_draws, smv_gaps, smv_values, training_list
 
 __all__ = [
+    "GaussianPool",
     "InputMoments",
     "Patience",
+    "Pool",
     "accuracy_ratio",
     "agm_coefficients",
     "agm_ratios",
@@ -65,6 +70,9 @@ __all__ = [
     "entropy_weights",
     "expired",
     "feature_distances",
+    "fit_gaussian_pool",
+    "fit_label_pools",
+    "fit_pool",
     "flat_directions",
     "flatten",
     "frozen_statistics",
@@ -88,6 +96,9 @@ __all__ = [
     "overfitting_to_generalization",
     "pareto_gradient",
     "pmr_coefficients",
+    "pooled",
+    "pooled_gaussian",
+    "pooled_labels",
     "project_inputs",
     "prototype_distances",
     "prototype_logits",

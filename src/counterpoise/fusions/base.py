@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -100,11 +100,25 @@ class Fusion(nn.Module):
         """The parts of the fusion that only this modality uses."""
         return [part[modality] for part in self.children() if isinstance(part, nn.ModuleDict) and modality in part]
 
-    def calibrate(self, unimodal: Mapping[str, Tensor], target: Tensor, present: Present = None) -> None:
-        """Fit what the fusion fits on validation data, if anything.
+    def calibrate(self, unimodal: Mapping[str, Tensor], target: Tensor, present: Present = None) -> bool:
+        """Fit what the fusion fits on validation, and say whether there was anything.
 
-        The engine calls it once, with the selected weights and the validation outputs.
+        The engine calls it once, when training is over, with outputs of the selected weights.
+
+        Args:
+            unimodal: modality -> logits (samples, classes), of the modalities that the method reads.
+            target: (samples,) class numbers.
+            present: modality -> (samples,) bool.
         """
+        return False
+
+
+def stack_present(names: Iterable[str], present: Present) -> Tensor | None:
+    """``present`` as (modalities, batch) bool in the order of ``names``; None when it has no entry."""
+    if not present:
+        return None
+    everyone = torch.ones_like(next(iter(present.values())))
+    return torch.stack([present.get(m, everyone) for m in names])
 
 
 def mask_of(modality: str, features: Features, present: Present) -> Tensor:

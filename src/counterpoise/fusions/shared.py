@@ -22,7 +22,7 @@ class Shared(Vote):
         heads: also give each modality a linear head of its own (see ``Fusion``).
 
     Raises:
-        ValueError: when the widths differ.
+        ValueError: when the widths differ, or for rule "pool" with ``heads``.
     """
 
     def __init__(
@@ -41,6 +41,12 @@ class Shared(Vote):
                 f"for example encoders.Projected(encoder, dim={min(dims.values())})."
             )
         super().__init__(dims, num_classes, rule=rule, hidden=hidden, heads=heads)
+        if self.pool is not None and heads:
+            raise ValueError(
+                "Shared(rule='pool') is fitted on the unimodal predictions, and with heads=True these are not those of "
+                "the shared head. Build it with heads=False, or pool the fused prediction and the heads by "
+                "build_model(..., pool=True)."
+            )
         self.head = head(next(iter(dims.values())), self.hidden, num_classes)
 
     def votes(self, features: Features) -> dict[str, Tensor]:
