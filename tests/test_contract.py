@@ -20,7 +20,7 @@ SEPARATE = ("Concat", "Sum", "Late")
 
 CASES: dict[str, tuple[Callable[[], Method], tuple[Any, ...]]] = {
     "Unimodal": (partial(methods.Unimodal, "first"), (*ANY, "Shared")),
-    "Joint": (methods.Joint, (*ANY, "Shared")),
+    "Joint": (methods.Joint, (*ANY, "Shared", partial(Late, rule="pool"))),
     "GBlending": (partial(methods.GBlending, super_epoch=2), ANY),
     "OGM": (methods.OGM, (*SEPARATE, partial(Gated, heads=True))),
     "OGMGE": (methods.OGMGE, SEPARATE),

@@ -198,3 +198,16 @@ def test_a_file_of_a_run_is_no_run(run: Run) -> None:
     Path("r/best.ckpt").touch()
     assert "no config.yaml. Did you mean r?" in run("evaluate", "r/best.ckpt").err
     assert "`counterpoise fit --run_dir DIR` makes one." in run("evaluate", "nowhere").err
+
+
+@pytest.mark.parametrize("options", ["--method MSES --pool true", "--method IGM --fusion Late --fusion.rule pool"])
+def test_a_pool_is_part_of_the_run(run: Run, texts: Path, options: str) -> None:
+    done = run("fit", "--data", texts, "--data.val", "0.3", *options.split(), "--run_dir", "r", *QUICK)
+    assert done.code == 0, done.err
+    record = json.loads(Path("r/result.json").read_text())
+    found = json.loads(run("evaluate", "r", "--json").out)
+    assert found["scores"] == pytest.approx(record["test"])
+    assert run("predict", "r", texts, "--out", "p.csv").code == 0
+    share = sum(row["predicted"] == "ab"[i % 2] for i, row in enumerate(rows("p.csv"))) / 60
+    scores = json.loads(run("evaluate", "r", "--table", texts, "--json").out)["scores"]
+    assert scores["fused/accuracy"] == pytest.approx(share)

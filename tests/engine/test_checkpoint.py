@@ -318,17 +318,3 @@ def test_plain_state_is_kept_and_restored(tmp_path):
     again.fit(data.train, data.val, resume=True)
     assert again.method.batches == again.state.best_epoch * again.num_batches
     assert load(tmp_path / "last.ckpt")["method"]["_extra_state"] == {"batches": 4 * again.num_batches}
-
-
-def test_a_calibrated_fusion_is_in_best_and_resuming_a_run_that_is_done_changes_nothing(tmp_path):
-    def build():
-        return trainer_for(Joint, fusion=partial(Late, rule="calibrated"), run_dir=tmp_path)
-
-    done, data = build()
-    done.fit(data.train, data.val)
-    assert (done.model.fusion.temperature != 1).any()
-    saved = load(tmp_path / "best.ckpt")["model"]
-    assert torch.equal(saved["fusion.temperature"], done.model.fusion.temperature)
-    again, _ = build()
-    again.fit(data.train, data.val, resume=True)
-    assert_same(everything(done), everything(again))
