@@ -8,7 +8,7 @@ import torch
 from counterpoise import MultimodalModel
 from counterpoise.engine import CheckpointError, Trainer
 from counterpoise.engine.checkpoint import load
-from counterpoise.functional import Pool, fit_pool, pooled
+from counterpoise.functional import fit_pool, pooled
 from counterpoise.fusions import Concat, Late
 from counterpoise.methods import DOMFN, IGM, MSES, Joint
 from counterpoise.testing import assert_same, everything, task, tiny_model, trainer_for
@@ -27,14 +27,6 @@ def build(kind, tmp_path=None, *, absent=0.0, **options):
     return Trainer(model, method, **options), task(TWO, absent=absent)
 
 
-def pool_of(trainer):
-    return trainer.model.fusion.pool if trainer.model.pool is None else trainer.model.pool
-
-
-def tensors(trainer):
-    return Pool(*(pool_of(trainer).get_buffer(name) for name in Pool._fields))
-
-
 KINDS = pytest.mark.parametrize("kind", ["late", "model"])
 
 
@@ -42,10 +34,11 @@ KINDS = pytest.mark.parametrize("kind", ["late", "model"])
 def test_a_fitted_pool_is_in_best_and_resuming_a_run_that_is_done_changes_nothing(kind, tmp_path):
     done, data = build(kind, tmp_path)
     done.fit(data.train, data.val)
-    assert (tensors(done).temperature != 1).all()
+    pool = done.model.fusion.pool if kind == "late" else done.model.pool
+    assert (pool.values.temperature != 1).all()
     saved = load(tmp_path / "best.ckpt")["model"]
     name = "fusion.pool" if kind == "late" else "pool"
-    for part, value in tensors(done)._asdict().items():
+    for part, value in pool.values._asdict().items():
         assert torch.equal(saved[f"{name}.{part}"], value)
     assert load(tmp_path / "last.ckpt")["model"][f"{name}.floor"] == 0  # what training goes on from has none
     for _ in range(2):

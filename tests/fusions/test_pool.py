@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from counterpoise import build_model
 from counterpoise.encoders import MLP
-from counterpoise.functional import Pool, fit_pool, pooled
+from counterpoise.functional import fit_pool, pooled
 from counterpoise.fusions import Concat, Late, Shared
 from counterpoise.fusions.pool import ExpertPool
 from counterpoise.types import Output
@@ -22,10 +22,6 @@ def draw(n=60, seed=0, classes=3):
     y = torch.arange(n) % classes
     clear = {"a": 2.0, "b": 1.0, "c": 0.3}
     return {m: k * F.one_hot(y, classes) + torch.randn(n, classes, generator=g) for m, k in clear.items()}, y
-
-
-def parts(pool):
-    return Pool(*(pool.get_buffer(name) for name in Pool._fields))
 
 
 @pytest.mark.parametrize("cls", [Late, Shared])
@@ -45,7 +41,7 @@ def test_the_fit_is_that_of_the_function_is_stored_and_can_be_undone():
     assert fusion.calibrate(u, y, present)
     there = torch.stack([present["a"], torch.ones(60).bool(), torch.ones(60).bool()])
     expected = fit_pool(torch.stack(list(u.values())), y, there)
-    for mine, value in zip(parts(fusion.pool), expected, strict=True):
+    for mine, value in zip(fusion.pool.values, expected, strict=True):
         torch.testing.assert_close(mine, value.float())
     again = Late(DIMS, 3, rule="pool", hidden=())
     again.load_state_dict(fusion.state_dict())
@@ -59,7 +55,7 @@ def test_a_fitted_pool_takes_any_subset_in_any_order():
     fusion, (u, y) = Late(DIMS, 3, rule="pool"), draw()
     fusion.calibrate(u, y)
     fresh, _ = draw(8, seed=1)
-    pool = parts(fusion.pool)
+    pool = fusion.pool.values
     for names in (("a",), ("c", "a"), ("b", "c", "a")):
         rows = ["abc".index(m) for m in names]
         some = pool._replace(temperature=pool.temperature[rows], weight=pool.weight[rows], loss=pool.loss[rows])
@@ -72,7 +68,7 @@ def test_a_fitted_pool_takes_any_subset_in_any_order():
 def test_modalities_that_were_not_read_count_as_absent():
     fusion, (u, y) = Late(DIMS, 3, rule="pool"), draw()
     fusion.calibrate({"b": u["b"]}, y)  # nothing is said of the others
-    pool = parts(fusion.pool)
+    pool = fusion.pool.values
     assert pool.temperature[1] != 1
     assert pool.temperature[[0, 2]].tolist() == [1, 1]
     assert pool.weight.tolist() == pytest.approx([1 / 3] * 3)
@@ -153,7 +149,7 @@ def test_a_model_predicts_by_the_pool_of_its_fused_and_unimodal_predictions():
     torch.testing.assert_close(m.read_out(output), fused.log_softmax(-1))  # before the fit
     assert m.calibrate(output, y)
     expected = fit_pool(torch.stack([fused, *u.values()]), y)
-    for mine, value in zip(parts(m.pool), expected, strict=True):
+    for mine, value in zip(m.pool.values, expected, strict=True):
         torch.testing.assert_close(mine, value.float())
     torch.testing.assert_close(m.read_out(output), pooled(expected, torch.stack([fused, *u.values()])).float())
     m.uncalibrate()

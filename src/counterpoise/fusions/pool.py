@@ -34,6 +34,11 @@ class ExpertPool(nn.Module):
             return pool
         return pool._replace(weight=torch.tensor([float(name == self.first) for name in self.experts]))
 
+    @property
+    def values(self) -> Pool:
+        """The buffers, experts in the order of ``experts``."""
+        return Pool(*(self.get_buffer(name) for name in Pool._fields))
+
     def reset(self) -> None:
         """Undo the fit."""
         self._keep(self._before_the_fit())
@@ -50,7 +55,7 @@ class ExpertPool(nn.Module):
             present: expert -> (batch,) bool; None, or no entry, where it is there for every sample.
         """
         rows = [self.experts.index(name) for name in logits]
-        pool = Pool(*(self.get_buffer(name) for name in Pool._fields))
+        pool = self.values
         pool = pool._replace(temperature=pool.temperature[rows], weight=pool.weight[rows], loss=pool.loss[rows])
         return pooled(pool, torch.stack(list(logits.values())), stack_present(logits, present))
 

@@ -12,26 +12,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from counterpoise.functional import entropy_weights
+from counterpoise.functional.pooling import presence
 
 RULES = ("mean", "entropy", "sum", "pool")
-
-
-def _there(logits: Tensor, present: Tensor | None) -> Tensor:
-    """(modalities, batch, 1) bool."""
-    if present is None:
-        return logits.new_ones(logits.shape[0], logits.shape[1], 1, dtype=torch.bool)
-    return (present | ~present.any(0)).unsqueeze(-1)
-
-
-def entropies(logits: Tensor) -> Tensor:
-    """Entropy in nats of softmax over the classes, (...,) for logits (..., classes)."""
-    log_p = F.log_softmax(logits, dim=-1)
-    return -(log_p.exp() * log_p).sum(-1)
+"""Each is a function below, but for the pool, which is fitted (``fusions.pool``)."""
 
 
 def mean(logits: Tensor, present: Tensor | None = None) -> Tensor:
     """Log of the mean of the probabilities: log 1/M sum_m softmax(u_m), over the modalities there."""
-    there = _there(logits, present)
+    there = presence(logits, present).unsqueeze(-1)
     log_p = F.log_softmax(logits, dim=-1).masked_fill(~there, -torch.inf)
     return torch.logsumexp(log_p, dim=0) - there.sum(0).to(log_p.dtype).log()
 
@@ -43,4 +32,4 @@ def entropy(logits: Tensor, present: Tensor | None = None) -> Tensor:
 
 def total(logits: Tensor, present: Tensor | None = None) -> Tensor:
     """Sum of the logits of the modalities there."""
-    return logits.masked_fill(~_there(logits, present), 0).sum(0)
+    return logits.masked_fill(~presence(logits, present).unsqueeze(-1), 0).sum(0)
