@@ -83,8 +83,8 @@ def test_agrees_with_the_equations_by_another_solver(samples, noise, absent):
     np.testing.assert_allclose(pool.scale[0].numpy(), scale, rtol=0, atol=1e-5)
     # t by squared errors of samples that were left out; folds are dealt out by error within quarters of the target
     f1, y1, there1 = arguments
-    spread = torch.tensor(((f1 - y1) ** 2 * there1).sum(0) / there1.sum(0))
-    fold = folds(spread, torch.tensor(np.searchsorted(np.quantile(y1, [0.25, 0.5, 0.75]), y1))).numpy()
+    quarter = torch.tensor(np.searchsorted(np.quantile(y1, [0.25, 0.5, 0.75]), y1))
+    fold = folds(torch.tensor((f1 - y1) ** 2), there, quarter).numpy()
     d = np.empty(samples)
     for k in range(fold.max() + 1):
         held = fold == k

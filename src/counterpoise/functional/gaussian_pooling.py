@@ -200,9 +200,8 @@ def _losses(mean: Tensor, variance: Tensor, y: Tensor) -> Tensor:
 
 
 def _cross_validated_trust(f: Tensor, y: Tensor, there: Tensor, pool: GaussianPool) -> Tensor:
-    errors = ((f - y) ** 2).masked_fill(~there, 0).sort(0).values.sum(0) / there.sum(0)
     quarter = torch.bucketize(y, y.quantile(torch.tensor([0.25, 0.5, 0.75], dtype=y.dtype)))
-    fold, gains = folds(errors, quarter), []
+    fold, gains = folds((f - y) ** 2, there, quarter), []
     for held in (fold == k for k in fold.unique()):
         fitted = _fit(f[:, ~held], y[~held], there[:, ~held], pool)
         best = fitted._replace(trust=torch.ones_like(fitted.trust))

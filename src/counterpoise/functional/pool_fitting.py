@@ -200,8 +200,7 @@ def _bias(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def _cross_validated_trust(logits: Tensor, target: Tensor, there: Tensor, prior: Pool | None) -> Tensor:
-    losses = _losses(floored(logits, logits.new_tensor(FLOOR)), target).masked_fill(~there, 0)
-    fold = folds(losses.sort(0).values.sum(0) / there.sum(0), target)
+    fold = folds(_losses(floored(logits, logits.new_tensor(FLOOR)), target), there, target)
     gains = []
     for held in (fold == k for k in fold.unique()):
         pool = _fit(logits[:, ~held], target[~held], there[:, ~held], prior)
@@ -223,20 +222,24 @@ def trust(gain: Tensor) -> Tensor:
     return torch.sigmoid(2 * gain.mean() / standard_error.clamp(min=torch.finfo(gain.dtype).tiny))
 
 
-def folds(difficulty: Tensor, stratum: Tensor) -> Tensor:
-    """The numbers (samples,) of 8 folds, or of 5 from 200 samples on; strata and difficulties are the same in each.
+def folds(losses: Tensor, there: Tensor, stratum: Tensor) -> Tensor:
+    """The numbers (samples,) of 8 folds, or of 5 from 200 samples on, with every stratum in proportion.
 
-    Within a stratum the samples are dealt out in the order of their difficulty, and the strata in that of their mean.
-    There is no random number in it, so nothing depends on a seed or on the order of the samples.
+    Within a stratum the samples are dealt out in the order of their mean loss, and the strata in that of theirs. There
+    is no random number in it, so nothing depends on a seed or on the order of the samples.
 
     Args:
-        difficulty: (samples,).
+        losses: (experts, samples).
+        there: (experts, samples) bool, the losses that count; at least one of each sample.
         stratum: (samples,) int64, at least 0.
     """
-    total = torch.zeros(int(stratum.max()) + 1, dtype=difficulty.dtype).index_add(0, stratum, difficulty)
-    mean = (total / torch.bincount(stratum))[stratum]
-    order = difficulty.argsort()
-    order = order[mean[order].argsort(stable=True)]
+    losses = losses.masked_fill(~there, 0)
+    difficulty = losses.sort(0).values.sum(0) / there.sum(0)  # sorted, as sums depend on the order in their last bits
+    total = torch.zeros(int(stratum.max()) + 1, dtype=losses.dtype).index_add(0, stratum, difficulty)
+    of_stratum = (total / torch.bincount(stratum))[stratum]
+    order = torch.arange(len(stratum))
+    for key in (*losses, difficulty, of_stratum):  # from the least to the most important
+        order = order[key[order].argsort(stable=True)]
     fold = torch.empty_like(order)
     fold[order] = torch.arange(len(order)) % (8 if len(order) < 200 else 5)
     return fold
