@@ -123,6 +123,14 @@ def test_mean_and_variance_are_those_of_the_mixture():
         assert variance[i].item() == pytest.approx(second - expected**2)
 
 
+def test_an_expert_that_knows_less_than_the_mean_adds_nothing():
+    f, _, _ = draw(4)
+    idle = pool(error=torch.tensor([1.0, 9.0, 4.0]), trust=torch.tensor(0.0))
+    shifted = torch.cat([f[:1], f[1:2] + 5, f[2:]])
+    for a, b in zip(pooled_gaussian(idle, f), pooled_gaussian(idle, shifted), strict=True):
+        torch.testing.assert_close(a, b)
+
+
 @pytest.mark.parametrize("wild", [math.nan, math.inf, -51.0, 6921.0])
 def test_what_is_out_of_range_is_absent(wild):
     f, _, there = draw(4)
@@ -195,6 +203,8 @@ def test_an_expert_that_is_broken_or_constant_drops_out(value):
     few = fit_gaussian_pool(draw()[0], y, there)
     for a, b in zip(few, fitted, strict=True):
         torch.testing.assert_close(a, b)
+    know_nothing = (math.log(2 * math.pi) + few.variance.log() + 1) / 2
+    assert few.loss[0, 1] == pytest.approx(know_nothing.item())
     mean, variance = pooled_gaussian(few, fresh[[1, 1, 1]], torch.tensor([[0], [1], [0]]).bool().expand(3, 50))
     torch.testing.assert_close(mean, few.mean.expand(50, 1))
     torch.testing.assert_close(variance, few.variance.expand(50, 1))
