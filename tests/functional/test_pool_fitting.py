@@ -185,6 +185,12 @@ def test_all_experts_broken_or_constant_leaves_equal_weights(value):
     torch.testing.assert_close(pooled(fitted, torch.full_like(u, math.nan)).exp(), torch.full((63, 4), 0.25).double())
 
 
+def test_samples_that_only_a_dropped_expert_is_there_for_are_none():
+    u, y, there = draw()
+    u[2], there[:2] = 1.0, torch.arange(63) < 9
+    assert_close(fit_pool(u, y, there), Pool.equal(3, 4, 0.01), atol=0)
+
+
 def test_a_class_without_a_sample_is_neither_raised_nor_lowered():
     u, y, there = CASES["a class without a sample"]
     fitted = fit_pool(u, y, there)

@@ -98,7 +98,8 @@ def warned(u, y, present=None, read=None):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         pool.fit({m: u[m] for m in read or u}, y, present)
-    return [str(w.message) for w in caught]
+    text = " ".join(str(w.message) for w in caught)
+    return text.removeprefix("The pool has ").removesuffix(".").split("; ") if text else []
 
 
 def test_nothing_is_said_when_everything_was_fitted():
@@ -107,9 +108,19 @@ def test_nothing_is_said_when_everything_was_fitted():
 
 
 def test_too_few_samples_are_said():
-    u, y = draw(9)
+    assert warned(*draw(9)) == [
+        "9 validation samples to be fitted on: 10 are needed, so its weights are equal and its temperatures 1"
+    ]
+
+
+def test_no_expert_of_use_is_said():
+    u, y = draw()
+    u["a"][:], u["b"][:], u["c"][:] = torch.nan, 1.0, 0.5
     assert warned(u, y) == [
-        "The pool has 9 validation samples: 10 are needed to fit it, so its weights are equal and its temperatures 1."
+        "0 validation samples to be fitted on: 10 are needed, so its weights are equal and its temperatures 1",
+        "'a' has logits that are not finite in 60 samples and drops out there",
+        "'b' says the same of every sample",
+        "'c' says the same of every sample",
     ]
 
 
@@ -117,9 +128,9 @@ def test_what_drops_out_is_said():
     u, y = draw()
     u["a"][:3, 1], u["b"][:], u["c"][:] = torch.inf, torch.nan, 0.5
     assert warned(u, y) == [
-        "The pool has 60 validation samples: 'a' has logits that are not finite for 3 of them and drops out there; "
-        "'b' has logits that are not finite for 60 of them and drops out there; "
-        "'c' says the same of each of them and gets weight 0."
+        "57 validation samples to be fitted on: 'a' has logits that are not finite in 3 samples and drops out there",
+        "'b' has logits that are not finite in 60 samples and drops out there",
+        "'c' says the same of every sample and gets weight 0",
     ]
 
 
@@ -129,8 +140,9 @@ def test_few_samples_of_an_expert_and_classes_without_one_are_said():
     u, y = {m: v[keep] for m, v in u.items()}, y[keep]
     present = {"a": torch.arange(40) < 9, "b": torch.zeros(40, dtype=torch.bool)}
     assert warned(u, y, present) == [
-        "The pool has 40 validation samples: 'a' is there for 9 of them, so its temperature stays 1; "
-        "'b' is there for 0 of them, so its temperature stays 1; none has class number 1, whose bias stays 0."
+        "40 validation samples to be fitted on: 'a' is there for 9 samples, so its temperature stays 1",
+        "'b' is there for 0 samples, so its temperature stays 1",
+        "none has class number 1, whose bias stays 0",
     ]
 
 

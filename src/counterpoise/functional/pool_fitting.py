@@ -27,22 +27,19 @@ class Evidence(NamedTuple):
         there: (experts, samples) bool: present, and all logits finite.
         broken: (experts,) number of samples that are present and have a logit that is not finite.
         constant: (experts,) bool: the same probabilities for every sample, of two or more.
-        per_class: (classes,) number of samples that have an expert.
+        dropped: (experts,) bool: gets weight 0, as it is constant, or present and never finite.
+        per_class: (classes,) number of samples with an expert that is not dropped.
     """
 
     there: Tensor
     broken: Tensor
     constant: Tensor
+    dropped: Tensor
     per_class: Tensor
 
     @property
-    def dropped(self) -> Tensor:
-        """The experts (experts,) bool that get weight 0: constant, or never finite where they are present."""
-        return self.constant | ((self.broken > 0) & ~self.there.any(1))
-
-    @property
     def samples(self) -> int:
-        """Number of samples that have an expert."""
+        """Number of samples that a fit can use."""
         return int(self.per_class.sum())
 
 
@@ -55,12 +52,10 @@ def evidence(logits: Tensor, target: Tensor, present: Tensor | None = None) -> E
     log_p = logits.masked_fill(absent, 0).log_softmax(-1).masked_fill(absent, 0)
     mean = log_p.sum(1) / count.clamp(min=1).unsqueeze(1)
     spread = (log_p - mean.unsqueeze(1)).abs().masked_fill(absent, 0).sum(1).amax(1)
-    return Evidence(
-        there=there,
-        broken=(present & ~there).sum(1),
-        constant=(count > 1) & (spread < 1e-6 * count),
-        per_class=torch.bincount(target[there.any(0)], minlength=logits.shape[-1]),
-    )
+    broken, constant = (present & ~there).sum(1), (count > 1) & (spread < 1e-6 * count)
+    dropped = constant | ((broken > 0) & (count == 0))
+    per_class = torch.bincount(target[there[~dropped].any(0)], minlength=logits.shape[-1])
+    return Evidence(there, broken, constant, dropped, per_class)
 
 
 def fit_pool(logits: Tensor, target: Tensor, present: Tensor | None = None, prior: Pool | None = None) -> Pool:
@@ -98,9 +93,9 @@ def fit_pool(logits: Tensor, target: Tensor, present: Tensor | None = None, prio
         logits, target = logits.detach().cpu().double().clone(), target.detach().cpu().clone()
         seen = evidence(logits, target, None if present is None else present.detach().cpu().clone())
         pool = Pool.equal(len(logits), logits.shape[-1], FLOOR)
-        kept = ~seen.dropped
-        if seen.samples < MIN_SAMPLES or not kept.any():
+        if seen.samples < MIN_SAMPLES:
             return pool
+        kept = ~seen.dropped
         samples = seen.there[kept].any(0)
         there, target = seen.there[kept][:, samples], target[samples]
         logits = logits[kept][:, samples].masked_fill(~there.unsqueeze(-1), 0)

@@ -74,23 +74,23 @@ class ExpertPool(nn.Module):
         seen = evidence(stacked, target, there)
         remarks = self._remarks(seen, tuple(logits))
         if remarks:
-            warnings.warn(f"The pool has {seen.samples} validation samples: {'; '.join(remarks)}.", stacklevel=2)
+            basis = f"The pool has {seen.samples} validation samples to be fitted on"
+            warnings.warn(f"{basis}: {'; '.join(remarks)}.", stacklevel=2)
         self._keep(fit_pool(stacked, target, there))
 
     def _remarks(self, seen: Evidence, read: Collection[str]) -> list[str]:
-        """What was not fitted, and why."""
-        if seen.samples < MIN_SAMPLES:
-            return [f"{MIN_SAMPLES} are needed to fit it, so its weights are equal and its temperatures 1"]
-        remarks = []
+        """What is not fitted, and why."""
+        few = seen.samples < MIN_SAMPLES
+        remarks = [f"{MIN_SAMPLES} are needed, so its weights are equal and its temperatures 1"] if few else []
         columns = (seen.there.sum(1), seen.broken, seen.constant)
         for name, count, broken, constant in zip(self.experts, *(column.tolist() for column in columns), strict=True):
             if broken:
-                remarks.append(f"{name!r} has logits that are not finite for {broken} of them and drops out there")
+                remarks.append(f"{name!r} has logits that are not finite in {broken} samples and drops out there")
             if constant:
-                remarks.append(f"{name!r} says the same of each of them and gets weight 0")
-            elif 0 < count < MIN_SAMPLES or (count == 0 and name in read and not broken):
-                remarks.append(f"{name!r} is there for {count} of them, so its temperature stays 1")
-        unseen = (seen.per_class == 0).nonzero().flatten().tolist()
+                remarks.append(f"{name!r} says the same of every sample" + ("" if few else " and gets weight 0"))
+            elif not few and count < MIN_SAMPLES and name in read and (count or not broken):
+                remarks.append(f"{name!r} is there for {count} samples, so its temperature stays 1")
+        unseen = [] if few else (seen.per_class == 0).nonzero().flatten().tolist()
         if unseen:
             more = ", ..." if len(unseen) > 5 else ""
             remarks.append(f"none has class number {', '.join(map(str, unseen[:5]))}{more}, whose bias stays 0")
