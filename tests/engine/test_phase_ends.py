@@ -255,7 +255,7 @@ def test_a_full_disk_is_named(tmp_path, monkeypatch):
         raise OSError("No space left on device")
 
     monkeypatch.setattr(os, "link", full)
-    monkeypatch.setattr(shutil, "copyfile", full)
+    monkeypatch.setattr(shutil, "copyfileobj", full)
     with pytest.raises(CheckpointError, match=r"Could not keep the end of a phase as .*/phases/1-.*No space left"):
         finish(tmp_path / "all", SHORT, ends=tmp_path / "phases")
 

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from counterpoise._files import writing
+
 Result = TypeVar("Result")
 
 
@@ -24,10 +26,8 @@ def save(path: str | os.PathLike[str], result: Any, **more: np.ndarray) -> Path:
     arrays: dict[str, Any] = {field.name: np.asarray(getattr(result, field.name)) for field in fields(result)}
     arrays |= more
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with draft.open("wb") as file:
+    with writing(path, "wb") as file:
         np.savez(file, **arrays)
-    draft.replace(path)
     return path
 
 

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from counterpoise import methods
 from counterpoise._checks import did_you_mean
+from counterpoise._files import write_text
 from counterpoise.benchmark.grid import RunConfig, grid
 from counterpoise.benchmark.runner import run
 from counterpoise.benchmark.summary import summarize
@@ -83,10 +84,8 @@ def conclude(records: Sequence[dict[str, Any]], runs: Sequence[Path], out: Path,
     split = "test" if all(record["test"] for record in records) else "val"
     summary = summarize(records, seeds=seeds, split=split)
     Console().print(summary.to_rich())
-    (out / "results.json").write_text(
-        json.dumps({"runs": records, "summary": summary.to_dict()}, indent=2) + "\n", encoding="utf-8"
-    )
-    (out / "results.md").write_text(summary.to_markdown(), encoding="utf-8")
+    write_text(out / "results.json", json.dumps({"runs": records, "summary": summary.to_dict()}, indent=2) + "\n")
+    write_text(out / "results.md", summary.to_markdown())
     page = write_report(runs, out / "report.html", seeds=seeds)
     print(f"Open {page} in a browser; every number is in {out / 'results.json'}.")
 

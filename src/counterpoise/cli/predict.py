@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from counterpoise._files import writing
 from counterpoise.cli.messages import Options, UsageError
 from counterpoise.cli.trained import open_run
 from counterpoise.data.progress import after_two_seconds
@@ -29,25 +30,23 @@ def main(arguments: Sequence[str]) -> int:
     out = Path(options.out)
     if out.exists() and not options.force:
         raise UsageError(f"--out {out} exists. Pass --force to overwrite it.")
+    if out.exists() and not out.is_file():  # renaming over a device would replace it
+        raise UsageError(f"--out {out} is no file; give the name of one.")
     if not out.parent.is_dir():
         raise UsageError(f"--out: there is no folder {out.parent}.")
     trainer, job, samples = open_run(options.run, options.table)
     assert samples is not None
     assert job.classes is not None
-    done, empty, part = 0, 0, out.with_name(out.name + ".part")
-    try:
-        with part.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            batches = -(-len(samples) // trainer.batch_size)
-            for found in after_two_seconds(trainer.evaluator.stream(samples), batches, "predicting"):
-                if not done:
-                    writer.writerow(["id", "predicted", *(f"{n}:{c}" for n in found.named() for c in job.classes)])
-                there = _anything(found)
-                writer.writerows(_rows(found, there, samples.ids[done : done + len(there)], job.classes))
-                done, empty = done + len(there), empty + int((~there).sum())
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
+    done, empty = 0, 0
+    with writing(out, newline="") as file:
+        writer = csv.writer(file)
+        batches = -(-len(samples) // trainer.batch_size)
+        for found in after_two_seconds(trainer.evaluator.stream(samples), batches, "predicting"):
+            if not done:
+                writer.writerow(["id", "predicted", *(f"{n}:{c}" for n in found.named() for c in job.classes)])
+            there = _anything(found)
+            writer.writerows(_rows(found, there, samples.ids[done : done + len(there)], job.classes))
+            done, empty = done + len(there), empty + int((~there).sum())
     print(f"Wrote {out}: {len(samples)} rows of probabilities.")
     if empty:
         print(f"{empty} rows lack every modality; their cells are empty.")

@@ -11,6 +11,7 @@ from jsonargparse import Namespace
 
 from counterpoise import methods
 from counterpoise._checks import choice, did_you_mean
+from counterpoise._files import write_text
 from counterpoise.benchmark.grid import RunConfig
 from counterpoise.benchmark.runner import drive
 from counterpoise.cli import benchmark
@@ -139,7 +140,7 @@ def _claim(out: Path, name: str) -> None:
             )
         return
     out.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"name": name}) + "\n", encoding="utf-8")
+    write_text(path, json.dumps({"name": name}) + "\n")
 
 
 def _conclude(
@@ -162,7 +163,7 @@ def _conclude(
         return 1
     best = next(row for row in done if row["trial"] == study.best_trial.number)
     values = {p.name: best[p.name] for p in space}
-    (out / "best.yaml").write_text(_configuration(settings, values, seeds[0]), encoding="utf-8")
+    write_text(out / "best.yaml", _configuration(settings, values, seeds[0]))
     page = results.draw(found, space, out, f"Tuning of {settings['method']}", monitor)
     print(f"Best: trial {best['trial']}, validation {monitor} {best['score']:.4f} (mean of {len(seeds)} seed(s)):")
     print("\n".join(f"  {name} {value}" for name, value in values.items()))

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 
+from counterpoise import _files
+
 
 def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
     """(folder, names of its folders, names of its files), sorted; links are followed, no folder is visited twice."""
@@ -55,7 +57,7 @@ def link(source: Path, target: Path) -> None:
 
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """A CSV file, in one go."""
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with _files.writing(path, newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)
@@ -98,8 +100,8 @@ def header(path: Path) -> list[str]:
 
 def write_text(path: Path, text: str) -> None:
     """A text file, in one go."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _files.write_text(path, text)
 
 
 def sha256(content: bytes) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import FunctionType
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from counterpoise import _files
 from counterpoise._checks import settings
 
 
@@ -25,15 +25,11 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
     Raises:
         CheckpointError: when the disk is full or not writable; the old file is intact.
     """
-    temporary = path.with_name(path.name + ".part")
     try:
-        with temporary.open("wb") as file:
+        with _files.writing(path, "w+b") as file:
             torch.save(dict(state), file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+            _files.seal(file)
     except (OSError, RuntimeError) as error:  # torch reports a short write as RuntimeError
-        temporary.unlink(missing_ok=True)
         kept = "the previous one is intact" if path.exists() else "there is no earlier one"
         raise CheckpointError(
             f"Could not write checkpoint {path}: {error} ({kept}). Free some space and resume."
@@ -41,15 +37,17 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint; only tensors and plain values are accepted.
+    """Read a checkpoint; only tensors and plain values are accepted, and no byte that differs from what was written.
 
     Raises:
-        CheckpointError: when the file is missing, truncated or holds anything else.
+        CheckpointError: when the file is missing, truncated or changed, or holds anything else.
     """
     if not path.is_file():
         raise CheckpointError(f"No checkpoint at {path}.")
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        with path.open("rb") as file:
+            _files.verify(file)
+            return torch.load(file, map_location=device, weights_only=True)
     except Exception as error:  # torch raises half a dozen types for a damaged file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if "weights_only" in str(error):  # PyTorch's own words recommend executing what is in the file

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from counterpoise._files import writing
 from counterpoise.engine.checkpoint import CheckpointError, short_hash
 
 if TYPE_CHECKING:
@@ -78,6 +79,5 @@ def _link(source: Path, target: Path) -> None:
     except FileExistsError:  # another run was here
         return
     except OSError:  # the file system has no links
-        draft = target.with_name(f".{target.name}.{os.getpid()}")
-        shutil.copyfile(source, draft)
-        draft.replace(target)
+        with source.open("rb") as whole, writing(target, "wb") as file:
+            shutil.copyfileobj(whole, file)

@@ -14,10 +14,12 @@ from typing import Any
 
 import torch
 
+from counterpoise._files import sweep, write_text
+
 PACKAGES = ("counterpoise", "torch", "torchvision", "lightning-fabric", "torchmetrics", "numpy", "transformers", "timm")
 
 
-BEFORE_START = {"config.yaml", "config.yaml.part", "environment.json.part", "log.txt", ".writable"}
+BEFORE_START = {"config.yaml", "log.txt", ".writable"}
 """What a run that died before it had begun may have left."""
 
 
@@ -45,6 +47,7 @@ class RunDirectory:
         self.path = Path(path)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            sweep(self.path)
             found = {entry.name for entry in self.path.iterdir()}
             (self.path / ".writable").touch()
             (self.path / ".writable").unlink()
@@ -71,6 +74,7 @@ class RunDirectory:
                 "Choose another directory."
             )
         self._writer = None
+        self._lines: list[str] = []
 
     @property
     def last(self) -> Path:
@@ -87,32 +91,28 @@ class RunDirectory:
         self._write(name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
     def _write(self, name: str, text: str) -> None:
-        target, temporary = self.path / name, self.path / (name + ".part")
         try:
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, target)
+            write_text(self.path / name, text)
         except OSError as error:
-            raise RunDirectoryError(f"Could not write {target}: {error}.") from error
+            raise RunDirectoryError(
+                f"Could not write {self.path / name}: {error}. Free some space and resume."
+            ) from error
 
     def start(self, history: Iterable[Mapping[str, Any]], config: str) -> None:
         """Write the settings, the environment, and the metrics of the epochs that the run already has."""
         import_module("torch.utils.tensorboard.writer")  # takes a second, so not while training is timed
         self._write("config.yaml", config)
         self.write_json("environment.json", environment())
-        self._write("metrics.jsonl", "".join(json.dumps(record) + "\n" for record in history))
+        self._lines = [json.dumps(record) + "\n" for record in history]
+        self._write("metrics.jsonl", "".join(self._lines))
         if not any(self.path.glob("events.out.*")):  # begun by another run
             for record in history:
                 self._draw(record)
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Add the metrics of one epoch."""
-        try:
-            with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
-        except OSError as error:
-            raise RunDirectoryError(
-                f"Could not write {self.path / 'metrics.jsonl'}: {error}. Free some space and resume."
-            ) from error
+        self._lines.append(json.dumps(record) + "\n")
+        self._write("metrics.jsonl", "".join(self._lines))
         self._draw(record)
 
     def _draw(self, record: Mapping[str, Any]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from torch import Tensor
 
+from counterpoise._files import rename
 from counterpoise.data.split import Split
 from counterpoise.engine.checkpoint import CheckpointError, fingerprint, load, refuse_other, save
 from counterpoise.engine.cost import summary
@@ -109,7 +109,7 @@ class Keeper:
         upcoming = directory.path / "best.next.ckpt"
         if trainer.fabric.is_global_zero and upcoming.is_file():
             if load(upcoming)["epoch"] == trainer.state.best_epoch:
-                os.replace(upcoming, directory.best)
+                rename(upcoming, directory.best)
             else:  # the epoch it was written for did not end
                 upcoming.unlink()
         trainer.fabric.barrier()
@@ -184,7 +184,7 @@ class Keeper:
             save(upcoming, {**self.best, "fingerprint": self.fingerprint()})
         save(self.directory.last, self._state())
         if better:
-            os.replace(upcoming, self.directory.best)
+            rename(upcoming, self.directory.best)
         self.directory.append(record)
         self._share()
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 
+from counterpoise._files import write_text
 from counterpoise.benchmark.summary import SHARES, SPLITS, Summary, number_text, summarize
 from counterpoise.report import figures
 from counterpoise.report.collect import OWN_TO_A_RUN, Run, collect
@@ -58,9 +58,7 @@ def write_report(
     )
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    draft = out.with_name(f".{out.name}.{os.getpid()}")
-    draft.write_text(page, encoding="utf-8")
-    draft.replace(out)  # a reader never sees half a page
+    write_text(out, page)
     return out
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from counterpoise._checks import did_you_mean
+from counterpoise._files import write_text
 from counterpoise.benchmark.grid import RunConfig, finished
 from counterpoise.benchmark.runner import Outcome, run
 from counterpoise.cli import benchmark
@@ -255,6 +255,4 @@ def write_page(path: Path, title: str, body: str) -> Path:
 
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)  # a reader never sees half a file
+    write_text(path, text)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from counterpoise._files import write_text
 from counterpoise.benchmark.summary import SHARES
 from counterpoise.report.figures import FAINT, save_png, to_svg
 from counterpoise.report.studies import bars, curves
@@ -34,7 +35,7 @@ def write(found: Diagnosis, out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     said = recommend(found)
     kept = {"headline": headline(found), "said": said, **_plain(found)}
-    (out / "diagnosis.json").write_text(json.dumps(kept, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_text(out / "diagnosis.json", json.dumps(kept, indent=1, allow_nan=False) + "\n")
     seeds = ", ".join(str(one.seed) for one in found.measured)
     several = len(found.measured) > 1
     body = [

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from jsonargparse import Namespace
 
 from counterpoise.cli.messages import Options, UsageError
-from counterpoise.engine.checkpoint import load
+from counterpoise.engine.checkpoint import load, save
 from counterpoise.report.studies import bars
 from counterpoise.studies.base import (
     FUSED,
@@ -110,9 +108,7 @@ def prepare(given: Given) -> None:
             continue
         prefix = f"encoders.{m}."
         whole = load(checkpoint)["model"]
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        torch.save({n.removeprefix(prefix): t for n, t in whole.items() if n.startswith(prefix)}, draft)
-        draft.replace(path)  # a run never reads half a file
+        save(path, {n.removeprefix(prefix): t for n, t in whole.items() if n.startswith(prefix)})
 
 
 def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:

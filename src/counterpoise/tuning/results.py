@@ -10,6 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from counterpoise._files import write_text, writing
 from counterpoise.report.figures import FAINT, INK, PALETTE, new_figure, save_png, short, to_svg
 from counterpoise.report.studies import log_axis, outer_labels, panel_grid
 from counterpoise.studies.conduct import write_page
@@ -44,9 +45,9 @@ def rows(study: Study, space: Sequence[Parameter]) -> list[dict[str, Any]]:
 
 def write_tables(found: Sequence[dict[str, Any]], out: Path, about: dict[str, Any]) -> None:
     """``trials.json`` with everything, ``trials.csv`` with a line per trial."""
-    (out / "trials.json").write_text(json.dumps({**about, "trials": list(found)}, indent=1) + "\n", encoding="utf-8")
+    write_text(out / "trials.json", json.dumps({**about, "trials": list(found)}, indent=1) + "\n")
     columns = [name for name in found[0] if name not in ("seeds", "curve")]
-    with (out / "trials.csv").open("w", newline="", encoding="utf-8") as file:
+    with writing(out / "trials.csv", newline="") as file:
         table = csv.writer(file)
         table.writerow([*columns, "epochs"])
         table.writerows([[row[name] for name in columns] + [len(row["curve"])] for row in found])
