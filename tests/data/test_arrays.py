@@ -221,3 +221,18 @@ def test_bad_input_is_named(arguments, message):
 def test_what_is_no_data_is_named(inputs, y, message):
     with pytest.raises(ValueError, match=message):
         from_arrays(inputs, y)
+
+
+def test_other_words_for_parts_are_taken_and_said():
+    split = ["training"] * 60 + ["Dev"] * 15 + ["test"] * 15
+    with pytest.warns(UserWarning, match="split: 'Dev' is read as 'val', 'training' is read as 'train'"):
+        data = from_arrays(_inputs(), _y(), split=split)
+    assert data.test is not None
+    assert [len(p) for p in (data.train, data.val, data.test)] == [60, 15, 15]
+    with pytest.raises(ValueError, match="split: 'dev' and 'valid' both mean 'val'"):
+        from_arrays(_inputs(), _y(), split=["train"] * 60 + ["dev"] * 15 + ["valid"] * 15)
+
+
+def test_labels_that_differ_by_case_are_classes_of_their_own():
+    with pytest.warns(UserWarning, match="y: 'Happy' and 'happy' are classes of their own"):
+        assert len(from_arrays(_inputs(), np.array(["Happy", "happy", "sad"])[_y()]).classes) == 3

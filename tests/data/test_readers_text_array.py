@@ -217,9 +217,11 @@ def test_an_unknown_system_error_keeps_its_text(tmp_path, monkeypatch):
         (["see photo.jpg", "nothing", "more"], "text"),
         (["a.wav", "b.wav", "c.waw"], "audio"),
         (["here"], "frames"),
-        (["frames/missing1", "frames/missing2"], "frames"),
+        (["frames/missing1", "here", "and so on"], "frames"),
+        (["N/A", "he said so", "", "NaN"], "text"),
+        (["either", "and/or", *"abcdefghi"], "text"),
         (["long " * 5000, "zero\0byte"], "text"),
-        (["7"], "text"),
+        (["U.S.A. today", "on the 3rd of May"], "text"),
     ],
 )
 def test_guess(tmp_path, cells, name):
@@ -229,8 +231,36 @@ def test_guess(tmp_path, cells, name):
 
 
 def test_guess_needs_a_cell(tmp_path):
-    with pytest.raises(ValueError, match="name its reader"):
+    with pytest.raises(ValueError, match=r"are all empty$"):
         guess(["", " "], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("cells", "reason"),
+    [
+        (["12/1/2020", "12/31/2020"], "are numbers or dates, as '12/1/2020'"),
+        (["2020-01-31T10:00:00Z", "2020-02-01 10:30:00+01:00", ""], "are numbers or dates"),
+        (["12 Jan 2020", "Sunday, 3 May", "10:30 a.m."], "are numbers or dates"),
+        (["31.12.2020", "1,5", "$ 7", "12 %", "3/4"], "are numbers or dates"),
+        (["7", "nan", "1e-5", "n/a"], "are numbers or dates, as '7'"),
+        (["n/a", "n/a"], "are all empty or such as 'n/a'"),
+        (["NA", "-", "", "<NA>"], "are all empty or such as 'n/a'"),
+        (
+            ["frames/gone1", "frames/gone2"],
+            "look like files that no reader takes, or folders not there, as 'frames/gone1'",
+        ),
+        (["a.xyz", "b.xyz"], "look like files .* as 'a.xyz'"),
+        (["my clip.xyz", "my other clip.xyz"], "look like files .* as 'my clip.xyz'"),
+        (["sub\\a", "sub\\b"], "look like files"),
+        (["one text", "two texts", "three", "a/b.c3d"], "are partly texts and partly files, as 'a/b.c3d'"),
+        (["one text", "two texts", "three", "x.wav"], "are partly texts and partly files, as 'x.wav'"),
+    ],
+)
+def test_what_no_reader_is_guessed_for(tmp_path, cells, reason):
+    for name in ("my clip.xyz", "my other clip.xyz"):
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=reason):
+        guess(cells, tmp_path)
 
 
 def test_registry_names_are_those_of_the_classes():

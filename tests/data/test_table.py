@@ -173,7 +173,7 @@ def test_parquet_columns_that_are_no_text(folder):
     parquet.write_table(pa.table(columns), folder / "t.parquet")
     table = Table(folder / "t.parquet")
     assert set(table.readers) == {"words"}
-    assert table.ignored == ("age",)
+    assert table.ignored == {"age": "it holds double"}
     assert table.splits().classes == ("false", "true")
     with pytest.raises(ValueError, match="column 'age' must hold text or integers; it holds double"):
         Table(folder / "t.parquet", {"age": "text"})
@@ -245,8 +245,8 @@ def test_ids_are_row_numbers_without_an_id_column(folder):
 
 def test_number_columns_are_no_modality(folder):
     table = Table(_write(folder, lambda lines: [[*line, "age" if i == 0 else str(i)] for i, line in enumerate(lines)]))
-    assert table.ignored == ("age",)
-    assert "not used (empty or numbers only): age" in table.describe()
+    assert table.ignored == {"age": "its cells are numbers or dates, as '1'"}
+    assert "'age' is not used: its cells are numbers or dates, as '1'" in table.describe()
 
 
 def test_quoted_text_with_commas_and_lines(folder):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from counterpoise._checks import number, per_modality
 
-from .labels import at_least_two, encode, parts
+from .labels import alike, at_least_two, encode, parts
 from .split import Split, Splits, digest, lacking
 from .splitting import holdout
 
@@ -104,6 +104,8 @@ def from_arrays(
         raise ValueError("inputs must hold at least one modality; got none.")
     target, names = encode(y, classes)
     at_least_two(names)
+    for line in alike(names):
+        warnings.warn(f"y: {line}.", stacklevel=2)
     masks = {m: _mask(m, mask, len(target)) for m, mask in (present or {}).items()}
     per_modality("present", masks, inputs)
     tensors = {m: _features(m, x, len(target), masks.get(m)) for m, x in inputs.items()}

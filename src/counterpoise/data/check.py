@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .labels import PARTS
+from .labels import PARTS, alike
 from .progress import after_two_seconds
 from .table import Table
 
@@ -57,12 +57,14 @@ class Report:
         errors: what training would stumble over.
         warnings: what makes results doubtful (the same file in two parts, a class that is in one part only).
         summary: rows, classes per part, absent samples per modality and part, files read.
+        columns: what each column was taken for, a line each: guesses among them.
     """
 
     path: str
     errors: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)
+    columns: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -81,6 +83,7 @@ class Report:
             )
         for modality, absent in self.summary["absent"].items():
             lines.append(f"  {modality} absent: " + ", ".join(f"{n} in {part}" for part, n in absent.items()))
+        lines += [f"  {line}" for line in self.columns]
         for title, problems in (("error", self.errors), ("warning", self.warnings)):
             lines.append(f"{len(problems)} {title}{'s' * (len(problems) != 1)}")
             kinds = defaultdict(list)
@@ -106,7 +109,7 @@ def check(table: Table, *, read: bool = True, workers: int = 4, progress: bool =
         workers: threads that read.
         progress: show a bar when reading takes more than two seconds.
     """
-    report = Report(str(table.columns.path))
+    report = Report(str(table.columns.path), columns=_described(table)[1:])
     for flaw in table.flaws():
         kind = "present" if "every modality" in flaw.text else "table"
         report.errors.append(_problem(table, kind, flaw.text, flaw.row))
@@ -131,6 +134,10 @@ def check(table: Table, *, read: bool = True, workers: int = 4, progress: bool =
     return report
 
 
+def _described(table: Table) -> list[str]:
+    return [line.strip() for line in table.describe().splitlines()]
+
+
 def _problem(
     table: Table, kind: str, message: str, row: int | None, modality: str | None = None, file: str | None = None
 ) -> Problem:
@@ -145,9 +152,7 @@ def _parts(table: Table) -> np.ndarray:
     """
     if table.split not in table.columns:
         return np.full(len(table), _PARTS.index("all"))
-    codes, texts = table.columns.coded(table.split)
-    known = [_PARTS.index(name) if name in PARTS else 0 for name in texts.to_pylist()]
-    return np.array([*known, 0])[codes]
+    return np.array([*(_PARTS.index(name) for name in PARTS), 0])[table.part_of_rows]
 
 
 def _count(table: Table, part_of: np.ndarray, report: Report) -> None:
@@ -163,6 +168,7 @@ def _count(table: Table, part_of: np.ndarray, report: Report) -> None:
         report.summary["classes"][part] = dict(zip(classes, counts, strict=True))
         for m, mask in (table.present or {}).items():
             report.summary["absent"].setdefault(m, {})[part] = int((~mask[chosen]).sum())
+    report.warnings += [Problem("label", line) for line in alike(classes)]
     tables = report.summary["classes"]
     for c in classes if table.split in table.columns else ():
         lacks = [p for p in names if not tables[p][c]]
@@ -315,7 +321,7 @@ def show(table: Table, row: int = 0) -> dict[str, Any]:
     split = table.samples()
     number = int(split.target[row])
     label = table.labels[1][number] if number >= 0 else None
-    lines = [table.place(row), f"  label: {label}"]
+    lines = [table.describe(), table.place(row), f"  label: {label}"]
     seen: dict[str, Any] = {}
     for m, reader in table.readers.items():
         source = table.source(row, m)
@@ -346,5 +352,6 @@ def show(table: Table, row: int = 0) -> dict[str, Any]:
         "label": label,
         "classes": list(split.classes),
         "modalities": seen,
+        "columns": _described(table)[1:],
         "text": "\n".join(lines),
     }

@@ -7,7 +7,9 @@ memory can be given back at any time; the workers of a loader share it.
 from __future__ import annotations
 
 import errno
+import json
 import mmap
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -21,14 +23,21 @@ from counterpoise._checks import did_you_mean, nearest
 
 _BLOCKS = (2**18, 2**24)  # bytes of a CSV that are read at once, more where a row is longer; the last is the limit
 _KEPT = 2**22  # bytes of text that stay in memory
+_INDEX = re.compile(r"|index|level_\d+|__index_level_\d+__|Unnamed: \d+(\.\d+)?")  # of pandas; "" too
 SUFFIXES = (".csv", ".tsv", ".parquet", ".pq")
 
 
 class Columns:
     """The named columns of a table file, every cell as text, missing or blank ones as None.
 
+    Names are stripped of spaces around them, as cells are.
+
     Args:
         path: a ``.csv``, ``.tsv`` or ``.parquet`` file with a header.
+
+    Attributes:
+        names: the columns of the file, in order.
+        index: those that pandas wrote for the index of a frame.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -42,7 +51,7 @@ class Columns:
             raise FileNotFoundError(f"There is no table {self.path}.{nearest(self.path.name, beside, cutoff=0.82)}")
         if self.path.suffix.lower() not in SUFFIXES:
             raise ValueError(f"{self.path}: a table is one of {', '.join(SUFFIXES)}; got {self.path.suffix!r}.")
-        self._types, self._data = _read(self.path)
+        self._types, self._data, self.index = _read(self.path)
         self.names: tuple[str, ...] = tuple(self._types)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -56,9 +65,9 @@ class Columns:
     def __contains__(self, name: str) -> bool:
         return name in self._types
 
-    def textual(self, name: str) -> bool:
-        """Whether a column can be read as text: not floats, lists or bytes, which Parquet may hold."""
-        return _fits(self._types[name])
+    def other(self, name: str) -> str | None:
+        """What a column holds that cannot be read as text: floats, lists or bytes, in Parquet; None for text."""
+        return None if _fits(self._types[name]) else str(self._types[name])
 
     def require(self, name: str) -> str:
         """``name`` when there is such a column; ValueError naming the nearest otherwise."""
@@ -69,8 +78,7 @@ class Columns:
     def keep(self, names: Sequence[str]) -> None:
         """Forget the other columns."""
         for n in names:
-            if not self.textual(self.require(n)):
-                kind = self._types[n]
+            if kind := self.other(self.require(n)):
                 raise ValueError(f"{self.path}: column {n!r} must hold text or integers; it holds {kind}.")
         self._types = {n: self._types[n] for n in names}
         self._data = self._data.select(list(self._types))
@@ -79,10 +87,15 @@ class Columns:
         """One cell."""
         return self._data[name][row].as_py()
 
-    def cells(self, name: str, first: int | None = None) -> list[str | None]:
-        """All cells of a column, or the ``first`` ones, as Python strings: tens of bytes more for each."""
-        column = self._data[name]
-        return (column if first is None else column.slice(0, first)).to_pylist()
+    def cells(self, name: str) -> list[str | None]:
+        """All cells of a column as Python strings: tens of bytes more for each."""
+        return self._data[name].to_pylist()
+
+    def some(self, name: str, count: int) -> list[str]:
+        """At most ``count`` cells that hold something, from all over the column, in its order."""
+        rows = self.filled(name).nonzero().flatten()
+        chosen = rows[torch.linspace(0, len(rows) - 1, min(count, len(rows)), dtype=torch.float64).long()]
+        return self._data[name].take(chosen.numpy()).to_pylist()
 
     def coded(self, name: str) -> Coded:
         """A column as numbers: the memory of four bytes for each cell, and of the distinct cells."""
@@ -204,19 +217,19 @@ class Coded(NamedTuple):
         return place[self.codes]
 
 
-def _read(path: Path) -> tuple[dict[str, Any], Any]:
-    """The types of the columns of a file, and an Arrow table of the text of those that can be read as text."""
+def _read(path: Path) -> tuple[dict[str, Any], Any, frozenset[str]]:
+    """The types of the columns of a file, an Arrow table of the text of those that hold any, the names of an index."""
     import pyarrow as pa
 
     for i, size in enumerate(_BLOCKS):
         try:
             schema, batches = _open(path, size)
-            types = dict(zip(schema.names, schema.types, strict=True))
-            if len(types) < len(schema.names):
-                twice = min(n for n in types if schema.names.count(n) > 1)
-                raise ValueError(f"{path}: column {twice!r} is there more than once.")
-            texts = pa.schema([(n, pa.large_string()) for n, kind in types.items() if _fits(kind)])
-            table = _spooled(texts, (_texts(batch, texts) for batch in batches))
+            names = [name.strip() for name in schema.names]
+            types = dict(zip(names, schema.types, strict=True))
+            _named_once(path, names)
+            kept = [i for i, kind in enumerate(schema.types) if _fits(kind)]
+            texts = pa.schema([(names[i], pa.large_string()) for i in kept])
+            table = _spooled(texts, (_texts(batch.select(kept), texts) for batch in batches))
         except (pa.ArrowException, UnicodeDecodeError) as error:
             if "block" in str(error) and i + 1 < len(_BLOCKS):  # a row that is longer than one
                 continue
@@ -224,8 +237,28 @@ def _read(path: Path) -> tuple[dict[str, Any], Any]:
         if texts.names and not len(table):
             raise ValueError(f"{path} has a header but no rows.")
         pa.default_memory_pool().release_unused()  # from reading
-        return types, table
+        return types, table, _index(schema, names)
     raise AssertionError
+
+
+def _named_once(path: Path, names: Sequence[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        hint = " Commas at the end of the lines make columns without a name; delete them." if "" in twice else ""
+        raise ValueError(f"{path}: column {twice[0]!r} is there more than once.{hint}")
+    quoted = [name for name in names if len(name) > 1 and name[0] == name[-1] == '"']
+    if quoted:  # and so are cells, where a comma would end one
+        raise ValueError(
+            f"{path}: the name {quoted[0]} has its quotation marks behind a space, where they do not count. "
+            "Delete the spaces after the commas."
+        )
+
+
+def _index(schema: Any, names: Sequence[str]) -> frozenset[str]:
+    """The columns that pandas wrote for the index of a frame: as it says in Parquet, by their names elsewhere."""
+    stored = json.loads((schema.metadata or {}).get(b"pandas", b"{}")).get("index_columns", ())
+    stated = {name.strip() for name in stored if isinstance(name, str)}
+    return frozenset(name for name in names if name in stated or _INDEX.fullmatch(name))
 
 
 def _open(path: Path, block: int) -> tuple[Any, Iterable[Any]]:
@@ -274,10 +307,10 @@ def _spooled(schema: Any, batches: Iterable[Any]) -> Any:
 
 
 def _texts(batch: Any, schema: Any) -> Any:
-    """The columns of a batch that the schema names, as text."""
+    """The columns of a batch as text."""
     import pyarrow as pa
 
-    return pa.record_batch([_text(batch.column(name)) for name in schema.names], schema=schema)
+    return pa.record_batch([_text(column) for column in batch.columns], schema=schema)
 
 
 def _text(column: Any) -> Any:
@@ -297,4 +330,5 @@ def _fits(kind: Any) -> bool:
 
     if types.is_dictionary(kind):
         kind = kind.value_type
-    return types.is_string(kind) or types.is_large_string(kind) or types.is_integer(kind) or types.is_boolean(kind)
+    texts = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+    return texts or types.is_integer(kind) or types.is_boolean(kind)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+import unicodedata
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,40 @@ import numpy as np
 from counterpoise._checks import did_you_mean
 
 PARTS = ("train", "val", "test")
+_SYNONYMS = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "development": "val"}
+_SYNONYMS |= {"testing": "test"}
+
+
+def part_of(name: str) -> str | None:
+    """The part that a name of a split means, in whatever case; None for no part."""
+    folded = name.casefold()
+    return folded if folded in PARTS else _SYNONYMS.get(folded)
+
+
+def renamed(names: Iterable[str]) -> dict[str, str]:
+    """Those names of splits that are not the part's own, and the part that each is read as.
+
+    Raises:
+        ValueError: two words mean one part, as ``val`` and ``dev``: who wrote both means two parts.
+    """
+    parts = {name: part for name in names if (part := part_of(name)) is not None}
+    for part in PARTS:
+        words = sorted({name.casefold() for name, other in parts.items() if other == part})
+        if len(words) > 1:
+            raise ValueError(f"{' and '.join(map(repr, words))} both mean {part!r}; use one name for each part.")
+    return {name: part for name, part in parts.items() if name != part}
+
+
+def alike(classes: Iterable[str]) -> list[str]:
+    """A line for class names that differ by case or by the code of the same letters only, as "Happy" and "happy"."""
+    same: dict[str, list[str]] = defaultdict(list)
+    for name in classes:
+        same[unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())].append(name)
+    lines = []
+    for names in filter(lambda names: len(names) > 1, same.values()):
+        spelt = repr if len({unicodedata.normalize("NFKC", name) for name in names}) == len(names) else ascii
+        lines.append(f"{' and '.join(map(spelt, sorted(names)))} are classes of their own")
+    return lines
 
 
 def natural(name: str) -> tuple[tuple[int, int, str], ...]:
@@ -118,9 +155,17 @@ def parts(split: Any, size: int, *, name: str = "split") -> dict[str, np.ndarray
     names = np.asarray(split)
     if names.shape != (size,):
         raise ValueError(f"{name} must have one entry per sample: {size} samples, shape {names.shape}.")
-    found, number = np.unique(names.astype(str), return_inverse=True)
-    for value in found.tolist():
-        if value not in PARTS:
-            row = int(np.flatnonzero(names.astype(str) == value)[0])
+    texts = names.astype(str)
+    found = np.unique(texts).tolist()
+    for value in found:
+        if part_of(value) is None:
+            row = int(np.flatnonzero(texts == value)[0])
             raise ValueError(f"{name}: sample {row}: " + did_you_mean("split", value, PARTS))
-    return {str(value): np.flatnonzero(number.reshape(-1) == i) for i, value in enumerate(found)}
+    try:
+        others = renamed(found)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    if others:
+        warnings.warn(f"{name}: " + ", ".join(f"{n!r} is read as {p!r}" for n, p in others.items()), stacklevel=3)
+    of = {part: [n for n in found if part_of(n) == part] for part in PARTS}
+    return {part: np.flatnonzero(np.isin(texts, words)) for part, words in of.items() if words}

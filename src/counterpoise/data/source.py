@@ -133,10 +133,7 @@ class Table(Source):
         return {m: _layout(m, reader) for m, reader in self.table.readers.items()}
 
     def describe(self) -> str:
-        roles = (self.table.label, self.table.id, self.table.split, self.table.group)
-        used = {*self.table.readers, *roles, *self.table.ignored}
-        left = [name for name in self.table.columns.names if name not in used]
-        return self.table.describe() + (f"\n  not used (no reader stated): {', '.join(left)}" if left else "")
+        return self.table.describe()
 
 
 class Digits(Source):

@@ -17,7 +17,8 @@ from counterpoise._checks import choice, did_you_mean
 from .arrays import complete, shares
 from .cache import DecodeCache
 from .columns import Columns, Names
-from .labels import PARTS, at_least_two, encode, is_whole
+from .labels import PARTS, at_least_two, encode, is_whole, part_of, renamed
+from .notes import notes
 from .readers import READERS, Reader, ReadError, guess
 from .readers.base import all_finite
 from .split import Split, Splits, digest, lacking, positions
@@ -91,7 +92,7 @@ class Table:
         for role in ("id", "split", "group"):  # a name the user chose must exist; the default ones are optional
             if roles[role] != role:
                 self.columns.require(roles[role])
-        self.ignored: tuple[str, ...] = ()
+        self.ignored: dict[str, str] = {}
         self.readers = self._guessed(set(roles.values())) if modalities is None else self._stated(modalities)
         self.columns.keep([*self.readers, *(c for c in roles.values() if c in self.columns and c not in self.readers)])
         self.caches = {
@@ -136,15 +137,19 @@ class Table:
         for name in self.columns.names:
             if name in taken:
                 continue
-            textual = self.columns.textual(name)
-            cells = [c for c in self.columns.cells(name, 1000) if c is not None] if textual else []
-            if not cells or all(_is_number(c) for c in cells):
-                self.ignored += (name,)
+            if name in self.columns.index:
+                self.ignored[name] = "an index of pandas"
+            elif kind := self.columns.other(name):
+                self.ignored[name] = f"it holds {kind}"
             else:
-                found[name] = READERS[guess(cells[:20], self.folder)]()
+                try:
+                    found[name] = READERS[guess(self.columns.some(name, 1000), self.folder)]()
+                except ValueError as error:
+                    self.ignored[name] = f"its cells {error}"
         if not found:
+            why = "; ".join(f"{name!r} is none: {reason}" for name, reason in self.ignored.items())
             columns = ", ".join(self.columns.names)
-            raise ValueError(f"{self.path} has no column that could be a modality; its columns are {columns}.")
+            raise ValueError(f"{self.path} has no column that could be a modality; its columns are {columns}. {why}")
         return found
 
     def place(self, row: int) -> str:
@@ -176,6 +181,13 @@ class Table:
         number, names = encode(values, self.classes, name=name, place=lambda i: self.place(column.first()[i]))
         return torch.from_numpy(np.append(number, -1).astype(np.int32)[codes]), names
 
+    @cached_property
+    def part_of_rows(self) -> np.ndarray:
+        """(rows,) the place in ``PARTS`` that the column ``split`` says of each row; -1 where it names no part."""
+        codes, texts = self.columns.coded(self.split)
+        parts = [part_of(name) for name in texts.to_pylist()]
+        return np.array([*(PARTS.index(part) if part else -1 for part in parts), -1])[codes]
+
     def flaws(self) -> Iterator[Flaw]:
         """What makes training on this table impossible, without opening any file."""
         if self.label not in self.columns:
@@ -193,10 +205,14 @@ class Table:
         if self.split in self.columns:
             codes, texts = self.columns.coded(self.split)
             names = texts.to_pylist()
-            wrong = ["" if name in PARTS else _unknown_split(name) for name in (*names, None)]
+            wrong = ["" if name and part_of(name) else _unknown_split(name) for name in (*names, None)]
             yield from (Flaw(r, wrong[codes[r]]) for r in np.flatnonzero(np.array(wrong, bool)[codes]).tolist())
-            if "train" not in names:
+            if "train" not in map(part_of, names):
                 yield Flaw(None, f"{self.path}: column {self.split!r} puts no row in 'train'")
+            try:
+                renamed(names)
+            except ValueError as error:
+                yield Flaw(None, f"{self.path}: column {self.split!r}: {error}")
         if self.group in self.columns:
             empty = (~self.columns.filled(self.group)).nonzero().flatten().tolist()
             yield from (Flaw(r, f"has no {self.group}") for r in empty)
@@ -224,8 +240,8 @@ class Table:
         group = self.columns.coded(self.group).ranks() if self.group in self.columns else None
         if self.split not in self.columns:
             return shares(target, self.val, self.test, self.seed, group)
-        codes, texts = self.columns.coded(self.split)
-        named = {name: np.flatnonzero(codes == i) for i, name in enumerate(texts.to_pylist())}
+        part = self.part_of_rows
+        named = {name: np.flatnonzero(part == i) for i, name in enumerate(PARTS) if (part == i).any()}
         return complete(named, target, self.val, self.seed, group)
 
     def splits(self) -> Splits:
@@ -275,8 +291,7 @@ class Table:
         for role in ("label", "id", "split", "group"):
             column = getattr(self, role)
             lines.append(f"  {role}: " + (f"column {column!r}" if column in self.columns else "no such column"))
-        if self.ignored:
-            lines.append(f"  not used (empty or numbers only): {', '.join(self.ignored)}")
+        lines += [f"  {note}" for note in notes(self)]
         return "\n".join(lines)
 
 
@@ -379,11 +394,3 @@ def _unknown_split(cell: str | None) -> str:
     except ValueError as error:
         return f"is in no part: {error}"
     return ""
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True

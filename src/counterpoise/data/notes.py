@@ -1,0 +1,32 @@
+"""What a table's columns were taken for, where something else may have been meant."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from .labels import alike, part_of
+from .readers.guessing import MISSING
+
+if TYPE_CHECKING:
+    from .table import Table
+
+
+def notes(table: Table) -> Iterator[str]:
+    """Columns that are left out and why, names of splits that are read as others, doubtful labels and cells."""
+    columns, roles = table.columns, (table.label, table.id, table.split, table.group)
+    for name in columns.names:
+        if name not in table.readers and name not in roles:
+            yield f"{name!r} is not used: {table.ignored.get(name, 'no reader stated')}"
+    if table.split in columns:
+        for name in columns.coded(table.split).texts.to_pylist():
+            if part_of(name) not in (None, name):
+                yield f"{table.split}: {name!r} is read as {part_of(name)!r}"
+    if table.label in columns:
+        yield from (f"{table.label}: {line}" for line in alike(columns.coded(table.label).texts.to_pylist()))
+    for name in (*table.readers, *((table.label,) if table.label in columns else ())):
+        cells = Counter(c for block in columns.blocks(name) for c in block if c and c.casefold() in MISSING)
+        yield from (
+            f"{name}: {c!r} in {n} rows is read as it stands; only empty cells are absent" for c, n in cells.items()
+        )
