@@ -166,11 +166,14 @@ def seconds(path: Path) -> float:
 
 def whole_sound(path: Path) -> None:
     """`Excluded` unless every sample that a WAV file announces is there."""
-    from counterpoise.data.readers.audio import _truncated
+    from counterpoise.data.readers.sound import sound_chunk
 
     _not_lfs(path)
-    if reason := _truncated(path.read_bytes()):
-        raise Excluded(f"damaged: {path}: {reason}")
+    try:
+        with path.open("rb") as file:
+            sound_chunk(file, path.stat().st_size, str(path))
+    except ReadError as error:
+        raise Excluded(f"damaged: {error}") from error
     if seconds(path) == 0:
         raise Excluded(f"damaged: {path}: holds no sound (0 samples)")
 

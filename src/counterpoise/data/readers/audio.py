@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-import io
+from collections.abc import Generator
+from contextlib import closing
 from functools import lru_cache
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
 from counterpoise import _checks
 from counterpoise._checks import whole
-from counterpoise.data.readers.base import Reader, ReadError, all_finite, flag, read_bytes
+from counterpoise.data.readers.base import Reader, ReadError, all_finite, flag, regular
+from counterpoise.data.readers.sound import blocks
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_PIECE = 1 << 16  # samples that are resampled at a time
+_SPARE, _RATIO = 1 << 26, 256  # samples that any recording may have, and more of them for each byte of its file
+_CANCELLED = 1e-4  # share of the power of its channels that the mean of a recording keeps at least
 
 
 class Audio(Reader):
@@ -27,8 +36,10 @@ class Audio(Reader):
     published settings for CREMA-D (257 x 188); Kinetics-Sounds has ``sample_rate=35400, seconds=10``
     (257 x 1003).
 
-    A file that ends before its header says so is an error, for WAV, AIFF, FLAC and Ogg, and for MP3
-    with a frame count in its header.
+    A file is read block by block, to the end of its sound and, with ``crop="start"``, no further than
+    ``seconds``; joined files count as one. A file that ends before its header says so is an error, for WAV (RIFF,
+    RIFX, RF64, W64), AIFF, AU, CAF, FLAC and Ogg, and for MP3 with a frame count in its header as far as it is read;
+    so is an MP3 that ends within a frame, and a recording whose channels cancel each other (opposite phase).
 
     Args:
         sample_rate: in Hz; files at another rate are resampled (soxr, high quality).
@@ -84,7 +95,12 @@ class Audio(Reader):
         return self.crop == "start"
 
     def load(self, cell: str) -> Tensor:
-        wave = self._waveform(cell)
+        import soundfile
+
+        try:
+            wave = self._waveform(cell)
+        except soundfile.LibsndfileError as error:
+            raise ReadError(cell, f"no readable sound: {error.error_string}" + self._hint(cell)) from error
         return wave if self.crop == "random" else self.spectrogram(wave[: self.samples])
 
     def transform(self, decoded: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -113,66 +129,80 @@ class Audio(Reader):
         return power.sqrt_().add_(self.offset).log_()[None]
 
     def _waveform(self, cell: str) -> Tensor:
-        """The whole recording, mono, resampled, clipped, at least ``samples`` long."""
-        import soundfile
-        import soxr
-
-        content = read_bytes(cell)
-        if reason := _truncated(content):
-            raise ReadError(cell, reason)
-        try:
-            with soundfile.SoundFile(io.BytesIO(content)) as file:
-                rate, declared = file.samplerate, file.frames
-                channels = file.read(dtype="float32", always_2d=True)
-        except soundfile.LibsndfileError as error:
-            raise ReadError(cell, f"no readable sound: {error.error_string}" + self._hint(cell)) from error
-        if len(channels) < declared:
-            raise ReadError(cell, f"truncated or damaged: {len(channels)} of {declared} samples can be decoded")
-        if not len(channels):
-            raise ReadError(cell, "holds no sound (0 samples)")
-        mono = channels.mean(1) if channels.shape[1] > 1 else channels[:, 0]
-        if rate != self.sample_rate:
-            mono = soxr.resample(mono, rate, self.sample_rate)
-        wave = torch.from_numpy(mono)
+        """The recording, mono, resampled, clipped, at least ``samples`` long; no more of it with ``crop="start"``."""
+        limit = _SPARE + _RATIO * regular(cell)
+        pieces: list[Tensor] = []
+        there, mix = 0, _Mix()
+        with closing(self._pieces(cell, mix)) as arriving:
+            for piece in arriving:
+                pieces.append(torch.from_numpy(piece))
+                there += len(piece)
+                if self.crop == "start" and there >= self.samples:
+                    break
+                if there > limit:
+                    raise ReadError(
+                        cell, f"holds more than {limit} samples at {self.sample_rate} Hz, too many for its size"
+                    )
+        if not there:
+            raise ReadError(cell, f"holds no sound (0 samples at {self.sample_rate} Hz)")
+        wave = torch.cat(pieces)
         if not all_finite(wave):
             raise ReadError(cell, "holds NaN or infinity")
-        if not len(wave):
-            raise ReadError(cell, f"is too short: {len(channels)} samples at {rate} Hz")
-        if len(wave) < self.samples:
+        if mix.heard < _CANCELLED * mix.loud:
+            raise ReadError(
+                cell,
+                "its channels are in opposite phase and their mean is silent; keep one of them, as "
+                "`ffmpeg -i OLD -af 'pan=mono|c0=c0' NEW.wav` does",
+            )
+        if there < self.samples:
             if self.tile:
-                times, rest = divmod(self.samples, len(wave))
+                times, rest = divmod(self.samples, there)
                 wave = torch.cat([*[wave] * times, wave[:rest]])
             else:
-                wave = torch.nn.functional.pad(wave, (0, self.samples - len(wave)))
+                wave = torch.nn.functional.pad(wave, (0, self.samples - there))
         return wave.clamp_(-1, 1)
+
+    def _pieces(self, cell: str, mix: _Mix) -> Generator[np.ndarray]:
+        """The recording, mono and resampled, piece by piece."""
+        import numpy as np
+        import soxr
+
+        before, resampler = 0, None
+        for rate, channels in blocks(cell):
+            mono = mix(channels)
+            if rate != before:
+                if resampler is not None:
+                    yield resampler.resample_chunk(mono[:0], last=True)
+                resampler = (
+                    None if rate == self.sample_rate else soxr.ResampleStream(rate, self.sample_rate, 1, "float32")
+                )
+                before = rate
+            if resampler is None:
+                yield mono
+                continue
+            step = max(1, _PIECE * rate // self.sample_rate)  # so that what comes out is short, too
+            for at in range(0, len(mono), step):
+                yield resampler.resample_chunk(mono[at : at + step])
+        if resampler is not None:
+            yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+class _Mix:
+    """The mean of channels, with the power of the channels (``loud``) and of their mean (``heard``) so far."""
+
+    def __init__(self):
+        self.loud = self.heard = 0.0
+
+    def __call__(self, channels: np.ndarray) -> np.ndarray:
+        """(samples, channels) to (samples,)."""
+        if channels.shape[1] == 1:
+            return channels[:, 0]
+        mono = channels.mean(1)
+        self.loud += float((channels.astype("float64") ** 2).sum()) / channels.shape[1]
+        self.heard += float((mono.astype("float64") ** 2).sum())
+        return mono
 
 
 @lru_cache(8)
 def _window(size: int) -> Tensor:
     return torch.hann_window(size, dtype=torch.float64)
-
-
-def _truncated(content: bytes) -> str | None:
-    """Why a file ends too early, judged by its container; libsndfile shortens such files silently."""
-    size = len(content)
-    if content[:4] == b"RIFF" and content[8:12] == b"WAVE":
-        at = 12
-        while at + 8 <= size:
-            name, length = content[at : at + 4], int.from_bytes(content[at + 4 : at + 8], "little")
-            if name == b"data":
-                # A writer that streamed into a pipe could not know the length and left the largest number.
-                streamed = length >= 0x7FFFF000
-                if at + 8 + length > size and not streamed:
-                    return f"truncated: the header announces {length} bytes of sound, the file holds {size - at - 8}"
-                return None
-            at += 8 + length + length % 2
-        return "truncated: a WAV header without sound"
-    if content[:4] == b"FORM" and content[8:11] == b"AIF":
-        length = int.from_bytes(content[4:8], "big")
-        if 8 + length > size:
-            return f"truncated: the header announces {8 + length} bytes, the file holds {size}"
-    if content[:4] == b"OggS":
-        last = content.rfind(b"OggS")
-        if size < last + 6 or not content[last + 5] & 4:
-            return "truncated: the Ogg stream has no end"
-    return None

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import re
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -144,8 +146,10 @@ class Reader(ABC):
         """Whatever goes wrong inside becomes a ReadError about ``cell``."""
         try:
             yield
-        except (ReadError, ImportError, MemoryError):
+        except (ReadError, ImportError):
             raise
+        except MemoryError as error:
+            raise ReadError(cell, "needs more memory than there is") from error
         except OSError as error:
             reason = _REASONS.get(error.errno or 0) or error.strerror or str(error)
             raise ReadError(cell, reason + self._hint(cell)) from error
@@ -182,12 +186,22 @@ def all_finite(x: Tensor) -> bool:
     return not x.is_floating_point() or bool(x.sum().isfinite()) or bool(x.isfinite().all())
 
 
-def read_bytes(cell: str) -> bytes:
-    """A whole file; ReadError when it is empty."""
-    content = Path(cell).read_bytes()
-    if not content:
+def regular(cell: str) -> int:
+    """Bytes of a file; ReadError when it is empty, or no file: a pipe may never send anything, a device never end."""
+    state = os.stat(cell)
+    if stat.S_ISDIR(state.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), cell)
+    if not stat.S_ISREG(state.st_mode):
+        raise ReadError(cell, "is a device, a pipe or a socket, not a file")
+    if not state.st_size:
         raise ReadError(cell, "is empty (0 bytes)")
-    return content
+    return state.st_size
+
+
+def read_bytes(cell: str) -> bytes:
+    """A whole file; ReadError as from `regular`."""
+    regular(cell)
+    return Path(cell).read_bytes()
 
 
 def flag(argument: str, value: bool) -> bool:
