@@ -30,7 +30,7 @@ RESULTS = [
     Trace(LINE, 12),
     Sharpness(0.05, 1.0, 1.5),
     LayerSpectrum(LINE, 40, 5),
-    Probe(0.5, 0.75, 8),
+    Probe(0.5, 0.75, 8, np.arange(8) < 4),
     GradientChanges(LINE, LINE, NAMES, NAMES[::-1], np.arange(3), np.arange(3)),
     GradientBalance(("a", "bc"), np.ones((1, 2)), np.ones((1, 2)), np.full((1, 2), np.nan), np.ones((1, 2, 2))),
     histogram(LINE),

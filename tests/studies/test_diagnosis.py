@@ -11,12 +11,14 @@ import pytest
 from counterpoise.analysis import BalanceCurves
 from counterpoise.benchmark.grid import RunConfig
 from counterpoise.cli import main
-from counterpoise.studies.diagnosis import Diagnosis, Evidence, Measured, clear, headline, judge, recommend
+from counterpoise.studies.diagnosis import Diagnosis, Evidence, Measured, headline, recommend
+from counterpoise.studies.diagnosis_verdict import clear, judge
 
 DATA = ["--data", "digits", "--data.size", "150", "--epochs", "1", "--batch_size", "16", "--progress", "false"]
-WELL = Evidence(400, 0.1, 0.7, 0.7, 0.7, 0.7, 0.3, 0.1, 0.5)
+WELL = Evidence(400, 0.1, 0.7, 0.7, 0.7, 0.7, 0.8, 0.5, 0.4, 0.3, 0.3, 0.1, 0.5)
 NOTHING = replace(WELL, alone=0.11, inside=0.1, probe_alone=0.12, probe_inside=0.1)
 STARVED = replace(WELL, inside=0.3, probe_inside=0.4)
+UNUSED = replace(WELL, inside=0.3, contribution=0.05)
 
 
 def balance(alignment: float = 0.5, conflict: float = np.nan, fused: Sequence[float] = (2, 1.5, 0.5)) -> BalanceCurves:
@@ -30,15 +32,18 @@ def balance(alignment: float = 0.5, conflict: float = np.nan, fused: Sequence[fl
     )
 
 
-def one(audio: Evidence = WELL, image: Evidence = WELL, fused: float = 0.8, seed: int = 0) -> Measured:
+def one(
+    audio: Evidence = WELL, image: Evidence = WELL, fused: float = 0.8, seed: int = 0, apart: float | None = None
+) -> Measured:
+    """``apart``: what the models of one modality each reach together; as much as the joint model unless given."""
     epochs = {"Joint": 2, "audio": 2, "image": 2}
-    return Measured(
-        seed, 400, 0.1, fused, {}, {"audio": audio, "image": image}, {}, None, {"audio": None, "image": None}, epochs
-    )
+    found = {m: replace(e, fused=fused) for m, e in (("audio", audio), ("image", image))}
+    together = fused if apart is None else apart
+    return Measured(seed, 400, 0.1, fused, together, 0.2, {}, found, {}, None, {"audio": None, "image": None}, epochs)
 
 
-def found(audio: Evidence = WELL, image: Evidence = WELL, fused: float = 0.8) -> Diagnosis:
-    return Diagnosis("Joint", "accuracy", [one(audio, image, fused)])
+def found(audio: Evidence = WELL, image: Evidence = WELL, fused: float = 0.8, apart: float | None = None) -> Diagnosis:
+    return Diagnosis("Joint", "accuracy", [one(audio, image, fused, apart=apart)])
 
 
 # -- verdict -------------------------------------------------------------------------------------------
@@ -46,11 +51,16 @@ def found(audio: Evidence = WELL, image: Evidence = WELL, fused: float = 0.8) ->
     ("diagnosis", "answer", "about_audio", "advice"),
     [
         (found(), "Balanced", "not starved", "stay with joint"),
-        (found(STARVED), "starves audio", "starved. ", "keep audio from being held back"),
-        (found(replace(WELL, inside=0.3, contribution=0.05)), "hardly uses", "hardly used", "--fusion Late"),
+        (found(STARVED), "starves audio", "starved. ", "MMPareto,MSES"),
+        (found(STARVED, apart=0.9), "starves audio", "starved. ", "Joint,MLA,IGM"),
+        (found(STARVED, apart=0.6), "starves audio", "starved. ", "give up what the joint model learns"),
+        (found(apart=0.9), "trained apart they predict better", "not starved", "Joint,MLA,IGM"),
+        (found(apart=0.7), "Balanced", "not starved", "stay with joint"),
+        (found(UNUSED), "hardly uses", "hardly used", "--fusion Late"),
+        (found(UNUSED, apart=0.9), "hardly uses", "hardly used", "keep audio from being held back"),
         (found(replace(WELL, inside=0.3)), "Balanced", "not starved", "stay with joint"),  # it contributes its share
         (found(NOTHING), "Not imbalanced", "chance", "encoder of audio"),
-        (found(fused=0.5), "fusing costs", "not starved", "fusing hurts"),
+        (found(fused=0.5, apart=0.5), "fusing costs", "not starved", "fusing hurts"),
         (found(NOTHING, NOTHING, 0.1), "No answer yet", "chance", "Train longer"),
     ],
 )
@@ -62,6 +72,60 @@ def test_the_verdict_follows_the_evidence(diagnosis: Diagnosis, answer: str, abo
     assert advice in said[-1]
     assert sum("Recommendation" in line for line in said) == 1
     assert str(diagnosis).splitlines() == [headline(diagnosis), *said]
+
+
+@pytest.mark.parametrize(
+    ("fused", "apart", "differ", "samples", "answer"),
+    [
+        (0.50, 0.56, 0.10, 400, (True, False)),  # 0.06 against twice sqrt((0.102 - 0.0036) / 400) = 0.031
+        (0.50, 0.56, 0.10, 80, (False, False)),  # 0.070 on 80 samples
+        (0.50, 0.56, 0.50, 400, (False, False)),  # they disagree on half of the samples: 0.070
+        (0.50, 0.515, 0.02, 4000, (False, False)),  # sure, and less than two points
+        (0.56, 0.50, 0.10, 400, (False, True)),
+        (0.90, 0.97, 0.08, 200, (True, False)),
+        (0.97, 0.90, 0.08, 200, (False, True)),
+        (0.70, 0.70, 0.30, 400, (False, False)),
+    ],
+)
+def test_training_apart_is_compared_sample_by_sample(
+    fused: float, apart: float, differ: float, samples: int, answer: tuple[bool, bool]
+) -> None:
+    measured = replace(one(fused=fused), apart=apart, apart_differ=differ, samples=samples)
+    verdict = judge(Diagnosis("Joint", "accuracy", [measured]))
+    assert (verdict.apart, verdict.together) == answer
+
+
+@pytest.mark.parametrize(
+    ("inside", "differ", "samples", "starved"),
+    [
+        (0.567, 0.25, 215, True),  # 0.103 against twice sqrt(0.25 / 215) = 0.067; as independent: 0.095
+        (0.60, 0.15, 215, True),
+        (0.60, 0.60, 215, False),
+        (0.60, 0.15, 60, False),
+        (0.685, 0.03, 4000, False),  # less than two points
+        (0.75, 0.15, 215, False),
+    ],
+)
+def test_linear_classifiers_are_compared_sample_by_sample(
+    inside: float, differ: float, samples: int, starved: bool
+) -> None:
+    audio = replace(WELL, probe_alone=0.67, probe_inside=inside, probes_differ=differ, samples=samples)
+    assert judge(found(audio)).starved == (("audio",) if starved else ())
+
+
+@pytest.mark.parametrize(
+    ("fused", "differ", "hurts"), [(0.60, 0.3, True), (0.65, 0.2, True), (0.65, 0.6, False), (0.75, 0.2, False)]
+)
+def test_the_best_modality_is_compared_sample_by_sample(fused: float, differ: float, hurts: bool) -> None:
+    image = replace(WELL, fused_differ=differ, alone=0.71)
+    assert judge(found(WELL, image, fused)).hurts == hurts
+
+
+def test_seeds_that_disagree_say_nothing_of_training_apart() -> None:
+    seeds = [one(apart=0.9), one(apart=0.88, seed=1), one(apart=0.79, seed=2)]
+    assert not judge(Diagnosis("Joint", "accuracy", seeds)).apart
+    seeds[2] = one(apart=0.87, seed=2)
+    assert judge(Diagnosis("Joint", "accuracy", seeds)).apart
 
 
 def test_few_samples_give_no_verdict() -> None:
@@ -92,6 +156,10 @@ def test_clear_is_about_sampling() -> None:
     assert not clear(0.6, 0.7, 1000)
     assert not clear(1.0, 1.0, 5)
     assert not clear(1.0, 0.8, 5)
+    # the same samples: only those that one of the two gets right count; twice sqrt((21 / 202 - 0.0025) / 200) = 0.045
+    assert clear(0.65, 0.60, 200, differ=0.1)
+    assert not clear(0.64, 0.60, 200, differ=0.1)
+    assert not clear(0.65, 0.60, 200)
 
 
 def test_clear_over_seeds() -> None:
@@ -133,21 +201,20 @@ def test_overfitting_ratio_is_that_of_the_selected_epoch() -> None:
     assert np.isnan(found().overfitting()).all()
 
 
-@pytest.mark.parametrize(
-    ("gradients", "first"), [({}, "MLA,IGM"), ({"alignment": -0.1}, "MMPareto"), ({"conflict": -0.2}, "oppose")]
-)
-def test_the_advice_looks_at_the_gradients(gradients: dict[str, float], first: str) -> None:
-    said = recommend(watched_run(STARVED, **gradients))
-    assert first in said[-1]
-    assert ("MMPareto" in said[-1]) == ("alignment" in gradients)
-    assert ("oppose" in said[-1]) == ("conflict" in gradients)
-    assert judge(watched_run(STARVED, **gradients)) == judge(found(STARVED))
+def test_the_gradients_are_named_in_the_advice_and_decide_nothing() -> None:
+    for gradients, said in (({}, ""), ({"alignment": -0.1}, "points away from what audio"), ({"conflict": -0.2}, "")):
+        diagnosis = watched_run(STARVED, **gradients)
+        assert said in recommend(diagnosis)[-1]
+        assert ("points away" in recommend(diagnosis)[-1]) == ("alignment" in gradients)
+        assert judge(diagnosis) == judge(found(STARVED))
+    apart = replace(watched_run(STARVED, conflict=-0.2).measured[0], apart=0.9)
+    assert "audio/image oppose each other" in recommend(Diagnosis("Joint", "accuracy", [apart]))[-1]
 
 
 def test_overfitting_decides_what_to_try_when_fusing_hurts() -> None:
-    hurt = watched_run(WELL).measured[0]
+    hurt = replace(one(fused=0.5), alone=watched_run(WELL).measured[0].alone)
     for fused, blending in ((0.5, False), (1.9, True)):
-        run = replace(hurt, fused=0.5, balance=balance(fused=(2, 1.95, fused)))
+        run = replace(hurt, balance=balance(fused=(2, 1.95, fused)))
         assert ("GBlending" in recommend(Diagnosis("Joint", "accuracy", [run]))[-1]) == blending
 
 

@@ -12,7 +12,8 @@ from torch import nn
 import counterpoise as cp
 from counterpoise.analysis import BalanceWatch
 from counterpoise.studies import diagnosis_page, diagnosis_runs
-from counterpoise.studies.diagnosis import Diagnosis, headline, judge, recommend
+from counterpoise.studies.diagnosis import Diagnosis, headline, recommend
+from counterpoise.studies.diagnosis_verdict import judge
 
 N, CLASSES = 900, 4
 Y = np.random.default_rng(99).integers(0, CLASSES, N)
@@ -72,7 +73,7 @@ def test_balanced_data_are_called_balanced(tmp_path: Path) -> None:
     # both contribute, and together what fusing gains on chance
     shares = [found.of(m, "contribution")[0] for m in found.modalities]
     assert min(shares) > 0.1
-    assert sum(shares) == pytest.approx(found.fused[0] - found.measured[0].chance, abs=1e-6)
+    assert sum(shares) == pytest.approx(found.whole("fused")[0] - found.measured[0].chance, abs=1e-6)
 
 
 def test_a_modality_starved_by_an_easier_one_is_named(tmp_path: Path) -> None:
@@ -104,7 +105,7 @@ def test_three_modalities_absent_ones_another_fusion_and_method(tmp_path: Path) 
     )  # fmt: skip
     assert found.method == "MLA"
     assert [one.seed for one in found.measured] == [0, 1]
-    assert found.fused[0] != found.fused[1]
+    assert found.whole("fused")[0] != found.whole("fused")[1]
     counts = {m: int(data.val.present[m].sum()) if data.val.present else 0 for m in data.modalities}
     assert {m: found.samples_of(m) for m in found.modalities} == counts
     assert len(found.conflict()) == 3  # MLA's head is shared

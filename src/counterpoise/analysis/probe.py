@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -24,11 +25,13 @@ class Probe:
         accuracy: on the test samples that have the modality, in [0, 1].
         train_accuracy: on the samples it was fitted to.
         samples: test samples that count.
+        right: (samples,) which of them it gets right.
     """
 
     accuracy: float
     train_accuracy: float
     samples: int
+    right: np.ndarray = field(compare=False)
 
 
 @torch.no_grad()
@@ -135,10 +138,11 @@ def linear_probe(
     standard, standard_test = ((part.double() - centre) * scale for part in (x, x_test))
     weight = fit(standard, y, classes, penalty)
 
-    def accuracy(inputs: Tensor, target: Tensor) -> float:
-        return float(((inputs @ weight[:-1] + weight[-1]).argmax(1) == target).double().mean())
+    def right(inputs: Tensor, target: Tensor) -> Tensor:
+        return (inputs @ weight[:-1] + weight[-1]).argmax(1) == target
 
-    return Probe(accuracy(standard_test, y_test), accuracy(standard, y), len(y_test))
+    known, tested = right(standard, y), right(standard_test, y_test)
+    return Probe(float(tested.double().mean()), float(known.double().mean()), len(y_test), tested.numpy())
 
 
 def modality_probes(

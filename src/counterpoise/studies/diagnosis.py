@@ -11,11 +11,7 @@ import numpy as np
 
 from counterpoise.analysis import BalanceCurves, overfitting_ratio
 from counterpoise.studies.base import percent
-
-ERRORS = 2.0
-"""How many standard errors a difference must have to count as one."""
-LEAST = 0.02
-"""What a model must lose to another to count as worse, however many samples show it."""
+from counterpoise.studies.diagnosis_verdict import Verdict, judge, share, unsure
 
 
 @dataclass(frozen=True)
@@ -29,6 +25,10 @@ class Evidence:
         inside: of its own prediction inside the joint model.
         probe_alone: of a linear classifier on the encoder trained alone.
         probe_inside: the same on the joint model's encoder.
+        fused: of the joint model, on these samples.
+        own_differ: share of the samples on which exactly one of ``alone`` and ``inside`` is right.
+        probes_differ: the same of the two linear classifiers.
+        fused_differ: the same of ``fused`` and ``alone``.
         contribution: Shapley share of the joint model's fused accuracy above chance.
         gradient: length of the fused loss's gradient by its own parameters, relative to theirs.
         alignment: cosine of that gradient with the one of its own loss; None where one is zero.
@@ -40,6 +40,10 @@ class Evidence:
     inside: float
     probe_alone: float
     probe_inside: float
+    fused: float
+    own_differ: float
+    probes_differ: float
+    fused_differ: float
     contribution: float
     gradient: float
     alignment: float | None
@@ -54,6 +58,8 @@ class Measured:
         samples: of the validation split, which everything was measured on.
         chance: accuracy of the most frequent class.
         fused: accuracy of the joint model.
+        apart: accuracy of the models of one modality each, their probabilities averaged.
+        apart_differ: share of the samples on which exactly one of ``fused`` and ``apart`` is right.
         subsets: of the same model with these modalities only.
         modalities: name -> evidence.
         curves: series -> validation score per epoch.
@@ -66,6 +72,8 @@ class Measured:
     samples: int
     chance: float
     fused: float
+    apart: float
+    apart_differ: float
     subsets: Mapping[str, float]
     modalities: Mapping[str, Evidence]
     curves: Mapping[str, Sequence[float]]
@@ -101,10 +109,9 @@ class Diagnosis:
         """Of the validation split."""
         return min(one.samples for one in self.measured)
 
-    @property
-    def fused(self) -> np.ndarray:
-        """(seeds,) accuracy of the joint model."""
-        return np.array([one.fused for one in self.measured])
+    def whole(self, what: str) -> np.ndarray:
+        """(seeds,) one of ``fused``, ``apart`` and ``apart_differ``."""
+        return np.array([getattr(one, what) for one in self.measured], dtype=float)
 
     def of(self, modality: str, what: str) -> np.ndarray:
         """(seeds,) one field of ``Evidence``; nan for None."""
@@ -175,84 +182,7 @@ def _mean(values: np.ndarray) -> float:
     return float(there.mean()) if len(there) else math.nan
 
 
-# -- verdict -------------------------------------------------------------------------------------------
-def clear(better: float | np.ndarray, worse: float | np.ndarray, samples: int, errors: float = ERRORS) -> bool:
-    """Whether one accuracy exceeds another by more than the draw of samples and seeds explains.
-
-    The two are treated as independent, which is cautious for two models on the same samples. With several seeds the
-    mean difference counts, its variance over the seeds is added, and every seed must agree on the sign.
-
-    Args:
-        better: the accuracy, or (seeds,) of them.
-        worse: the same.
-        samples: each was measured on.
-        errors: standard errors that the difference must exceed.
-    """
-    high, low = np.broadcast_arrays(np.atleast_1d(better).astype(float), np.atleast_1d(worse).astype(float))
-    # one right and one wrong added to each: an accuracy of 0 or 1 is not known without error
-    rates = [(float(part.mean()) * samples + 1) / (samples + 2) for part in (high, low)]
-    variance = sum(p * (1 - p) for p in rates) / samples
-    gap = high - low
-    if len(gap) > 1:
-        variance += float(gap.var(ddof=1)) / len(gap)
-    return bool(gap.mean() > errors * math.sqrt(variance) and (gap > 0).all())
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Which modality is what; a modality in no list is not held back as far as the samples tell.
-
-    Attributes:
-        weak: has little to learn: alone not clearly above chance.
-        starved: its encoder learned less than alone.
-        unused: its encoder learned as much, but its own prediction inside is worse than alone, and its share of all
-            contributions less than half of its share of what the modalities reach alone above chance.
-        hurts: the best modality alone beats the joint model.
-    """
-
-    weak: tuple[str, ...]
-    starved: tuple[str, ...]
-    unused: tuple[str, ...]
-    hurts: bool
-
-
-def judge(found: Diagnosis) -> Verdict:
-    """The verdict; gradients and overfitting do not enter it."""
-    kinds: dict[str, list[str]] = {"weak": [], "starved": [], "unused": []}
-    for m in found.modalities:
-        n, chance = found.samples_of(m), found.of(m, "chance")
-        alone, probe = found.of(m, "alone"), found.of(m, "probe_alone")
-        # both: the epoch was selected on these samples, so the prediction alone flatters where there is nothing
-        if not (clear(alone, chance, n) and clear(probe, chance, n)):
-            kinds["weak"].append(m)
-        elif _loses(found.of(m, "probe_inside"), probe, n):
-            kinds["starved"].append(m)
-        elif _loses(found.of(m, "inside"), alone, n) and 2 * _share(found, m) < _share(found, m, fair=True):
-            kinds["unused"].append(m)
-    hurts = _loses(found.fused, found.of(found.best, "alone"), found.samples)
-    return Verdict(tuple(kinds["weak"]), tuple(kinds["starved"]), tuple(kinds["unused"]), hurts)
-
-
-def _loses(model: np.ndarray, other: np.ndarray, samples: int) -> bool:
-    return clear(other, model, samples) and float((other - model).mean()) >= LEAST
-
-
-def _share(found: Diagnosis, modality: str, *, fair: bool = False) -> float:
-    """Its part in the contributions of all; ``fair``: in what each reaches alone above chance."""
-    parts = {
-        m: max(
-            0.0, float((found.of(m, "alone") - found.of(m, "chance") if fair else found.of(m, "contribution")).mean())
-        )
-        for m in found.modalities
-    }
-    return parts[modality] / max(sum(parts.values()), 1e-12)
-
-
-def _unsure(found: Diagnosis, verdict: Verdict) -> list[str]:
-    """The weak ones whose own prediction alone is above chance: more than selecting the epoch gives, or less."""
-    return [m for m in verdict.weak if clear(found.of(m, "alone"), found.of(m, "chance"), found.samples_of(m))]
-
-
+# -- words ---------------------------------------------------------------------------------------------
 def headline(found: Diagnosis) -> str:
     """The answer in one sentence."""
     verdict = judge(found)
@@ -264,8 +194,10 @@ def headline(found: Diagnosis) -> str:
         return "No answer yet: no modality alone is clearly above chance."
     if verdict.hurts:
         return "No modality is held back, but fusing costs accuracy."
-    if unsure := _unsure(found, verdict):
-        return f"No imbalance shown: {_and(unsure)} could not be judged, and no other modality is held back."
+    if verdict.apart:
+        return "No modality is held back by itself, but trained apart they predict better together."
+    if open_ := unsure(found, verdict):
+        return f"No imbalance shown: {_and(open_)} could not be judged, and no other modality is held back."
     if verdict.weak:
         return (
             f"Not imbalanced: there is little to learn from {_and(verdict.weak)}, and no other modality is held back."
@@ -296,7 +228,7 @@ def recommend(found: Diagnosis) -> list[str]:
             said.append(
                 f"{m}: learned but hardly used. Its own prediction reaches {inside} inside the joint model, "
                 f"{alone} alone, while a linear classifier on its joint encoder reaches {probe_inside}; it makes "
-                f"{100 * _share(found, m):.0f} % of the contributions, {100 * _share(found, m, fair=True):.0f} % by "
+                f"{100 * share(found, m):.0f} % of the contributions, {100 * share(found, m, fair=True):.0f} % by "
                 "what each modality reaches alone above chance."
             )
         else:
@@ -306,8 +238,18 @@ def recommend(found: Diagnosis) -> list[str]:
             )
     top = f"{percent(found.of(found.best, 'alone'))} %"
     said.append(
-        f"Fused, the joint model reaches {percent(found.fused)} %; the best modality alone, {found.best}, {top}"
-        + (": fusing costs accuracy." if verdict.hurts else ".")
+        f"Fused, the joint model reaches {percent(found.whole('fused'))} %; "
+        f"the best modality alone, {found.best}, {top}" + (": fusing costs accuracy." if verdict.hurts else ".")
+    )
+    said.append(
+        f"The models of one modality each, averaged, reach {percent(found.whole('apart'))} %: "
+        + (
+            "clearly more than the joint model, which loses what training apart keeps."
+            if verdict.apart
+            else "clearly less than the joint model, which learns what they cannot tell apart."
+            if verdict.together
+            else "no clear difference from the joint model."
+        )
     )
     said += _beside(found)
     said.append(_advice(found, verdict))
@@ -341,8 +283,10 @@ def _ratio(rows: np.ndarray) -> str:
 
 
 def _advice(found: Diagnosis, verdict: Verdict) -> str:
+    if verdict.apart:
+        return f"Recommendation: {_in_turns(found, verdict)}"
     if verdict.starved:
-        return f"Recommendation: {_against_starving(found, verdict.starved)}"
+        return f"Recommendation: {_against_starving(found, verdict)}"
     if verdict.unused:
         return (
             f"Recommendation: the encoder of {_and(verdict.unused)} is good, its part in the fusion is not. Try a "
@@ -363,34 +307,40 @@ def _advice(found: Diagnosis, verdict: Verdict) -> str:
                 "(--fusion Late, Gated)."
             )
         return "Recommendation: no modality is starved, but fusing hurts: try another fusion (--fusion Late, Gated)."
-    if unsure := _unsure(found, verdict):
-        return f"Recommendation: judge {_and(unsure)} on more samples; until then nothing calls for balancing."
+    if open_ := unsure(found, verdict):
+        return f"Recommendation: judge {_and(open_)} on more samples; until then nothing calls for balancing."
     if verdict.weak:
         return f"Recommendation: look at the data and the encoder of {_and(verdict.weak)}; nothing calls for balancing."
     return "Recommendation: stay with joint training; nothing here calls for balancing."
 
 
-def _against_starving(found: Diagnosis, starved: Sequence[str]) -> str:
-    """By the gradients: against each other, or just weak."""
-    against = [m for m in starved if _mean(found.over_training(m, "alignment")) < 0]
-    opposed = ["/".join(pair) for pair, cosine in found.conflict().items() if cosine < 0 and set(pair) & set(starved)]
-    text, first = f"keep {_and(starved)} from being held back. ", "MLA,IGM,OGM"
-    if against:
-        first = "MMPareto,MLA,IGM"
-        text += (
-            f"On average the fused loss's gradient points away from what {_and(against)} would learn by itself, so "
-            "begin with MMPareto, which takes a direction that serves both. "
-        )
-    elif opposed:
-        first = "MLA,IGM,OGM"
-        text += (
-            f"The gradients of {_and(opposed)} oppose each other in the parameters they share, so begin with MLA or "
-            "IGM, which keep one modality's update out of what another relies on. "
-        )
+def _in_turns(found: Diagnosis, verdict: Verdict) -> str:
+    """What the averaged models of one modality each have shown to be better."""
+    held = [*verdict.starved, *verdict.unused]
+    text = f"keep {_and(held)} from being held back: train" if held else "train"
+    opposed = [pair for pair, cosine in found.conflict().items() if cosine < 0]
+    if opposed:
+        text += f" (the gradients of {' and '.join('/'.join(pair) for pair in opposed)} oppose each other)"
     return (
-        f"{text}Methods that train in turns (MLA, ReconBoost, IGM) or hold the stronger modality back (OGM, PMR) are "
-        "made for this; compare them with Joint over several seeds by "
-        f"`counterpoise benchmark --methods Joint,{first}`."
+        f"{text} the modalities in turns (MLA, IGM, ReconBoost), which keeps what they learn apart. Compare over "
+        "several seeds by `counterpoise benchmark --methods Joint,MLA,IGM`."
+    )
+
+
+def _against_starving(found: Diagnosis, verdict: Verdict) -> str:
+    """A starved encoder, without a sign that training apart predicts better."""
+    text = (
+        "training in turns (MLA, IGM) would give up what the joint model learns from the modalities together"
+        if verdict.together
+        else "nothing shows that training in turns (MLA, IGM) would raise the fused accuracy"
+    )
+    against = [m for m in verdict.starved if _mean(found.over_training(m, "alignment")) < 0]
+    if against:
+        text += f", and the fused loss's gradient points away from what {_and(against)} would learn by itself"
+    return (
+        f"keep {_and(verdict.starved)} from being held back where each modality must serve alone. For the fused "
+        f"prediction {text}; so keep the fused loss and add one per modality (MMPareto, MSES), and compare over "
+        "several seeds by `counterpoise benchmark --methods Joint,MMPareto,MSES`."
     )
 
 

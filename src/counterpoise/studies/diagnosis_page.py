@@ -19,7 +19,8 @@ from counterpoise.report.studies import bars, curves
 from counterpoise.report.tables import html_table
 from counterpoise.studies.base import FUSED, percent
 from counterpoise.studies.conduct import write_page
-from counterpoise.studies.diagnosis import ERRORS, LEAST, Diagnosis, headline, losses, recommend
+from counterpoise.studies.diagnosis import Diagnosis, headline, losses, recommend
+from counterpoise.studies.diagnosis_verdict import ERRORS, LEAST
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -78,7 +79,7 @@ def _pictures(found: Diagnosis) -> Pictures:
         "contributions": (
             lambda: bars(shares, x="Shapley contribution to the fused validation accuracy (points)"),
             f"What each modality adds, over all orders of joining; together the fused accuracy "
-            f"({percent(found.fused)} %) less chance ({chances} %).",
+            f"({percent(found.whole('fused'))} %) less chance ({chances} %).",
         ),
         "curves": (
             lambda: curves({"validation": scores}, y=found.monitor, like=like, share=found.monitor in SHARES),

@@ -34,6 +34,8 @@ from counterpoise.cli.job import BALANCE
 from counterpoise.data.split import Splits
 from counterpoise.engine import Trainer
 from counterpoise.engine.state import mix, seed_everything
+from counterpoise.fusions import rules
+from counterpoise.fusions.base import stack_present
 from counterpoise.method import Method
 from counterpoise.methods import Joint, Unimodal
 from counterpoise.model import MultimodalModel
@@ -72,6 +74,11 @@ class Opened:
         return cls(trainer, run.result or {}, run.history, load(kept, BalanceCurves) if kept.is_file() else None)
 
 
+def share(of: Tensor) -> float:
+    """Of a tensor of bools, those that are true."""
+    return float(of.double().mean())
+
+
 def measure(joint: Opened, alone: Mapping[str, Opened], splits: Splits, method: str) -> Measured:
     """Measure a joint model against models of each modality alone, on the validation split.
 
@@ -88,9 +95,16 @@ def measure(joint: Opened, alone: Mapping[str, Opened], splits: Splits, method: 
     nothing, monitor = chance(tested.target), joint.record["monitor"]
     shares = contributions(subsets, model.modalities, nothing)
     balance = gradient_balance(model, splits.train, batch_size=BATCH, most=BATCHES, predict=predict)
+    inner = joint.trainer.predict(tested)
+    outer = {m: run.trainer.predict(tested).fused for m, run in alone.items()}
+    right = inner.fused.argmax(1) == inner.target
+    votes = torch.stack(list(outer.values()))
+    apart = rules.mean(votes, stack_present(outer, inner.present)).argmax(1) == inner.target
     found, lines = {}, {}
     for i, (m, run) in enumerate(alone.items()):
         there = features(model, tested, m)
+        has = torch.ones_like(right) if inner.present is None else inner.present.get(m, torch.ones_like(right))
+        by_itself, within = (logits[m][has].argmax(1) == inner.target[has] for logits in (outer, inner.unimodal))
         own, inside = (
             linear_probe(features(of, shown, m), features(of, tested, m), model.num_classes)
             for of in (run.trainer.model, model)
@@ -103,6 +117,10 @@ def measure(joint: Opened, alone: Mapping[str, Opened], splits: Splits, method: 
             inside=joint.record["val"][f"{m}/accuracy"],
             probe_alone=own.accuracy,
             probe_inside=inside.accuracy,
+            fused=share(right[has]),
+            own_differ=share(by_itself != within),
+            probes_differ=float((own.right != inside.right).mean()),
+            fused_differ=share(by_itself != right[has]),
             contribution=shares[m],
             gradient=float(balance.relative[:, i].mean()),
             alignment=float(angles.mean()) if len(angles) else None,
@@ -115,6 +133,8 @@ def measure(joint: Opened, alone: Mapping[str, Opened], splits: Splits, method: 
         samples=len(tested),
         chance=nothing,
         fused=joint.record["val"][f"{FUSED}/accuracy"],
+        apart=share(apart),
+        apart_differ=share(apart != right),
         subsets=subsets,
         modalities=found,
         curves=lines,

@@ -1,0 +1,126 @@
+"""The rules of a diagnosis: what counts as a difference, and which modality is what."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from counterpoise.studies.diagnosis import Diagnosis
+
+ERRORS = 2.0
+"""How many standard errors a difference must have to count as one."""
+LEAST = 0.02
+"""What a model must lose to another to count as worse, however many samples show it."""
+
+
+def clear(
+    better: float | np.ndarray,
+    worse: float | np.ndarray,
+    samples: int,
+    errors: float = ERRORS,
+    *,
+    differ: float | np.ndarray | None = None,
+) -> bool:
+    """Whether one accuracy exceeds another by more than the draw of samples and seeds explains.
+
+    With several seeds the mean difference counts, its variance over the seeds is added, and every seed must agree on
+    the sign; that of sampling is not divided by them, as all are measured on the same samples.
+
+    Args:
+        better: the accuracy, or (seeds,) of them.
+        worse: the same.
+        samples: each was measured on.
+        errors: standard errors that the difference must exceed.
+        differ: share of the samples, or (seeds,) of them, on which exactly one of the two is right, where both were
+            measured on the same samples: their difference varies by these alone. None treats the two as independent,
+            which is cautious for two models and right for a model and a constant.
+    """
+    high, low = np.broadcast_arrays(np.atleast_1d(better).astype(float), np.atleast_1d(worse).astype(float))
+    gap = high - low
+
+    def smooth(part: np.ndarray) -> float:  # one of each kind added: a share of 0 or 1 is not known without error
+        return (float(part.mean()) * samples + 1) / (samples + 2)
+
+    if differ is None:
+        variance = sum(p * (1 - p) for p in map(smooth, (high, low))) / samples
+    else:
+        variance = max(smooth(np.atleast_1d(differ)) - float(gap.mean()) ** 2, 0.0) / samples
+    if len(gap) > 1:
+        variance += float(gap.var(ddof=1)) / len(gap)
+    return bool(gap.mean() > errors * math.sqrt(variance) and (gap > 0).all())
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Which modality is what; a modality in no list is not held back as far as the samples tell.
+
+    Attributes:
+        weak: has little to learn: alone not clearly above chance.
+        starved: its encoder learned less than alone.
+        unused: its encoder learned as much, but its own prediction inside is worse than alone, and its share of all
+            contributions less than half of its share of what the modalities reach alone above chance.
+        hurts: the best modality alone beats the joint model.
+        apart: the models of one modality each, averaged, beat the joint model: what training in turns keeps.
+        together: the joint model beats them: what training in turns gives up.
+    """
+
+    weak: tuple[str, ...]
+    starved: tuple[str, ...]
+    unused: tuple[str, ...]
+    hurts: bool
+    apart: bool
+    together: bool
+
+
+def judge(found: Diagnosis) -> Verdict:
+    """The verdict; gradients and overfitting do not enter it."""
+    kinds: dict[str, list[str]] = {"weak": [], "starved": [], "unused": []}
+    for m in found.modalities:
+        n, chance = found.samples_of(m), found.of(m, "chance")
+        alone, probe = found.of(m, "alone"), found.of(m, "probe_alone")
+        # both: the epoch was selected on these samples, so the prediction alone flatters where there is nothing
+        if not (clear(alone, chance, n) and clear(probe, chance, n)):
+            kinds["weak"].append(m)
+        elif _loses(found.of(m, "probe_inside"), probe, n, found.of(m, "probes_differ")):
+            kinds["starved"].append(m)
+        elif (
+            _loses(found.of(m, "inside"), alone, n, found.of(m, "own_differ"))
+            and 2 * share(found, m) < share(found, m, fair=True)
+        ):  # fmt: skip
+            kinds["unused"].append(m)
+    best, n = found.best, found.samples
+    fused, apart, differ = (found.whole(what) for what in ("fused", "apart", "apart_differ"))
+    return Verdict(
+        tuple(kinds["weak"]),
+        tuple(kinds["starved"]),
+        tuple(kinds["unused"]),
+        hurts=_loses(
+            found.of(best, "fused"), found.of(best, "alone"), found.samples_of(best), found.of(best, "fused_differ")
+        ),
+        apart=_loses(fused, apart, n, differ),
+        together=_loses(apart, fused, n, differ),
+    )
+
+
+def _loses(model: np.ndarray, other: np.ndarray, samples: int, differ: np.ndarray) -> bool:
+    return clear(other, model, samples, differ=differ) and float((other - model).mean()) >= LEAST
+
+
+def share(found: Diagnosis, modality: str, *, fair: bool = False) -> float:
+    """Its part in the contributions of all; ``fair``: in what each reaches alone above chance."""
+    parts = {
+        m: max(
+            0.0, float((found.of(m, "alone") - found.of(m, "chance") if fair else found.of(m, "contribution")).mean())
+        )
+        for m in found.modalities
+    }
+    return parts[modality] / max(sum(parts.values()), 1e-12)
+
+
+def unsure(found: Diagnosis, verdict: Verdict) -> list[str]:
+    """The weak ones whose own prediction alone is above chance: more than selecting the epoch gives, or less."""
+    return [m for m in verdict.weak if clear(found.of(m, "alone"), found.of(m, "chance"), found.samples_of(m))]
