@@ -141,6 +141,29 @@ def verify(file: IO[bytes]) -> None:
     file.seek(0)
 
 
+def read_tensors(path: str | os.PathLike[str], device: Any = "cpu") -> Any:
+    """What ``torch.save`` wrote: tensors and plain values only, and no byte that differs from what was written.
+
+    Args:
+        path: the file.
+        device: where the tensors go.
+
+    Raises:
+        ValueError: the file is damaged or cannot be read, or holds anything else; the message says which.
+    """
+    import torch
+
+    try:
+        with open(path, "rb") as file:
+            verify(file)
+            return torch.load(file, map_location=device, weights_only=True)
+    except Exception as error:  # torch raises half a dozen types for a damaged file
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if "weights_only" in str(error):  # PyTorch's own words recommend executing what is in the file
+            reason = "it holds something else than tensors and plain values, and nothing in it is executed"
+        raise ValueError(reason) from error
+
+
 def _digest(file: IO[bytes], end: int) -> str:
     """Of the first ``end`` bytes."""
     found = hashlib.sha256()

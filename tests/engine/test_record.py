@@ -114,10 +114,10 @@ def test_a_foreign_directory_is_left_alone(tmp_path, resume):
     assert os.listdir(tmp_path) == ["thesis.tex"]
 
 
-@pytest.mark.parametrize("name", ["config.yaml", ".environment.json.1a2b.part", ".writable", "log.txt"])
+@pytest.mark.parametrize("name", ["config.yaml", ".environment.json.1a2b.part", ".lock", "log.txt"])
 def test_what_a_run_leaves_that_dies_before_it_begins(tmp_path, name):
     (tmp_path / name).write_text("")
-    RunDirectory(tmp_path, resume=True)
+    RunDirectory(tmp_path, resume=True).release()
 
 
 def test_a_file_where_the_directory_should_be(tmp_path):
@@ -128,12 +128,14 @@ def test_a_file_where_the_directory_should_be(tmp_path):
             trainer.fit(data.train, data.val)
 
 
-@pytest.mark.parametrize("call", ["mkdir", "touch"])
+@pytest.mark.parametrize("call", ["mkdir", "open"])
 def test_a_path_without_permission(tmp_path, monkeypatch, call):
     def denied(self, *_, **__):
         raise PermissionError(13, "Permission denied", str(self))
 
-    monkeypatch.setattr(type(tmp_path), call, denied)  # root may write everywhere, so the mode alone shows nothing
+    monkeypatch.setattr(
+        type(tmp_path) if call == "mkdir" else os, call, denied
+    )  # root may write everywhere, so the mode alone shows nothing
     with pytest.raises(RunDirectoryError, match=r"run_dir .*run cannot be written: .*Permission denied"):
         RunDirectory(tmp_path / "run")
 
@@ -161,3 +163,4 @@ def test_a_full_disk_while_metrics_are_written(tmp_path, monkeypatch):
     with pytest.raises(RunDirectoryError, match=r"Could not write .*result.json: .*No space left"):
         directory.write_json("result.json", {})
     assert not (tmp_path / "result.json").exists()
+    directory.release()

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
 
+from counterpoise._files import lock
 from counterpoise.benchmark.forked import Fork, ForkServerContext, server
 
 BUSY = "is being run by another process"
@@ -181,7 +182,7 @@ def opened(order: Order, patience: float = 0.0) -> IO[bytes]:
     except OSError as error:
         raise NotStarted(f"could not be started: {error}") from error
     deadline = time.monotonic() + patience
-    while not _locked(log):
+    while lock(log) is False:
         if time.monotonic() >= deadline:
             log.close()
             raise NotStarted(BUSY)
@@ -189,18 +190,6 @@ def opened(order: Order, patience: float = 0.0) -> IO[bytes]:
     log.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(order.arguments)}\n".encode())
     log.flush()
     return log
-
-
-def _locked(log: IO[bytes]) -> bool:
-    try:
-        import fcntl
-    except ImportError:  # no file locks on this system
-        return True
-    try:
-        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 def spawned(

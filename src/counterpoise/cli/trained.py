@@ -9,7 +9,7 @@ from counterpoise.cli.options import fit_parser
 from counterpoise.data.source import Table
 from counterpoise.data.split import Split
 from counterpoise.engine import Trainer
-from counterpoise.engine.checkpoint import load
+from counterpoise.engine.checkpoint import content_of, load
 
 
 def open_run(run: str, table: str | None = None, *, labelled: bool = False) -> tuple[Trainer, Job, Split | None]:
@@ -31,9 +31,10 @@ def open_run(run: str, table: str | None = None, *, labelled: bool = False) -> t
     best = Path(run) / "best.ckpt"
     if not best.is_file():
         raise FileNotFoundError(f"{run} has no best.ckpt yet: no epoch of it is finished.")
-    saved = load(best)
+    with content_of(best):
+        classes = [str(name) for name in load(best)["classes"]]
     if table is None:
-        job = Job(parser, options, source_of(parser, options.data), saved["classes"])
+        job = Job(parser, options, source_of(parser, options.data), classes)
         trainer = job.trainer(run_dir=None, progress=False, devices=1, num_nodes=1)
         trainer.restore(best, job.splits.val)
         return trainer, job, None
@@ -43,7 +44,7 @@ def open_run(run: str, table: str | None = None, *, labelled: bool = False) -> t
             "Train on a CSV, or use Trainer.predict from Python."
         )
     data = options.data.clone()
-    data.init_args.path, data.init_args.classes = table, list(saved["classes"])
+    data.init_args.path, data.init_args.classes = table, list(classes)
     for role in ("split", "group"):  # roles of training; the other table may lack the columns
         data.init_args[role] = role
     try:
@@ -54,7 +55,7 @@ def open_run(run: str, table: str | None = None, *, labelled: bool = False) -> t
         raise ValueError(f"{error} Where samples lack a modality, leave the cells of its column empty.") from error
     assert isinstance(source, Table)
     samples = source.samples(labelled=labelled)
-    job = Job(parser, options, source, saved["classes"], samples)
+    job = Job(parser, options, source, classes, samples)
     trainer = job.trainer(run_dir=None, progress=False, devices=1, num_nodes=1)
     trainer.restore(best, samples)
     return trainer, job, samples

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
+
+from counterpoise._files import read_tensors
 
 
 def read_weights(path: str, where_from: str) -> dict[str, Tensor]:
@@ -32,10 +32,9 @@ def read_weights(path: str, where_from: str) -> dict[str, Tensor]:
 
             found: Any = load_file(file)
         else:
-            found = torch.load(file, map_location="cpu", weights_only=True)
-    except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"weights={path!r} is no file of weights, or damaged: {reason}") from error
+            found = read_tensors(file)
+    except Exception as error:  # of safetensors, which has an exception of its own
+        raise ValueError(f"weights={path!r} is no file of weights, or damaged: {error}") from error
     for name in ("state_dict", "model"):
         if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
             found = found[name]

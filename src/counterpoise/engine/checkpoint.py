@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -45,16 +46,29 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"No checkpoint at {path}.")
     try:
-        with path.open("rb") as file:
-            _files.verify(file)
-            return torch.load(file, map_location=device, weights_only=True)
-    except Exception as error:  # torch raises half a dozen types for a damaged file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if "weights_only" in str(error):  # PyTorch's own words recommend executing what is in the file
-            reason = "it holds something else than tensors and plain values, and nothing in it is executed"
+        found = _files.read_tensors(path, device)
+        if not isinstance(found, dict):
+            raise ValueError(f"it holds a {type(found).__name__} where the parts of a run belong")
+    except ValueError as error:
         raise CheckpointError(
-            f"{path} is no readable checkpoint ({reason}). If the disk was full or the copy was cut short, "
+            f"{path} is no readable checkpoint ({error}). If the disk was full or the copy was cut short, "
             "restore the file or start the run again in a new directory."
+        ) from error
+    return found
+
+
+@contextmanager
+def content_of(path: Path) -> Iterator[None]:
+    """What goes wrong inside is the fault of what the checkpoint holds: a CheckpointError."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise CheckpointError(
+            f"{path} does not hold what a checkpoint of this run does ({reason[:400]}). Another program or another "
+            "version of this library wrote it; restore the file or start the run again in a new directory."
         ) from error
 
 

@@ -14,13 +14,17 @@ from typing import Any
 
 import torch
 
-from counterpoise._files import sweep, write_text
+from counterpoise._files import Lock, OwnedError, sweep, write_text
 
 PACKAGES = ("counterpoise", "torch", "torchvision", "lightning-fabric", "torchmetrics", "numpy", "transformers", "timm")
 
 
-BEFORE_START = {"config.yaml", "log.txt", ".writable"}
+BEFORE_START = {"config.yaml", "log.txt"}
 """What a run that died before it had begun may have left."""
+
+
+LOCK = ".lock"
+"""Says who writes; not there when nobody does."""
 
 
 class RunDirectoryError(RuntimeError):
@@ -37,26 +41,42 @@ class RunDirectory:
     Args:
         path: the directory; created when missing.
         resume: continue the unfinished run that is there, if any.
+        owner: whether this process is the one that writes; it is the only one until ``release``, or until it ends.
 
     Raises:
         RunDirectoryError: when a finished run, an unfinished one (without ``resume``) or anything else is
-            there, or when it cannot be written.
+            there, when another process owns it, or when it cannot be written.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, resume: bool = False):
+    def __init__(self, path: str | os.PathLike[str], *, resume: bool = False, owner: bool = True):
         self.path = Path(path)
+        self._writer = None
+        self._lines: list[str] = []
+        self._lock: Lock | None = None
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            sweep(self.path)
-            found = {entry.name for entry in self.path.iterdir()}
-            (self.path / ".writable").touch()
-            (self.path / ".writable").unlink()
+            if owner:
+                self._lock = Lock(self.path / LOCK)
+                sweep(self.path)
+            found = {entry.name for entry in self.path.iterdir()} - {LOCK}
+        except OwnedError as error:
+            raise RunDirectoryError(
+                f"run_dir {self.path} is in use: {error} writes there. Wait until it ends or stop it (a process that "
+                "is gone owns nothing), or choose another directory."
+            ) from error
         except (FileExistsError, NotADirectoryError) as error:
             raise RunDirectoryError(
                 f"run_dir {self.path} must be a directory; a file is in the way. Choose another name."
             ) from error
         except OSError as error:
             raise RunDirectoryError(f"run_dir {self.path} cannot be written: {error.strerror or error}.") from error
+        try:
+            self._refuse(found, resume)
+        except RunDirectoryError:
+            self.release()
+            raise
+
+    def _refuse(self, found: set[str], resume: bool) -> None:
         ours = "environment.json" in found
         if "result.json" in found and ours:
             raise RunDirectoryError(
@@ -73,8 +93,11 @@ class RunDirectory:
                 f"run_dir {self.path} is not empty and not a run of ours (it holds {min(foreign)!r}). "
                 "Choose another directory."
             )
-        self._writer = None
-        self._lines: list[str] = []
+
+    def release(self) -> None:
+        """Let others write here."""
+        if self._lock is not None:
+            self._lock.release()
 
     @property
     def last(self) -> Path:

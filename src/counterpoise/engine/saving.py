@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from counterpoise._files import rename
 from counterpoise.data.split import Split
-from counterpoise.engine.checkpoint import CheckpointError, fingerprint, load, refuse_other, save
+from counterpoise.engine.checkpoint import CheckpointError, content_of, fingerprint, load, refuse_other, save
 from counterpoise.engine.cost import summary
 from counterpoise.engine.optim import restore
 from counterpoise.engine.phase_ends import PhaseEnds, best_of
@@ -41,6 +42,7 @@ class Keeper:
         self._trainer = trainer
         self.sign = -1.0 if lower_is_better(trainer.monitor) else 1.0
         self.ends: PhaseEnds | None = None
+        self._held = False
         self.forget()
 
     def forget(self) -> None:
@@ -67,6 +69,17 @@ class Keeper:
             "trainer": {name: str(value) for name, value in numbers.items()},
         }  # fmt: skip
 
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """Until the end the run directory that is opened inside belongs to this process; may be nested."""
+        outer, self._held = self._held, True
+        try:
+            yield
+        finally:
+            self._held = outer
+            if not outer and self.directory is not None:
+                self.directory.release()
+
     # -- start -----------------------------------------------------------------------------------
     def open(self, resume: bool) -> None:
         """Take over the run directory, and restore the run that is in it when asked to."""
@@ -79,7 +92,7 @@ class Keeper:
             self.directory = RunDirectory(trainer.run_dir, resume=resume)
         trainer.fabric.barrier()
         if self.directory is None:
-            self.directory = RunDirectory(trainer.run_dir, resume=True)
+            self.directory = RunDirectory(trainer.run_dir, resume=True, owner=False)
         trainer.fabric.barrier()
         found = self.directory.last.is_file()
         if resume and any_of(found, trainer.fabric) and any_of(not found, trainer.fabric):
@@ -102,23 +115,31 @@ class Keeper:
     def _restore(self, directory: RunDirectory) -> None:
         trainer = self._trainer
         saved = load(directory.last, trainer.device)
-        refuse_other(saved.get("fingerprint", {}), self.fingerprint(), directory.last)
-        self._take(saved)
+        with content_of(directory.last):
+            refuse_other(saved.get("fingerprint", {}), self.fingerprint(), directory.last)
+            self._take(saved)
         if trainer.state.best_epoch is None:
             return
         upcoming = directory.path / "best.next.ckpt"
         if trainer.fabric.is_global_zero and upcoming.is_file():
-            if load(upcoming)["epoch"] == trainer.state.best_epoch:
+            with content_of(upcoming):
+                new = load(upcoming)["epoch"] == trainer.state.best_epoch
+            if new:
                 rename(upcoming, directory.best)
             else:  # the epoch it was written for did not end
                 upcoming.unlink()
         trainer.fabric.barrier()
-        self.best = load(directory.best)
-        if self.best["epoch"] != trainer.state.best_epoch:
-            raise CheckpointError(
-                f"{directory.best} is of epoch {self.best['epoch']}, {directory.last} expects "
-                f"{trainer.state.best_epoch}. The two files are not of the same run; start again in a new directory."
-            )
+        with content_of(directory.best):
+            self.best = load(directory.best)
+            if self.best["epoch"] != trainer.state.best_epoch:
+                raise CheckpointError(
+                    f"{directory.best} is of epoch {self.best['epoch']}, {directory.last} expects epoch "
+                    f"{trainer.state.best_epoch}. They are not of the same run; start again in a new directory."
+                )
+            refuse_other(self.best["fingerprint"], self.fingerprint(), directory.best)
+            for part, own in (("model", trainer.model), ("method", trainer.method)):  # they are used at the end only
+                if self.best[part].keys() != own.state_dict().keys():
+                    raise ValueError(f"{part} has other tensors")
 
     def _start_from(self, path: Path) -> None:
         """Go on from the end of a phase of another run, which has been the same up to there.
@@ -126,11 +147,12 @@ class Keeper:
         State under a name that only one of the two methods has was not used yet: it is as ``setup`` left it.
         """
         trainer = self._trainer
-        saved, self.best = load(path, trainer.device), load(best_of(path))
         own = trainer.method.state_dict()
-        for part, fresh in ((saved, own), (self.best, _on_cpu(own))):
-            part["method"] = {name: part["method"].get(name, value) for name, value in fresh.items()}
-        self._take(saved)
+        with content_of(path):
+            saved, self.best = load(path, trainer.device), load(best_of(path))
+            for part, fresh in ((saved, own), (self.best, _on_cpu(own))):
+                part["method"] = {name: part["method"].get(name, value) for name, value in fresh.items()}
+            self._take(saved)
 
     def _take(self, saved: Mapping[str, Any]) -> None:
         trainer = self._trainer
@@ -151,11 +173,12 @@ class Keeper:
         trainer = self._trainer
         saved = load(path, trainer.device)
         here = fingerprint(trainer.model, fusion=trainer.model.fusion, method=trainer.method)
-        refuse_other({name: saved["fingerprint"].get(name) for name in here}, here, path)
-        trainer.model.load_state_dict(saved["model"])
-        own = trainer.method.state_dict()  # buffers sized by the training data serve no prediction
-        fits = {k: v for k, v in saved["method"].items() if not isinstance(v, Tensor) or own[k].shape == v.shape}
-        trainer.method.load_state_dict({**own, **fits})
+        with content_of(path):
+            refuse_other({name: saved["fingerprint"].get(name) for name in here}, here, path)
+            trainer.model.load_state_dict(saved["model"])
+            own = trainer.method.state_dict()  # buffers sized by the training data serve no prediction
+            fits = {k: v for k, v in saved["method"].items() if not isinstance(v, Tensor) or own[k].shape == v.shape}
+            trainer.method.load_state_dict({**own, **fits})
 
     # -- during the run ----------------------------------------------------------------------------
     def consider(self, scores: Mapping[str, float]) -> bool:

@@ -335,8 +335,9 @@ class Trainer:
             data: name of the data set, for tables and reports.
         """
         setup.check_whole(splits)
-        self.fit(splits.train, splits.val, resume=resume)
-        return self.keeper.finish(splits.test, data)
+        with self.keeper.holding():
+            self.fit(splits.train, splits.val, resume=resume)
+            return self.keeper.finish(splits.test, data)
 
     def fit(self, train: Split | None = None, val: Split | None = None, *, resume: bool = False) -> Trainer:
         """Train, and leave the weights that were best on validation in the model.
@@ -352,7 +353,7 @@ class Trainer:
             Interrupted: after Ctrl-C, once a checkpoint is written.
         """
         self.train_split, self.val_split = setup.check_training(self, train, val)
-        with untouched_randomness() if self.is_trial else nullcontext():
+        with self.keeper.holding(), untouched_randomness() if self.is_trial else nullcontext():
             run_phases(self, resume)
         return self
 

@@ -9,7 +9,7 @@ from typing import Any
 from jsonargparse import Namespace
 
 from counterpoise.cli.messages import Options, UsageError
-from counterpoise.engine.checkpoint import load, save
+from counterpoise.engine.checkpoint import content_of, load, save
 from counterpoise.report.studies import bars
 from counterpoise.studies.base import (
     FUSED,
@@ -107,8 +107,9 @@ def prepare(given: Given) -> None:
         if path.is_file():
             continue
         prefix = f"encoders.{m}."
-        whole = load(checkpoint)["model"]
-        save(path, {n.removeprefix(prefix): t for n, t in whole.items() if n.startswith(prefix)})
+        with content_of(checkpoint):
+            own = {n.removeprefix(prefix): t for n, t in load(checkpoint)["model"].items() if n.startswith(prefix)}
+        save(path, own)
 
 
 def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
