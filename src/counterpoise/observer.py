@@ -29,7 +29,14 @@ class Observer:
         """After a batch."""
 
     def on_epoch_end(self, trainer: Trainer, record: Mapping[str, Any]) -> None:
-        """After validation; ``record`` is the line of ``metrics.jsonl``."""
+        """After validation, before the checkpoint; ``record`` is the line of ``metrics.jsonl``."""
 
     def on_fit_end(self, trainer: Trainer) -> None:
         """After the last epoch, or when the run is interrupted."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run goes on with, tensors and plain values; kept in every checkpoint. Empty: nothing is."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Counterpart of ``state_dict``, called after ``on_fit_start`` of a resumed run."""

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from counterpoise.analysis import BalanceCurves, BalanceWatch, SplitLoss, gradient_balance, load, value
+from counterpoise.engine import CheckpointError
 from counterpoise.methods import IGM, MLA, Joint, Unimodal
 from counterpoise.testing import assert_same, everything, trainer_for
 from power_cut import PowerCut
@@ -73,6 +74,38 @@ def test_a_resumed_run_has_the_rows_of_an_uninterrupted_one(tmp_path):
     for name, expected in vars(whole).items():
         np.testing.assert_array_equal(vars(watch.curves())[name], expected)
         np.testing.assert_array_equal(vars(load(path, BalanceCurves))[name], expected)
+
+
+class Forgets(BalanceWatch):
+    """As an observer that keeps nothing in the checkpoint."""
+
+    def state_dict(self):
+        return {}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ([BalanceWatch], [], "observers: BalanceWatch in the checkpoint, nothing here"),
+        ([], [BalanceWatch], "observers: nothing in the checkpoint, BalanceWatch here"),
+        (
+            [BalanceWatch, BalanceWatch],
+            [BalanceWatch],
+            "BalanceWatch, BalanceWatch 2 in the checkpoint, BalanceWatch here",
+        ),
+        ([Forgets], [], None),
+    ],
+)
+def test_a_record_has_no_gaps_by_resuming_without_its_observer(tmp_path, before, after, message):
+    cut, data = trainer_for(MLA, run_dir=tmp_path / "run", observers=[*(make() for make in before), PowerCut(5)])
+    with pytest.raises(RuntimeError, match="power cut"):
+        cut.fit(data.train, data.val)
+    again, _ = trainer_for(MLA, run_dir=tmp_path / "run", observers=[make() for make in after])
+    if message is None:
+        again.fit(data.train, data.val, resume=True)
+        return
+    with pytest.raises(CheckpointError, match=message):
+        again.fit(data.train, data.val, resume=True)
 
 
 def test_samples_is_checked():

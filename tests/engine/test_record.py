@@ -92,7 +92,7 @@ def test_lines_that_no_checkpoint_covers_are_cut_and_missing_ones_written(tmp_pa
         if "half" in damaged:
             with pytest.raises(Died):
                 again.fit(data.train, data.val, resume=True)
-            assert [line["epoch"] for line in lines(tmp_path)] == [1, 2, 3]
+            assert [line["epoch"] for line in lines(tmp_path)] == [1, 2]  # it died before the checkpoint of epoch 3
         else:
             again, _ = run(tmp_path)
             again.fit(data.train, data.val, resume=True)

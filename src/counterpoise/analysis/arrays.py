@@ -14,17 +14,15 @@ from counterpoise._files import writing
 Result = TypeVar("Result")
 
 
-def save(path: str | os.PathLike[str], result: Any, **more: np.ndarray) -> Path:
+def save(path: str | os.PathLike[str], result: Any) -> Path:
     """Write the fields of a result as arrays; a reader never sees half a file.
 
     Args:
         path: of the file, by custom ``*.npz``; replaced when it exists.
         result: a ``Surface``, ``GradientChanges``, ...
-        **more: further arrays to keep in it; ``load`` leaves them alone.
     """
     path = Path(path)
     arrays: dict[str, Any] = {field.name: np.asarray(getattr(result, field.name)) for field in fields(result)}
-    arrays |= more
     path.parent.mkdir(parents=True, exist_ok=True)
     with writing(path, "wb") as file:
         np.savez(file, **arrays)

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from counterpoise._checks import whole
-from counterpoise.analysis.arrays import load, save
+from counterpoise.analysis.arrays import save
 from counterpoise.analysis.balance import gradient_balance
 from counterpoise.analysis.objective import SplitLoss, differentiable, sample, value
 from counterpoise.data.split import Split
@@ -59,8 +60,8 @@ class BalanceWatch(Observer):
         samples: of each split, at most.
         batch_size: samples per gradient.
         seed: of the sample.
-        path: where to write an ``.npz`` after every epoch; a resumed run goes on with it. None keeps rows in
-            memory only (``curves()``). ``load(path, BalanceCurves)`` reads it.
+        path: where to write an ``.npz`` after every epoch. None keeps rows in memory only (``curves()``).
+            ``load(path, BalanceCurves)`` reads it.
     """
 
     def __init__(
@@ -71,14 +72,20 @@ class BalanceWatch(Observer):
         self._rows: list[dict[str, np.ndarray]] = []
 
     def on_fit_start(self, trainer: Trainer) -> None:
-        """Measure before training, or go on with what the interrupted run wrote."""
+        """Measure before training."""
         self._rows = []
-        if trainer.epoch > 0 and self.path is not None and self.path.exists():
-            kept = vars(load(self.path, BalanceCurves))
-            for i in np.flatnonzero(kept["epoch"] <= trainer.epoch):
-                self._rows.append({name: column[i] for name, column in kept.items()})
-        elif trainer.epoch == 0:
+        if (trainer.epoch, trainer.state.batch_in_epoch) == (0, 0):
             self._measure(trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All rows so far."""
+        return {name: torch.from_numpy(column) for name, column in vars(self.curves()).items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with these rows."""
+        kept = {field.name: state[field.name].cpu().numpy() for field in fields(BalanceCurves)}
+        self._rows = [{name: column[i] for name, column in kept.items()} for i in range(len(kept["epoch"]))]
+        self.write()
 
     def on_epoch_end(self, trainer: Trainer, record: Mapping[str, Any]) -> None:
         """Measure and write."""

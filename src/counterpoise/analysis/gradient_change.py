@@ -127,8 +127,8 @@ class GradientChange(Observer):
             its stage. ``"batch"``: that of the old modality's own loss at the present weights, on the samples of the
             new one's batch (one more pass, in evaluation mode, per recorded update).
         every: record each ``every``-th batch only.
-        path: where to write an ``.npz`` after every epoch; a resumed run goes on with it. None keeps rows in
-            memory only (``changes()``). ``load(path, GradientChanges)`` reads it.
+        path: where to write an ``.npz`` after every epoch. None keeps rows in memory only (``changes()``).
+            ``load(path, GradientChanges)`` reads it.
 
     Example::
 
@@ -149,15 +149,31 @@ class GradientChange(Observer):
         self._now: str | None = None
         self._before: str | None = None
         self._samples: Batch | None = None
-        self._marks: dict[str, np.ndarray] = {}  # what comparing needs, as it was where checkpoints are written
 
     # -- what the engine calls -------------------------------------------------------------------
     def on_fit_start(self, trainer: Trainer) -> None:
-        """Start anew, or go on with what the interrupted run wrote."""
+        """Start anew."""
         self._forget()
-        state = trainer.state
-        if self.path is not None and self.path.exists() and (state.epoch, state.batch_in_epoch) != (0, 0):
-            self._load(self.path, state.epoch, state.batch_in_epoch, trainer.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All rows so far, and what the next update is compared with."""
+        names = sorted({name for row in self._rows for name in row[:2]})
+        places = [[names.index(old), names.index(new), *at] for old, new, *at in self._rows]
+        return {
+            "names": names,
+            "rows": torch.tensor(places).reshape(-1, 4),
+            "values": torch.stack(self._values) if self._values else torch.empty(0, 2),
+            "last": self._last,
+            "turn": [self._before, self._now],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with these."""
+        names = state["names"]
+        self._rows = [(names[old], names[new], epoch, batch) for old, new, epoch, batch in state["rows"].tolist()]
+        self._values = list(state["values"].unbind())
+        self._last, (self._before, self._now) = state["last"], state["turn"]
+        self.write()
 
     def on_batch_start(self, trainer: Trainer, batch: Batch) -> None:
         """Remember which samples the updates to come are about."""
@@ -185,12 +201,10 @@ class GradientChange(Observer):
 
     def on_epoch_end(self, trainer: Trainer, record: Mapping[str, Any]) -> None:
         """Write what is there."""
-        self._marks = self._mark(trainer)
         self.write()
 
     def on_fit_end(self, trainer: Trainer) -> None:
         """Write what is there, also when the run stops early."""
-        self._marks |= self._mark(trainer)
         self.write()
 
     # -- comparing -------------------------------------------------------------------------------
@@ -243,28 +257,9 @@ class GradientChange(Observer):
         )
 
     def write(self) -> None:
-        """Write rows, and what a resumed run compares with, to ``path`` (nothing without one)."""
+        """Write all rows to ``path`` (nothing without one)."""
         if self.path is not None:
-            save(self.path, self.changes(), **self._marks)
-
-    def _mark(self, trainer: Trainer) -> dict[str, np.ndarray]:
-        at = f"{trainer.state.epoch}/{trainer.state.batch_in_epoch}"
-        kept = {f"{at}/{m}/{n}": g.cpu().numpy() for m, named in self._last.items() for n, g in named.items()}
-        return {f"{at}/turn": np.array([self._before or "", self._now or ""]), **kept}
-
-    def _load(self, path: Path, epoch: int, batch: int, device: torch.device) -> None:
-        with np.load(path) as kept:
-            for i in range(len(kept["cosine"])):
-                at = int(kept["epoch"][i]), int(kept["batch"][i])
-                if at < (epoch, batch):
-                    self._rows.append((str(kept["old"][i]), str(kept["new"][i]), *at))
-                    self._values.append(torch.tensor([kept["cosine"][i], kept["ratio"][i]], device=device))
-            for key in (key for key in kept.files if key.startswith(f"{epoch}/{batch}/")):
-                modality, *name = key.split("/")[2:]
-                if name:
-                    self._last.setdefault(modality, {})[name[0]] = torch.from_numpy(kept[key]).to(device)
-                else:
-                    self._before, self._now = (str(m) or None for m in kept[key])
+            save(self.path, self.changes())
 
 
 def _has_gradient(model: MultimodalModel, modality: str) -> bool:

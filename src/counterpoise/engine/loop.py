@@ -51,6 +51,7 @@ def _run(trainer: Trainer, resume: bool, meter: Meter) -> None:
     with shared as interrupt:
         for observer in trainer.observers:
             observer.on_fit_start(trainer)
+        trainer.keeper.restore_observers()
         try:
             meter.skip()
             if trainer.state.phase is None:
@@ -161,9 +162,9 @@ def _end_epoch(trainer: Trainer, meter: Meter) -> None:
         **{f"val/{name}": value for name, value in scores.items()},
     }
     trainer.history.append(record)
-    trainer.keeper.end_epoch(record, better)
-    for observer in trainer.observers:
+    for observer in trainer.observers:  # before the checkpoint, which holds what they have seen
         observer.on_epoch_end(trainer, record)
+    trainer.keeper.end_epoch(record, better)
     meter.skip()
 
 

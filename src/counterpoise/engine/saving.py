@@ -22,6 +22,7 @@ from counterpoise.engine.record import RunDirectory
 from counterpoise.engine.replicas import any_of
 from counterpoise.engine.state import State, random_state, set_random_state
 from counterpoise.metrics import lower_is_better
+from counterpoise.observer import Observer
 from counterpoise.types import Output
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Keeper:
     def forget(self) -> None:
         """No weights are best yet, and no directory is open."""
         self.best: dict[str, Any] = {}
+        self._seen: dict[str, Any] = {}
         self.directory: RunDirectory | None = None
 
     @property
@@ -117,7 +119,7 @@ class Keeper:
         saved = load(directory.last, trainer.device)
         with content_of(directory.last):
             refuse_other(saved.get("fingerprint", {}), self.fingerprint(), directory.last)
-            self._take(saved)
+            self._take(saved, directory.last)
         if trainer.state.best_epoch is None:
             return
         upcoming = directory.path / "best.next.ckpt"
@@ -152,10 +154,13 @@ class Keeper:
             saved, self.best = load(path, trainer.device), load(best_of(path))
             for part, fresh in ((saved, own), (self.best, _on_cpu(own))):
                 part["method"] = {name: part["method"].get(name, value) for name, value in fresh.items()}
-            self._take(saved)
+            self._take(saved, path)
 
-    def _take(self, saved: Mapping[str, Any]) -> None:
+    def _take(self, saved: Mapping[str, Any], path: Path) -> None:
         trainer = self._trainer
+        self._seen = dict(saved["observers"])
+        kept, here = (", ".join(names) or None for names in (self._seen, self._watching()))
+        refuse_other({"observers": kept}, {"observers": here}, path)
         trainer.state = State.from_dict(saved["state"])
         trainer.model.load_state_dict(saved["model"])
         trainer.method.load_state_dict(saved["method"])
@@ -167,6 +172,24 @@ class Keeper:
         trainer.totals = {name: (total, count) for name, (total, count) in saved["totals"].items()}
         if trainer.state.batch_in_epoch and trainer.fabric.is_global_zero:  # saved by a process that was alone
             set_random_state(saved["random"])
+
+    def _watching(self) -> dict[str, tuple[Observer, dict[str, Any]]]:
+        """The observers that keep something, and what, by the names of their classes; the second of a class has a 2."""
+        found: dict[str, tuple[Observer, dict[str, Any]]] = {}
+        for observer in self._trainer.observers:
+            if state := observer.state_dict():
+                name = type(observer).__name__
+                same = sum(type(other) is type(observer) for other, _ in found.values())
+                found[f"{name} {same + 1}" if same else name] = observer, state
+        return found
+
+    def restore_observers(self) -> None:
+        """Give the observers of a resumed run what the checkpoint holds of them."""
+        if not self._seen or self.directory is None:
+            return
+        with content_of(self.directory.last):
+            for name, (observer, _) in self._watching().items():
+                observer.load_state_dict(self._seen[name])
 
     def load_best(self, path: Path) -> None:
         """Put a selected checkpoint into model and method, for evaluation."""
@@ -242,6 +265,7 @@ class Keeper:
             "visible": t.visible,
             "history": t.history,
             "totals": t.totals,
+            "observers": {name: state for name, (_, state) in self._watching().items()},
         }
 
     # -- end -----------------------------------------------------------------------------------------
