@@ -14,6 +14,7 @@ from counterpoise.engine.phase_ends import PhaseEnds
 from counterpoise.engine.replicas import make_fabric
 from counterpoise.fusions import Late
 from counterpoise.methods import IGM, Joint
+from counterpoise.metrics.result import read_result
 from counterpoise.testing import NAMES, assert_same, everything, trainer_for
 from power_cut import PowerCut
 
@@ -76,7 +77,7 @@ def left(path):
             "last": load(path / "last.ckpt"),
             "best": load(path / "best.ckpt"),
             "metrics": lines(path),
-            "result": json.loads((path / "result.json").read_text()),
+            "result": read_result(path),
             "config": (path / "config.yaml").read_text(),
         }
     )

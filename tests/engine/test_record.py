@@ -7,6 +7,7 @@ import pytest
 
 from counterpoise.engine import Observer, RunDirectory, RunDirectoryError
 from counterpoise.methods import Joint
+from counterpoise.metrics.result import read_result
 from counterpoise.testing import trainer_for
 
 FILES = {"config.yaml", "environment.json", "metrics.jsonl", "last.ckpt", "best.ckpt"}
@@ -41,7 +42,7 @@ def test_a_finished_run_holds_everything_and_is_not_overwritten(tmp_path):
     result = trainer.run(data, data="made up")
     names = {p.name for p in path.iterdir()}
     assert names - {n for n in names if n.startswith("events.out.tfevents")} == FILES | {"result.json"}
-    assert json.loads((path / "result.json").read_text()) == result
+    assert read_result(path) == result
     assert result["data"] == "made up"
     assert result["epochs"] == 4
     assert set(result["subsets"]) == {"first", "second", "first+second"}
@@ -161,6 +162,6 @@ def test_a_full_disk_while_metrics_are_written(tmp_path, monkeypatch):
     with pytest.raises(RunDirectoryError, match=r"metrics.jsonl: .*No space left on device.*resume"):
         directory.append({"epoch": 1})
     with pytest.raises(RunDirectoryError, match=r"Could not write .*result.json: .*No space left"):
-        directory.write_json("result.json", {})
+        directory.write_result({})
     assert not (tmp_path / "result.json").exists()
     directory.release()

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from counterpoise.metrics.result import read_result
+
 
 @dataclass(frozen=True)
 class RunConfig:
@@ -86,12 +88,17 @@ def grid(
     return configs
 
 
+def result_of(directory: Path) -> dict[str, Any] | None:
+    """The result of the run in this directory; None when it has not ended, or ``result.json`` cannot be read."""
+    try:
+        return read_result(directory)
+    except (OSError, ValueError):
+        return None
+
+
 def finished(directory: Path) -> bool:
     """Whether the run in this directory has ended: it has a readable ``result.json``."""
-    try:
-        return isinstance(json.loads((directory / "result.json").read_text(encoding="utf-8")), dict)
-    except (OSError, ValueError):
-        return False
+    return result_of(directory) is not None
 
 
 def missing(configs: Iterable[RunConfig], runs: Path) -> list[RunConfig]:

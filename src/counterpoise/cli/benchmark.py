@@ -16,7 +16,7 @@ from rich.console import Console
 from counterpoise import methods
 from counterpoise._checks import did_you_mean
 from counterpoise._files import write_text
-from counterpoise.benchmark.grid import RunConfig, grid
+from counterpoise.benchmark.grid import RunConfig, grid, result_of
 from counterpoise.benchmark.runner import run
 from counterpoise.benchmark.summary import summarize
 from counterpoise.cli.execution import add_execution, execution_of, folder_of
@@ -70,10 +70,10 @@ def main(arguments: Sequence[str]) -> int:
     out = folder_of(own.out)
     outcome = run(configs, command, out / "runs", preload=PRELOAD, **execution)
     print(outcome.message())
-    results = [out / "runs" / config.id / "result.json" for config in configs]
-    records = [json.loads(path.read_text(encoding="utf-8")) for path in results if path.is_file()]
+    folders = [out / "runs" / config.id for config in configs]
+    records = [record for folder in folders if (record := result_of(folder)) is not None]
     if records:
-        conclude(records, [path.parent for path in results if path.parent.is_dir()], out, len(seeds))
+        conclude(records, [folder for folder in folders if folder.is_dir()], out, len(seeds))
     return outcome.exit_code
 
 
@@ -81,7 +81,7 @@ def conclude(records: Sequence[dict[str, Any]], runs: Sequence[Path], out: Path,
     """Print the table; write ``results.json``, ``results.md`` and ``report.html``."""
     from counterpoise.report import write_report
 
-    split = "test" if all(record["test"] for record in records) else "val"
+    split = "test" if all(record.get("test") for record in records) else "val"
     summary = summarize(records, seeds=seeds, split=split)
     Console().print(summary.to_rich())
     write_text(out / "results.json", json.dumps({"runs": records, "summary": summary.to_dict()}, indent=2) + "\n")

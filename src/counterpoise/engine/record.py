@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterable, Mapping
 from importlib import import_module, metadata
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 
 from counterpoise._files import Lock, OwnedError, sweep, write_text
+from counterpoise.metrics.result import read_result, result_text
 
 PACKAGES = ("counterpoise", "torch", "torchvision", "lightning-fabric", "torchmetrics", "numpy", "transformers", "timm")
 
@@ -77,15 +79,25 @@ class RunDirectory:
             raise
 
     def _refuse(self, found: set[str], resume: bool) -> None:
-        ours = "environment.json" in found
-        if "result.json" in found and ours:
+        ours, done, damage = "environment.json" in found, False, ""
+        try:
+            done = read_result(self.path) is not None
+        except ValueError as error:
+            damage = f"result.json is damaged: {error}"
+        except OSError as error:
+            raise RunDirectoryError(f"{self.path / 'result.json'} cannot be read: {error.strerror}.") from error
+        if done and ours:
             raise RunDirectoryError(
                 f"run_dir {self.path} holds a finished run (result.json). Choose another directory, or delete it."
             )
         if ours and not resume:
             raise RunDirectoryError(
-                f"run_dir {self.path} holds an unfinished run. Pass --resume (resume=True) to continue it, "
-                "choose another directory, or delete it."
+                f"run_dir {self.path} holds an unfinished run{damage and f' ({damage})'}. Pass --resume (resume=True) "
+                "to continue it, choose another directory, or delete it."
+            )
+        if ours and damage and self._lock is not None:
+            warnings.warn(
+                f"{self.path}: {damage}. The run goes on from its checkpoints and writes it again.", stacklevel=5
             )
         foreign = found - BEFORE_START
         if foreign and not ours:
@@ -109,9 +121,9 @@ class RunDirectory:
         """The weights selected on validation."""
         return self.path / "best.ckpt"
 
-    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
-        """Write a JSON file whole or not at all."""
-        self._write(name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """Write ``result.json``: the run is finished."""
+        self._write("result.json", result_text(result))
 
     def _write(self, name: str, text: str) -> None:
         try:
@@ -125,7 +137,7 @@ class RunDirectory:
         """Write the settings, the environment, and the metrics of the epochs that the run already has."""
         import_module("torch.utils.tensorboard.writer")  # takes a second, so not while training is timed
         self._write("config.yaml", config)
-        self.write_json("environment.json", environment())
+        self._write("environment.json", json.dumps(environment(), indent=2, ensure_ascii=False) + "\n")
         self._lines = [json.dumps(record) + "\n" for record in history]
         self._write("metrics.jsonl", "".join(self._lines))
         if not any(self.path.glob("events.out.*")):  # begun by another run

@@ -303,7 +303,7 @@ class Keeper:
             "subsets": {} if test is None else trainer.evaluate_subsets(test),
         }
         if self._writes and self.directory is not None:
-            self.directory.write_json("result.json", result)
+            self.directory.write_result(result)
         return result
 
     def close(self) -> None:

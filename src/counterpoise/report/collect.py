@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from counterpoise.metrics.result import read_result
+
 FILES = ("result.json", "metrics.jsonl", "config.yaml", "environment.json")
 OWN_TO_A_RUN = {"seed", "run_dir", "config", "command"}
 """Last parts of the keys that differ between the runs of one setting."""
@@ -102,7 +104,11 @@ def _run_directories(root: Path) -> Iterator[Path]:
 
 def _read(directory: Path) -> Run:
     problems: list[str] = []
-    result = _load(directory / "result.json", json.loads, problems)
+    try:
+        result = read_result(directory)
+    except (OSError, ValueError) as error:
+        problems.append(f"result.json cannot be read: {str(error).splitlines()[0]}")
+        result = None
     config = flatten(_load(directory / "config.yaml", yaml.safe_load, problems) or {})
     environment = flatten(_load(directory / "environment.json", json.loads, problems) or {})
     named = result or {}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from counterpoise.benchmark.backends import BUSY
-from counterpoise.benchmark.grid import RunConfig, finished
+from counterpoise.benchmark.grid import RunConfig, finished, result_of
 from counterpoise.benchmark.runner import Failure
 from counterpoise.tuning import database
 from counterpoise.tuning.database import BASE, BEATS, ERROR, EXTRA, SCORES, counting, experimental, put_back
@@ -218,8 +218,9 @@ class Search:
             found.trial.set_user_attr(ERROR, f"seed {config.seed} {failure.reason}; log: {failure.log}")
             self._close(found, "FAIL", again=failure.reason.startswith("was "))
         else:
-            path = self.folder / config.id / "result.json"
-            score = json.loads(path.read_text(encoding="utf-8"))["val"][f"fused/{self.monitor}"]
+            record = result_of(self.folder / config.id)
+            assert record is not None  # it would have been a failure
+            score = record["val"][f"fused/{self.monitor}"]
             if not math.isfinite(score):  # predictions diverged, which Optuna takes for no result
                 found.trial.set_user_attr(ERROR, f"seed {config.seed}: its validation {self.monitor} is {score}")
                 self._close(found, "FAIL")

@@ -1,0 +1,71 @@
+"""``result.json``, what a finished run says: written with a digest, and read by everybody in the same way."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+NAME = "result.json"
+NOTHING = type(None)
+KINDS: dict[str, tuple[type, ...]] = {
+    "method": (str,), "label": (str,), "seed": (int,), "data": (str,), "modalities": (list,), "classes": (list,),
+    "fusion": (str,), "seconds": (int, float), "cost": (dict,), "epochs": (int,), "best_epoch": (int, NOTHING),
+    "monitor": (str,), "val": (dict,), "test": (dict, NOTHING), "subsets": (dict,),
+}  # fmt: skip
+"""What the parts of a result are. Other parts may be anything, and none must be there."""
+
+
+def result_text(result: Mapping[str, Any]) -> str:
+    """The content of ``result.json``."""
+    return json.dumps({**result, "digest": _digest(result)}, indent=2, ensure_ascii=False) + "\n"
+
+
+def read_result(directory: Path) -> dict[str, Any] | None:
+    """The result of the run in a directory; None where there is no ``result.json``.
+
+    Raises:
+        ValueError: the file is empty, cut off or changed, or holds something else; the message says what.
+        OSError: it cannot be read.
+    """
+    try:
+        text = (directory / NAME).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    if not text.strip():
+        raise ValueError("it is empty")
+    try:
+        found = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"it holds a {type(found).__name__} where a mapping belongs")
+    digest = found.pop("digest", None)
+    if digest is not None and digest != _digest(found):
+        raise ValueError("its content is not what was written: the digest differs")
+    _check(found)
+    return found
+
+
+def _check(found: Mapping[str, Any]) -> None:
+    for name, kinds in KINDS.items():
+        value = found.get(name)
+        if name in found and (not isinstance(value, kinds) or isinstance(value, bool)):
+            raise ValueError(f"{name} must be {' or '.join(k.__name__ for k in kinds)}; found {value!r:.60}")
+    for name in ("modalities", "classes"):
+        if not all(isinstance(one, str) for one in found.get(name, ())):
+            raise ValueError(f"{name} must be a list of names; found {found[name]!r:.60}")
+    subsets = found.get("subsets", {})
+    scores = {name: found.get(name) or {} for name in ("val", "test")}
+    for name, values in {**scores, **{f"subsets.{key}": value for key, value in subsets.items()}}.items():
+        if not isinstance(values, dict):
+            raise ValueError(f"{name} must be a mapping of scores; found {values!r:.60}")
+        for metric, value in values.items():
+            if not isinstance(value, (int, float, NOTHING)) or isinstance(value, bool):
+                raise ValueError(f"{name} {metric!r} must be a number; found {value!r:.60}")
+
+
+def _digest(result: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()
