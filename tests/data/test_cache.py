@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -325,3 +326,62 @@ def test_what_a_process_wrote_it_need_not_verify(tmp_path, files, log):
     out = torch.empty_like(first)
     assert cache.fill(files[0], out)
     assert torch.equal(out, first)
+
+
+@pytest.mark.parametrize("call", ["write", "replace", "log"])
+@pytest.mark.parametrize("times", [1, 3, 9])
+def test_the_cache_is_deleted_at_any_moment_of_filling_it(tmp_path, files, log, monkeypatch, call, times):
+    directory, left = tmp_path / "cache", [times]
+    cached, plain = DecodeCache(directory, CountingArray(str(log))), Array()
+
+    def deleted_before(function, matters):
+        def inner(*given):
+            if left[0] and matters(*given):
+                left[0] -= 1
+                shutil.rmtree(directory, ignore_errors=True)
+            return function(*given)
+
+        return inner
+
+    if call == "write":
+        monkeypatch.setattr(cache_module, "_write", deleted_before(cache_module._write, lambda *_: True))
+    elif call == "replace":
+        monkeypatch.setattr(os, "replace", deleted_before(os.replace, lambda source, _: str(source).endswith(".tmp")))
+    else:
+        monkeypatch.setattr(os, "open", deleted_before(os.open, lambda path, *_: str(path).endswith("contents.log")))
+    for file in files:
+        assert torch.equal(cached.decode(file), plain.decode(file))
+    assert left == [0]
+    monkeypatch.undo()
+    epoch(directory, log, files)
+    before = decoded(log)
+    epoch(directory, log, files)
+    assert decoded(log) == before  # everything is there now
+    assert not list(directory.rglob("*.tmp"))
+
+
+def test_a_cache_that_goes_each_time_is_gone_without(tmp_path, files, monkeypatch):
+    directory, write = tmp_path / "cache", cache_module._write
+
+    def gone(*given):
+        write(*given)
+        shutil.rmtree(directory)
+
+    monkeypatch.setattr(cache_module, "_write", gone)
+    cached, plain = DecodeCache(directory, Array()), Array()
+    for file in files:
+        assert torch.equal(cached.decode(file), plain.decode(file))
+
+
+def test_a_deleted_log_is_read_from_its_beginning(tmp_path, files, log, monkeypatch):
+    first = DecodeCache(tmp_path / "cache", CountingArray(str(log)))
+    for file in files:
+        first.decode(file)
+    watching = DecodeCache(tmp_path / "cache", CountingArray(str(log)))
+    watching.decode(files[0])
+    shutil.rmtree(tmp_path / "cache")
+    other = DecodeCache(tmp_path / "cache", CountingArray(str(log)))
+    other.decode(files[-1])
+    watching._contents.clear()
+    monkeypatch.setattr(cache_module, "_digest_of", None)  # it need not hash what the other has
+    watching.decode(files[-1])

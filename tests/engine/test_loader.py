@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from counterpoise.data.arrays import ArraySplit
+from counterpoise.data.cache import CacheError
+from counterpoise.data.readers import ReadError
 from counterpoise.data.split import Split
 from counterpoise.engine import loader
 from counterpoise.engine.loader import Loader, Loaders, Request
@@ -233,3 +235,53 @@ def test_a_replica_gets_no_batch_of_nothing(n, counts):
     loaders = [Loader(Counting(n), 4, rank=rank, world=2) for rank in (0, 1)]
     assert [sum(1 for _ in each.batches(("sound",))) for each in loaders] == counts
     assert [sum(1 for _ in each.batches(("sound",), skip=4)) for each in loaders] == [0, 0]
+
+
+class OwnError(Exception):
+    """Of somebody's own reader; it does not survive pickling."""
+
+    def __init__(self, one, two):
+        super().__init__(f"{one} and {two}")
+
+
+ERRORS = {
+    "ReadError": lambda: ReadError("clips/7.wav", "the file is cut off\nat byte 9"),
+    "CacheError": lambda: CacheError(28, "The cache cannot be written", "cache"),
+    "MemoryError": lambda: MemoryError("8 TB for one row"),
+    "ValueError": lambda: ValueError("row 7: two\nlines"),
+    "OwnError": lambda: OwnError("one", "two"),
+}
+
+
+class Failing(Counting):
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+
+    def batch(self, indices, modality, seed):
+        if 7 in indices:
+            raise ERRORS[self.kind]()
+        return super().batch(indices, modality, seed)
+
+
+@pytest.mark.parametrize("persistent", [True, False])
+@pytest.mark.parametrize("kind", ERRORS)
+def test_an_error_in_a_worker_is_the_error_itself(kind, persistent):
+    expected = ERRORS[kind]()
+    reads = Loader(Failing(kind), 5, num_workers=1, persistent=persistent).batches(("sound",))
+    assert next(reads).index.tolist() == [0, 1, 2, 3, 4]
+    with pytest.raises(Exception, match=r"\w") as found:
+        next(reads)
+    if kind == "OwnError":
+        assert str(found.value) == "OwnError: one and two"
+    else:
+        assert type(found.value) is type(expected)
+        assert str(found.value) == str(expected)
+        assert "in batch" in found.value.__notes__[0]  # where it happened
+    assert "Traceback" not in str(found.value)
+
+
+def test_without_workers_an_error_keeps_its_own_traceback():
+    with pytest.raises(ReadError) as found:
+        list(Loader(Failing("ReadError"), 5).batches(("sound",)))
+    assert found.traceback[-1].name == "batch"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import logging
@@ -12,6 +13,7 @@ import struct
 import time
 import uuid
 import zlib
+from collections.abc import Callable
 from io import FileIO
 from pathlib import Path
 
@@ -28,6 +30,7 @@ _FIXED = struct.Struct("<8sIBB")  # magic, CRC-32 of all that follows it, dtype,
 _LAST = 0x80  # added to the dimensions when the third axis from the end, the colours of pictures, is last in the file
 _DTYPES = (torch.uint8, torch.int64, torch.float32, torch.float64, torch.int32, torch.int16, torch.float16, torch.bool)
 _MAPPED = 1 << 20  # bytes; below, one read is about twice as fast as the page faults of a mapping
+_ATTEMPTS = 10  # at writing into a cache that is being deleted
 _SETTLED = 2.0  # seconds after which a change of a file surely shows in its modification time
 
 
@@ -78,8 +81,8 @@ class DecodeCache:
         if known is not None:
             return known
         decoded = self.reader.decode(cell)
-        self._store(path, decoded)
-        self._verified.add(content)
+        if self._store(path, decoded):
+            self._verified.add(content)
         return decoded
 
     def fill(self, cell: str, out: Tensor) -> bool:
@@ -134,6 +137,8 @@ class DecodeCache:
         """Look ``name`` up in what other processes and earlier runs have written since the last look."""
         try:
             with open(self._log_path, "rb") as file:
+                if file.seek(0, os.SEEK_END) < self._log_read:  # a new one: the cache was deleted
+                    self._log_read = 0
                 file.seek(self._log_read)
                 new = file.read()
         except FileNotFoundError:
@@ -148,15 +153,15 @@ class DecodeCache:
 
     def _remember(self, name: str, content: str) -> None:
         self._contents[name] = content
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
+
+        def append() -> None:
             log = os.open(self._log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
             try:
                 os.write(log, f"{name} {content}\n".encode())  # one short append, never torn by another
             finally:
                 os.close(log)
-        except OSError as error:
-            raise self._unwritable(error) from error
+
+        self._into(str(self.directory), append)
 
     def _load(self, path: str, content: str) -> Tensor | None:
         try:
@@ -184,7 +189,22 @@ class DecodeCache:
     def _damaged(self, path: str) -> None:
         _log.warning("The cache entry %s is damaged and is decoded again.", path)
 
-    def _store(self, path: str, decoded: Tensor) -> None:
+    def _into(self, folder: str, write: Callable[[], None]) -> bool:
+        """Write into a folder that others may be deleting; False when they have won again and again."""
+        try:
+            for _ in range(_ATTEMPTS):
+                try:
+                    write()
+                    return True
+                except FileNotFoundError:
+                    with contextlib.suppress(FileNotFoundError):  # a part of it went while it was made
+                        os.makedirs(folder, exist_ok=True)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        return False
+
+    def _store(self, path: str, decoded: Tensor) -> bool:
+        """Keep an entry; False when the cache is being deleted at this moment, and the next one may make it."""
         if not decoded.numel():
             raise ValueError(
                 f"{type(self.reader).__name__} decoded to an empty tensor of shape {tuple(decoded.shape)}."
@@ -195,16 +215,16 @@ class DecodeCache:
         rest, payload = _rest(decoded, last), decoded.view(-1).numpy().view("uint8").data
         head = struct.pack("<8sI", _MAGIC, zlib.crc32(payload, zlib.crc32(rest))) + rest
         temporary = f"{path}.{uuid.uuid4().hex[:12]}.tmp"
-        try:
+
+        def write() -> None:
             try:
                 _write(temporary, head, payload)
-            except FileNotFoundError:
-                os.makedirs(os.path.dirname(path), exist_ok=True)
-                _write(temporary, head, payload)
-            os.replace(temporary, path)
-        except OSError as error:
-            Path(temporary).unlink(missing_ok=True)
-            raise self._unwritable(error) from error
+                os.replace(temporary, path)
+            except OSError:
+                Path(temporary).unlink(missing_ok=True)
+                raise
+
+        return self._into(os.path.dirname(path), write)
 
     def _unwritable(self, error: OSError) -> CacheError:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 import signal
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -10,7 +12,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from counterpoise.data.split import Split
 from counterpoise.types import Batch
@@ -25,11 +27,19 @@ class Request(NamedTuple):
     present: dict[str, np.ndarray]
 
 
-class _Reads(Dataset[Batch]):
+class _Reads(Dataset[Batch | Exception]):
     def __init__(self, split: Split):
         self.split = split
 
-    def __getitem__(self, request: Request) -> Batch:
+    def __getitem__(self, request: Request) -> Batch | Exception:
+        if get_worker_info() is None:
+            return self._batch(request)
+        try:
+            return self._batch(request)
+        except Exception as error:  # raised by whoever asked: PyTorch would make its message a traceback
+            return _portable(error)
+
+    def _batch(self, request: Request) -> Batch:
         split, rows = self.split, torch.as_tensor(request.indices, dtype=torch.int64)
         present = {m: torch.from_numpy(mask) for m, mask in request.present.items()}
         inputs = {}
@@ -46,6 +56,16 @@ class _Reads(Dataset[Batch]):
         return Batch(inputs, split.target[rows], rows, present or None)
 
 
+def _portable(error: Exception) -> Exception:
+    """An error that survives the way to another process, with where it happened as a note."""
+    error.add_note("".join(traceback.format_exception(error)))
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever an error of somebody's own does
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
 class _Plan(Sampler[Request]):
     """The requests of one pass, each made when it is asked for: a million rows are one tensor."""
 
@@ -58,6 +78,12 @@ class _Plan(Sampler[Request]):
 
     def __len__(self) -> int:
         return len(self.starts)
+
+
+def _checked(read: Batch | Exception) -> Batch:
+    if isinstance(read, Exception):
+        raise read
+    return read
 
 
 def _start_worker(_: int) -> None:
@@ -96,7 +122,7 @@ class Loader:
         self._kept = self._reader(self._plan, persistent=True) if persistent and num_workers else None
         self._busy = False
 
-    def _reader(self, plan: _Plan, *, persistent: bool) -> DataLoader[Batch]:
+    def _reader(self, plan: _Plan, *, persistent: bool) -> DataLoader[Batch | Exception]:
         return DataLoader(
             _Reads(self.split),
             sampler=plan,
@@ -113,11 +139,11 @@ class Loader:
         plan = _Plan() if ours else self._plan
         plan.starts, plan.request = starts, request
         if self._kept is None or ours:
-            yield from self._reader(plan, persistent=False)
+            yield from map(_checked, self._reader(plan, persistent=False))
             return
         self._busy = True
         try:
-            yield from self._kept
+            yield from map(_checked, self._kept)
         finally:
             self._busy = False
 
