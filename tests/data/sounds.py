@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -24,7 +25,7 @@ def encoded(
     """``wave`` (samples, channels) through a codec of FFmpeg; the ending of the path names the container."""
     layout = "mono" if wave.shape[1] == 1 else "stereo"
     with av.open(str(path), "w", options=muxer) as container:
-        stream = container.add_stream(codec, rate=rate, options=options or {}, layout=layout)
+        stream: Any = container.add_stream(codec, rate=rate, options=options or {}, layout=layout)
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(wave.T), "fltp", layout)
         frame.sample_rate = rate
         coder = stream.codec_context

@@ -87,6 +87,64 @@ def test_truncated_videos_raise(tmp_path, ending, options, share):
         Video().decode(str(path))
 
 
+@pytest.mark.parametrize("ending", ["mp4", "mov"])
+@pytest.mark.parametrize(
+    "trailer",
+    [
+        b"Some trailer that an app appended",
+        b"\0\0\0\x20SEFT" + bytes(8),
+        b"\xff" * 40,
+        b"\0\0\x10\0free" + bytes(30),
+        b"\0\0\0\x10udta" + bytes(8) + b"tail",
+        bytes(3),
+    ],
+)
+@pytest.mark.parametrize("options", [{}, {"movflags": "faststart"}, {"movflags": "frag_keyframe+empty_moov"}])
+def test_what_comes_after_the_media_of_an_mp4_is_no_truncation(tmp_path, ending, trailer, options):
+    path = Path(film(tmp_path / f"a.{ending}", **options))
+    expected = Video().decode(str(path))
+    path.write_bytes(path.read_bytes() + trailer)
+    assert torch.equal(Video().decode(str(path)), expected)
+
+
+_TURNS = {  # degrees counterclockwise -> the matrix of a track header, without its last column
+    90: (0, -1, 1, 0),
+    180: (-1, 0, 0, -1),
+    -90: (0, 1, -1, 0),
+}
+
+
+def turned(path: Path, degrees: int) -> None:
+    """Have the track header say that players turn the frames."""
+    content = bytearray(path.read_bytes())
+    matrix = content.index(b"tkhd") + 44
+    a, b, c, d = (value << 16 for value in _TURNS[degrees])
+    values = (a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    content[matrix : matrix + 36] = b"".join(value.to_bytes(4, "big", signed=True) for value in values)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("degrees", [90, 180, -90])
+@pytest.mark.parametrize("bound", [None, 24])
+def test_frames_are_turned_as_players_turn_them(tmp_path, degrees, bound):
+    path, picture = tmp_path / "a.mp4", np.zeros((48, 64, 3), np.uint8)
+    picture[:16, :16] = 250  # bright at the top left
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = 64, 48, "yuv420p", 4_000_000
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+        container.mux(stream.encode())
+    upright = Video(bound=bound).decode(str(path)).float()
+    turned(path, degrees)
+    frames = Video(bound=bound).decode(str(path)).float()
+    assert frames.shape == upright.rot90(degrees // 90, (2, 3)).shape
+    assert (frames - upright.rot90(degrees // 90, (2, 3))).abs().mean() < 1
+    row, column = {90: (-1, 0), 180: (-1, -1), -90: (0, -1)}[degrees]  # the corner where the bright part then is
+    assert frames[0, 0, row, column] > 200
+    assert Video(size=16).read(str(path)).shape == (3, 3, 16, 16)
+
+
 def test_a_damaged_stream_raises(tmp_path):
     path = Path(film(tmp_path / "a.mp4", noise=60))
     content = bytearray(path.read_bytes())

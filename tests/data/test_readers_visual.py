@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import builtins
 import random
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +64,95 @@ def test_16_bit_pictures_keep_their_scale(tmp_path):
     Pillow.fromarray(np.full((8, 8), 0x8000, np.uint16)).save(tmp_path / "depth.png")
     sample = Image(size=8, channels=1, normalize="none").read(str(tmp_path / "depth.png"))
     torch.testing.assert_close(sample, torch.full((1, 8, 8), 128 / 255))
+
+
+@pytest.mark.parametrize("largest", [1, 255, 1023, 4095])
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_12_bits_in_a_file_of_16_are_refused(tmp_path, largest, ending):
+    path = tmp_path / f"a.{ending}"
+    Pillow.fromarray(np.linspace(0, largest, 64).round().astype(np.uint16).reshape(8, 8)).save(path)
+    with pytest.raises(ReadError, match=r"12 of them at most, .* with 8 bits, .* `array`"):
+        Image(size=8).decode(str(path))
+
+
+@pytest.mark.parametrize("largest", [0, 4096, 65535])
+def test_other_pictures_of_16_bits_are_read(tmp_path, largest):
+    Pillow.fromarray(np.full((8, 8), largest, np.uint16)).save(tmp_path / "a.png")
+    assert int(Image(size=8).decode(str(tmp_path / "a.png")).max()) == largest >> 8
+
+
+def png(path: Path, size: tuple[int, int], colour: int, depth: int, raw: bytes) -> str:
+    """A PNG of raw scan lines."""
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", *size, depth, colour, 0, 0, 0)),
+        (b"IDAT", zlib.compress(raw, 9)),
+        (b"IEND", b""),
+    ]
+    parts = [
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks
+    ]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    return str(path)
+
+
+@pytest.mark.parametrize(("colour", "values"), [(2, 3), (6, 4), (4, 2)])
+def test_12_bits_of_colour_in_a_file_of_16_are_refused(tmp_path, colour, values):
+    def lines(level: int) -> bytes:
+        pixel = [level] * (values - (colour != 2)) + [65535] * (colour != 2)  # opaque
+        return (b"\0" + struct.pack(f">{values}H", *pixel) * 4) * 4
+
+    with pytest.raises(ReadError, match="12 of them at most"):
+        Image().decode(png(tmp_path / "a.png", (4, 4), colour, 16, lines(4000)))
+    assert int(Image().decode(png(tmp_path / "b.png", (4, 4), colour, 16, lines(40000))).max()) == 40000 >> 8
+    assert int(Image().decode(png(tmp_path / "c.png", (4, 4), colour, 16, lines(0))).max()) == 0
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB"])
+def test_what_is_transparent_lies_on_white(tmp_path, mode, channels):
+    """The colours under full transparency are left there by programs and seen by nobody."""
+    pixels = np.full((8, 8, 4), (200, 200, 200, 255), np.uint8)
+    pixels[:4] = (10, 10, 10, 0)
+    path, options = tmp_path / "a.png", {}
+    picture = Pillow.fromarray(pixels)
+    if mode in ("P", "RGB"):
+        picture = picture.convert("RGB").quantize(4) if mode == "P" else picture.convert("RGB")
+        options = {"transparency": picture.getpixel((0, 0))}
+    else:
+        picture = picture.convert(mode)
+    picture.save(path, **options)
+    decoded = Image(channels=channels).decode(str(path))
+    assert decoded.shape == (channels, 8, 8)
+    assert (decoded[:, :4] == 255).all()
+    assert (decoded[:, 4:] == 200).all()
+
+
+def test_half_transparent_and_opaque_pictures(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 4), dtype=np.uint8)
+    pixels[..., 3] = 255
+    Pillow.fromarray(pixels).save(tmp_path / "opaque.png")
+    np.testing.assert_array_equal(Image().decode(str(tmp_path / "opaque.png")).movedim(0, -1).numpy(), pixels[..., :3])
+    pixels[..., 3] = 102
+    Pillow.fromarray(pixels).save(tmp_path / "half.webp", lossless=True, exact=True)
+    expected = 0.4 * pixels[..., :3] + 0.6 * 255
+    half = Image().decode(str(tmp_path / "half.webp")).movedim(0, -1).numpy()
+    np.testing.assert_allclose(half, expected, atol=1.01)
+
+
+@pytest.mark.parametrize("at", [0.3, 0.6, 0.95])
+def test_a_flipped_bit_of_a_png_is_found(tmp_path, at):
+    path = Path(picture(tmp_path / "a.png", size=(200, 200)))
+    content = bytearray(path.read_bytes())
+    content[int(len(content) * at)] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ReadError, match=r"the PNG chunk at byte .* is not as it was written"):
+        Image().decode(str(path))
+
+
+@pytest.mark.parametrize("size", [(30000, 30000), (2**31 - 1, 1000), (2, 2**30)])
+def test_a_picture_that_asks_for_gigabytes_is_refused_before_it_is_decoded(tmp_path, size):
+    with pytest.raises(ReadError, match=r"a.png: .*exceeds limit|a.png: .*too large"):
+        Image().decode(png(tmp_path / "a.png", size, 0, 1, bytes(4000)))
 
 
 def test_training_is_random_reproducible_and_leaves_the_global_state_alone(tmp_path):
@@ -170,6 +261,8 @@ def test_paths_that_cannot_be_opened(tmp_path, monkeypatch):
     (tmp_path / "b.jpg").symlink_to(tmp_path / "a.jpg")
     with pytest.raises(ReadError, match="loop of symbolic links"):
         Image().decode(str(tmp_path / "a.jpg"))
+
+    (tmp_path / "c.jpg").write_bytes(b"a picture")
 
     def forbidden(*args, **kwargs):
         raise PermissionError(13, "Permission denied")

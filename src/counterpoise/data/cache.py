@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from counterpoise.data.readers.base import Reader, ReadError
+from counterpoise.data.readers.base import Reader, ReadError, regular
 
 _log = logging.getLogger(__name__)
 
@@ -266,5 +266,6 @@ def _digest(content: bytes) -> str:
 
 
 def _digest_of(path: Path) -> str:
+    regular(str(path))
     with open(path, "rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

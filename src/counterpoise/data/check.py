@@ -16,6 +16,7 @@ import torch
 
 from .labels import PARTS, alike
 from .progress import after_two_seconds
+from .readers.base import regular
 from .table import Table
 
 _PARTS = ("", "all", *PARTS)  # of a row: its place here; "" for a row that is in no part
@@ -247,7 +248,7 @@ class _Cells:
         if not self.reader.reads_files:
             return len(source)
         try:
-            return sum(file.stat().st_size for file in self.reader.files(source))
+            return sum(regular(str(file)) for file in self.reader.files(source))
         except (OSError, ValueError):
             return -1
 

@@ -126,7 +126,8 @@ class Reader(ABC):
     def problems(self, cell: str) -> str | None:
         """What is wrong with a cell, in one line, or None; reads the whole cell."""
         try:
-            sample = self.transform(self.decode(cell), None)
+            with self._reading(cell):
+                sample = self.transform(self.decode(cell), None)
         except ReadError as error:
             return error.reason if error.cell == cell else str(error)
         if not all_finite(sample):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import zlib
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -95,7 +96,9 @@ class Visual(Reader):
     def _open(self, path: str) -> Tensor:
         """One image file as (C, H, W) uint8, its colours last in memory: as decoders write and resizing reads them."""
         with self._reading(path):
-            return self._decoded(read_bytes(path), path)
+            content = read_bytes(path)
+            _check_chunks(content, path)
+            return self._decoded(content, path)
 
     def _decoded(self, content: bytes, path: str) -> Tensor:
         import numpy as np
@@ -107,17 +110,23 @@ class Visual(Reader):
             image = Pillow.open(io.BytesIO(content))
         except UnidentifiedImageError as error:
             raise ReadError(path, "is no image that can be read" + self._hint(path)) from error
+        deep = ";16" in str(image.tile)  # 16 bits per value, of which 8 are kept
         with image:
             if self.bound is not None:
                 image.draft(mode, (self.bound, self.bound))  # lets JPEG decode at 1/2, 1/4 or 1/8 of its size
             picture = image
             ImageOps.exif_transpose(picture, in_place=True)
         if picture.mode.startswith("I;16"):
-            picture = Pillow.fromarray((np.asarray(picture) >> 8).astype("uint8"))
+            values = np.asarray(picture)
+            _check_depth(int(values.max()), 12, path)
+            picture = Pillow.fromarray((values >> 8).astype("uint8"))
         elif picture.mode in ("I", "F"):
             raise ReadError(path, "has 32 bits per pixel; store it as .npy and read it with `array`")
-        if picture.mode == "P":  # palettes may carry transparency, which only RGBA can take over
+        elif deep:
+            _check_depth(int(np.asarray(picture.convert("RGB")).max()), 4, path)
+        if picture.has_transparency_data:  # what is drawn there shows no colour that it hides: on white, as on paper
             picture = picture.convert("RGBA")
+            picture = Pillow.alpha_composite(Pillow.new("RGBA", picture.size, "white"), picture)
         if picture.mode != mode:
             picture = picture.convert(mode)
         if self.bound is not None and (least := min(picture.size)) > self.bound:
@@ -127,8 +136,41 @@ class Visual(Reader):
         return torch.from_numpy(array).movedim(-1, 0)
 
 
+def _check_chunks(content: bytes, path: str) -> None:
+    """ReadError when a chunk of a PNG is damaged; decoders check few of them."""
+    at = 8 if content.startswith(b"\x89PNG\r\n\x1a\n") else len(content)
+    while at + 12 <= len(content):
+        end = at + 8 + int.from_bytes(content[at : at + 4], "big")
+        stored = content[end : end + 4]
+        if len(stored) == 4 and zlib.crc32(content[at + 4 : end]) != int.from_bytes(stored, "big"):
+            raise ReadError(path, f"damaged: the PNG chunk at byte {at} is not as it was written")
+        if content[at + 4 : at + 8] == b"IEND":
+            return
+        at = end + 4
+
+
+def _check_depth(largest: int, bits: int, path: str) -> None:
+    """ReadError when values of 16 bits, of which the upper 8 are kept, need no more than 12: all would be dark.
+
+    Args:
+        largest: value in the picture.
+        bits: in which it would fit, if the picture has 12 bits per value.
+        path: of the picture.
+    """
+    if 0 < largest < 1 << bits:
+        raise ReadError(
+            path,
+            "has 16 bits per value and uses 12 of them at most, so it would be nearly black; store it with 8 bits, or "
+            "with its values times 16, or as .npy and read it with `array`",
+        )
+
+
 class Image(Visual):
     """A picture file as (channels, size, size).
+
+    The picture is turned as its EXIF data say; transparent parts lie on white, whatever colours they hide; of 16 bits
+    per value the upper 8 are kept, and a picture whose values need no more than 12 is refused. Chunks of a PNG are
+    compared with their check sums.
 
     Args:
         size: edge of the square the encoder sees, in pixels.
