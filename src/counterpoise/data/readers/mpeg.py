@@ -127,11 +127,25 @@ def _announced(frame: _Frame, content: bytes) -> _Part | None:
     flags = int.from_bytes(content[at + 4 : at + 8], "big")
     count = int.from_bytes(content[at + 8 : at + 12], "big") if flags & 1 else 0
     lame = at + 8 + 4 * (flags & 1) + 4 * (flags >> 1 & 1) + 100 * (flags >> 2 & 1) + 4 * (flags >> 3 & 1)
-    if not count or not content[lame : lame + 4].strip(b"\0"):
+    end = lame + 34
+    stored = int.from_bytes(content[end : end + 2], "big")
+    padded = (content[:end] + bytes(2) + content[end + 2 :]).ljust(190, b"\0")[:190]
+    # LAME sums what comes before, FFmpeg always 190 bytes. Nothing is cut off on the word of bytes that may be damaged.
+    if not count or stored not in (_check_sum(content[:end]), _check_sum(padded)):
         return _Part(count, frame.samples)
     delay, padding = divmod(int.from_bytes(content[lame + 21 : lame + 24], "big"), 4096)
     skip = delay + _DECODER_DELAY
     return _Part(count, frame.samples, skip, count * frame.samples - delay - max(padding, _DECODER_DELAY))
+
+
+def _check_sum(content: bytes) -> int:
+    """CRC-16 with the polynomial 0x8005, lowest bit first, of the header that LAME and others write."""
+    crc = 0
+    for byte in content:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0xA001 if crc & 1 else 0)
+    return crc
 
 
 def _frames(file: BinaryIO, end: int, path: str) -> Iterator[tuple[int, _Frame, bytes]]:

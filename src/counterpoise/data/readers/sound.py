@@ -60,10 +60,12 @@ def _libsndfile(source: str | BinaryIO, path: str) -> Blocks:
                 yield from mpeg.decoded(frames, regular(path), path)
             return
         if file.format == "FLAC" and file.frames:
-            file.seek(file.frames - 1)  # fails when the end is missing, without reading what is before
-            if not len(file.read(1)):
-                raise ReadError(path, f"truncated: its last sample, number {file.frames}, cannot be decoded")
-            file.seek(0)
+            try:
+                file.seek(file.frames - 1)  # fails when the end is missing, without reading what is before
+                file.seek(0)
+            except soundfile.LibsndfileError as error:
+                reason = f"truncated or damaged: the last of its {file.frames} samples cannot be decoded"
+                raise ReadError(path, reason) from error
         size, total = max(1, _BLOCK // file.channels), 0
         while len(block := file.read(size, dtype="float32", always_2d=True)):
             total += len(block)
@@ -82,7 +84,11 @@ def _flac_of_unknown_length(path: str) -> Blocks:
             stream = container.streams.audio[0]
             stream.codec_context.options = {"err_detect": "crccheck+bitstream+buffer+explode"}
             as_float = av.AudioResampler(format="flt")
+            total = 0
             for frame in container.decode(stream):
+                if frame.pts is not None and frame.pts * stream.time_base * stream.rate != total:
+                    raise ReadError(path, f"damaged: frames are missing after sample {total}")
+                total += frame.samples
                 for part in as_float.resample(frame):
                     yield stream.rate, part.to_ndarray().reshape(part.samples, -1)
     except FFmpegError as error:
