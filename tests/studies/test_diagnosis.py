@@ -12,7 +12,7 @@ from counterpoise.analysis import BalanceCurves
 from counterpoise.benchmark.grid import RunConfig
 from counterpoise.cli import main
 from counterpoise.studies.diagnosis import Diagnosis, Evidence, Measured, headline, recommend
-from counterpoise.studies.diagnosis_verdict import clear, judge
+from counterpoise.studies.diagnosis_verdict import RECORDS, clear, judge
 
 DATA = ["--data", "digits", "--data.size", "150", "--epochs", "1", "--batch_size", "16", "--progress", "false"]
 WELL = Evidence(400, 0.1, 0.7, 0.7, 0.7, 0.7, 0.8, 0.5, 0.4, 0.3, 0.3, 0.1, 0.5)
@@ -60,7 +60,8 @@ def found(audio: Evidence = WELL, image: Evidence = WELL, fused: float = 0.8, ap
         (found(UNUSED, apart=0.9), "hardly uses", "hardly used", "keep audio from being held back"),
         (found(replace(WELL, inside=0.3)), "Balanced", "not starved", "stay with joint"),  # it contributes its share
         (found(NOTHING), "Not imbalanced", "chance", "encoder of audio"),
-        (found(fused=0.5, apart=0.5), "fusing costs", "not starved", "fusing hurts"),
+        (found(fused=0.5, apart=0.5), "fusing costs", "not starved", "Joint,MLA,IGM,MSES"),
+        (found(STARVED, fused=0.5, apart=0.5), "starves audio", "starved. ", "audio held back, and fusing hurts"),
         (found(NOTHING, NOTHING, 0.1), "No answer yet", "chance", "Train longer"),
     ],
 )
@@ -72,6 +73,35 @@ def test_the_verdict_follows_the_evidence(diagnosis: Diagnosis, answer: str, abo
     assert advice in said[-1]
     assert sum("Recommendation" in line for line in said) == 1
     assert str(diagnosis).splitlines() == [headline(diagnosis), *said]
+
+
+@pytest.mark.parametrize(
+    ("diagnosis", "given"),
+    [
+        (found(), ()),
+        (found(STARVED), ("starved",)),
+        (found(apart=0.9), ("apart",)),
+        (found(STARVED, fused=0.5, apart=0.6), ("apart", "hurts", "starved")),
+    ],
+)
+def test_a_verdict_says_how_often_it_was_right(diagnosis: Diagnosis, given: tuple[str, ...]) -> None:
+    said = recommend(diagnosis)[-2]
+    names = {"apart": "better apart", "hurts": "fusing costs accuracy", "starved": "starved"}
+    for part, (where, elsewhere) in RECORDS.items():
+        same = where if part in given else elsewhere
+        which = "with" if part in given else "without"
+        assert f'{same.units} units {which} "{names[part]}" {same.gained} gained and {same.lost} lost' in said
+
+
+def test_the_counts_are_those_of_the_page() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "studies.md").read_text(encoding="utf-8")
+    for part, records in RECORDS.items():
+        for name, record in zip((part, f"not {part}"), records, strict=True):
+            (row,) = [line for line in page.splitlines() if line.startswith(f"| {name} | ")]
+            units, alternation = row.split(" | ")[1:3]
+            assert int(units) == record.units
+            assert alternation.endswith(f"; {record.gained} gain, {record.lost} lose")
+    assert len({sum(record.units for record in records) for records in RECORDS.values()}) == 1
 
 
 @pytest.mark.parametrize(

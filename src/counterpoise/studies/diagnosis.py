@@ -11,7 +11,7 @@ import numpy as np
 
 from counterpoise.analysis import BalanceCurves, overfitting_ratio
 from counterpoise.studies.base import percent
-from counterpoise.studies.diagnosis_verdict import Verdict, judge, share, unsure
+from counterpoise.studies.diagnosis_verdict import RECORDS, Verdict, judge, share, unsure
 
 
 @dataclass(frozen=True)
@@ -252,8 +252,23 @@ def recommend(found: Diagnosis) -> list[str]:
         )
     )
     said += _beside(found)
-    said.append(_advice(found, verdict))
+    said += [_error(verdict), _advice(found, verdict)]
     return said
+
+
+def _error(verdict: Verdict) -> str:
+    """How often training in turns gained on test where the benchmark found the same as here."""
+    names = {"apart": "better apart", "hurts": "fusing costs accuracy", "starved": "starved"}
+    parts = []
+    for part, records in RECORDS.items():
+        given = bool(getattr(verdict, part))
+        same = records[0] if given else records[1]
+        which = "with" if given else "without"
+        parts.append(f'of {same.units} units {which} "{names[part]}" {same.gained} gained and {same.lost} lost')
+    return (
+        f"How often this is right: by training in turns, {', '.join(parts)} two points or more of the fused "
+        "test accuracy (benchmarks/diagnosis.py, docs/studies.md)."
+    )
 
 
 def _beside(found: Diagnosis) -> list[str]:
@@ -285,9 +300,9 @@ def _ratio(rows: np.ndarray) -> str:
 def _advice(found: Diagnosis, verdict: Verdict) -> str:
     if verdict.apart:
         return f"Recommendation: {_in_turns(found, verdict)}"
-    if verdict.starved:
+    if verdict.starved and not verdict.hurts:
         return f"Recommendation: {_against_starving(found, verdict)}"
-    if verdict.unused:
+    if verdict.unused and not verdict.hurts:
         return (
             f"Recommendation: the encoder of {_and(verdict.unused)} is good, its part in the fusion is not. Try a "
             "fusion whose modalities have heads of their own (--fusion Late), or a loss per modality (MMPareto), "
@@ -299,14 +314,7 @@ def _advice(found: Diagnosis, verdict: Verdict) -> str:
             "learning rate, and ask again."
         )
     if verdict.hurts:
-        fused, alone = (rows[:, 2].mean() for rows in (found.overfitting(), found.overfitting(found.best, alone=True)))
-        if fused > alone:
-            return (
-                f"Recommendation: no modality is starved, but fusing hurts, and the joint model overfits more than "
-                f"{found.best} alone: try GBlending, which weighs losses by that, or UMT; then another fusion "
-                "(--fusion Late, Gated)."
-            )
-        return "Recommendation: no modality is starved, but fusing hurts: try another fusion (--fusion Late, Gated)."
+        return f"Recommendation: {_against_fusing(found, verdict)}"
     if open_ := unsure(found, verdict):
         return f"Recommendation: judge {_and(open_)} on more samples; until then nothing calls for balancing."
     if verdict.weak:
@@ -342,6 +350,21 @@ def _against_starving(found: Diagnosis, verdict: Verdict) -> str:
         f"prediction {text}; so keep the fused loss and add one per modality (MMPareto, MSES), and compare over "
         "several seeds by `counterpoise benchmark --methods Joint,MMPareto,MSES`."
     )
+
+
+def _against_fusing(found: Diagnosis, verdict: Verdict) -> str:
+    """The best modality alone is better than the joint model."""
+    fused, alone = (rows[:, 2].mean() for rows in (found.overfitting(), found.overfitting(found.best, alone=True)))
+    held = [*verdict.starved, *verdict.unused]
+    text = f"{_and(held)} held back, and fusing hurts" if held else "no modality is held back, but fusing hurts"
+    text += (
+        ": train the modalities in turns (MLA, IGM) or stop each when it overfits (MSES), and compare with "
+        f"{found.best} alone by `counterpoise benchmark --methods Joint,MLA,IGM,MSES`; then another fusion "
+        "(--fusion Late, Gated)."
+    )
+    if fused > alone:
+        text += f" The joint model overfits more than {found.best} alone: GBlending weighs losses by that."
+    return text
 
 
 def _and(names: Iterable[str]) -> str:

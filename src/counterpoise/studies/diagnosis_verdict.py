@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,29 @@ ERRORS = 2.0
 """How many standard errors a difference must have to count as one."""
 LEAST = 0.02
 """What a model must lose to another to count as worse, however many samples show it."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What training in turns did on test in the units of a benchmark for which a part of the verdict was the same.
+
+    Attributes:
+        units: how many.
+        gained: in how many it gained two points at least, and clearly.
+        lost: in how many it lost as much.
+    """
+
+    units: int
+    gained: int
+    lost: int
+
+
+RECORDS: Mapping[str, tuple[Record, Record]] = {
+    "apart": (Record(3, 3, 0), Record(21, 1, 1)),
+    "hurts": (Record(3, 2, 0), Record(21, 2, 1)),
+    "starved": (Record(4, 2, 0), Record(20, 2, 1)),
+}
+"""Part of the verdict -> where it was given, and where it was not: ``benchmarks/diagnosis.py``, docs/studies.md."""
 
 
 def clear(
