@@ -106,10 +106,13 @@ class MultimodalModel(nn.Module):
                 z = encoder(x)
         except (torch.OutOfMemoryError, torch.AcceleratorError):
             raise
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, IndexError) as error:
+            whole = (
+                "" if x.is_floating_point() else f" ({x.dtype}; for other numbers than tokens pass x.astype('float32'))"
+            )
             raise ValueError(
-                f"encoders[{modality!r}] ({type(encoder).__name__}) fails on samples of shape {tuple(x.shape[1:])}: "
-                f"{error}"
+                f"encoders[{modality!r}] ({type(encoder).__name__}) fails on samples of shape {tuple(x.shape[1:])}"
+                f"{whole}: {error}"
             ) from error
         if not isinstance(z, Tensor) or z.shape != (len(x), dim):
             found = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -236,3 +237,71 @@ def test_other_words_for_parts_are_taken_and_said():
 def test_labels_that_differ_by_case_are_classes_of_their_own():
     with pytest.warns(UserWarning, match="y: 'Happy' and 'happy' are classes of their own"):
         assert len(from_arrays(_inputs(), np.array(["Happy", "happy", "sad"])[_y()]).classes) == 3
+
+
+def _nested() -> torch.Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.nested.nested_tensor([torch.zeros(3) for _ in range(N)])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: torch.zeros(N, 3, dtype=torch.complex64),
+            r"real numbers; got torch.complex64. Pass torch.view_as",
+        ),
+        (lambda: torch.zeros(N, 3, dtype=torch.complex128).conj(), r"real numbers; got torch.complex128"),
+        (lambda: torch.ones(N, 3).to_sparse(), r"got a sparse_coo one of torch.float32. Pass x.to_dense\(\)"),
+        (lambda: torch.ones(N, 3).to_sparse_csr(), r"got a sparse_csr one of"),
+        (lambda: torch.zeros(N, 3, device="meta"), "got a meta one of torch.float32. It holds no values"),
+        (_nested, r"got a nested one of torch.float32. Pass x.to_padded_tensor\(0\)"),
+        (
+            lambda: np.ma.masked_greater(np.ones((N, 3)).cumsum(0), 4),
+            "has masked values, the first in sample 4",
+        ),
+        (lambda: np.full((N, 3), 2**63, np.uint64), r"whole numbers above 2\^63 - 1. Pass x.astype\(float\)"),
+        (lambda: torch.full((N, 3), 2**63, dtype=torch.uint64), r"whole numbers above 2\^63 - 1"),
+        (lambda: np.zeros((N, 3), complex), "must be numbers; got dtype complex128"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
+def test_arrays_that_would_lose_something_are_refused(make, message):
+    with pytest.raises(ValueError, match=rf"inputs\['a'\].*{message}"):
+        from_arrays({"a": make()}, _y())
+
+
+def test_a_mask_of_nothing_is_none():
+    x = np.ones((N, 3), np.float32)
+    got = from_arrays({"a": np.ma.masked_array(x, mask=np.zeros((N, 3), bool))}, np.ma.masked_array(_y())).train
+    assert torch.equal(got.batch([0, 1], "a", None), torch.ones(2, 3))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.uint64, torch.int16, torch.uint8, torch.bool])
+def test_whole_tensors_keep_their_values(dtype):
+    x = (torch.arange(N * 2).reshape(N, 2) % 2).to(dtype)
+    train = from_arrays({"a": x}, _y()).train
+    assert train.batch([0], "a", None).tolist() == [x.tolist()[int(train.ids[0])]]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.ma.masked_equal(_y(), 2), "y has masked values, the first in sample 2"),
+        (torch.tensor(_y()).to_sparse(), "y must be integers or strings; got a sparse_coo tensor"),
+        (torch.tensor(_y()).bfloat16(), "y must be integers or strings; got a strided tensor of torch.bfloat16"),
+        (torch.tensor(_y()).to(torch.complex64), "y must be integers or strings"),
+    ],
+)
+def test_labels_that_would_lose_something_are_refused(labels, message):
+    with pytest.raises(ValueError, match=message):
+        from_arrays(_inputs(), labels)
+
+
+def test_masks_of_splits_and_groups_are_refused():
+    masked = np.ma.masked_equal(_y(), 1)
+    with pytest.raises(ValueError, match="group has masked values, the first in sample 1"):
+        from_arrays(_inputs(), _y(), group=masked)
+    with pytest.raises(ValueError, match="split has masked values, the first in sample 60"):
+        from_arrays(_inputs(), _y(), split=np.ma.masked_equal(np.repeat(["train", "val", "test"], [60, 15, 15]), "val"))

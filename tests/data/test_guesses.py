@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from counterpoise.data import Table
@@ -159,3 +160,48 @@ def test_labels_alike(tmp_path):
     assert len(table.splits().classes) == 3
     (warning,) = check(table).warnings
     assert warning.message == f"{decomposed!a} and {composed!a} are classes of their own"
+
+
+@pytest.mark.parametrize(("absent", "where"), [(("train",), "val, test"), (("train", "val"), "test")])
+def test_a_modality_that_no_training_row_has(tmp_path, absent, where):
+    parts = ["train"] * 12 + ["val"] * 6 + ["test"] * 6
+    rows = [f"{'' if part in absent else f'late {i}'},say {i},{'ab'[i % 2]},{part}" for i, part in enumerate(parts)]
+    report = check(Table(_written(tmp_path / "t.csv", "late,said,label,split", rows)))
+    assert [str(e) for e in report.errors] == [f"late: is in {where} but in no row of train"]
+
+
+@pytest.mark.parametrize("split", [",split", ""])
+def test_a_modality_that_no_row_has(tmp_path, split):
+    rows = [f",say {i},{'ab'[i % 2]}{',train' if split else ''}" for i in range(12)]
+    table = Table(_written(tmp_path / "t.csv", f"late,said,label{split}", rows), {"late": "text", "said": "text"})
+    assert [str(e) for e in check(table).errors] == ["late: every cell is empty; leave the column out"]
+
+
+def test_sequences_of_other_lengths_are_one_problem(tmp_path):
+    for i, steps in enumerate([120, 107, 326, 120, 200, 108]):
+        np.save(tmp_path / f"{i}.npy", np.ones((steps, 4)))
+    np.save(tmp_path / "6.npy", np.ones((9, 5)))
+    rows = [f"{i}.npy,{'ab'[i % 2]}" for i in range(7)]
+    errors = check(Table(_written(tmp_path / "t.csv", "x,label", rows))).errors
+    assert [e.row for e in errors] == [7, 2]
+    assert errors[0].message.startswith("has shape (9, 5), ")
+    assert errors[1].message == (
+        "sequences have 107 to 326 steps, 4 of 7 another number than the first; "
+        "set length, 326 to lose nothing (--data.modalities.x.length)"
+    )
+    from counterpoise.data.readers import Array
+
+    assert len(check(Table(tmp_path / "t.csv", {"x": Array(length=326)})).errors) == 1
+
+
+def test_devices_and_pipes_do_not_stop_the_check(tmp_path):
+    import os
+
+    os.mkfifo(tmp_path / "pipe.npy")
+    np.save(tmp_path / "a.npy", np.ones(3))
+    parts = ["train", "val", "test"] * 4
+    cells = ["a.npy", "/dev/zero", "pipe.npy", "a.npy"] * 3
+    rows = [f"{cell},{'ab'[i % 2]},{part}" for i, (cell, part) in enumerate(zip(cells, parts, strict=True))]
+    report = check(Table(_written(tmp_path / "t.csv", "x,label,split", rows), {"x": "array"}))
+    assert [e.row for e in report.errors] == [2, 3]
+    assert all("is a device, pipe or socket, not a file" in e.message for e in report.errors)

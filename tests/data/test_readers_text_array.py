@@ -1,16 +1,26 @@
 from __future__ import annotations
 
 import errno
+import importlib.machinery
+import io
+import os
+import socket
 import subprocess
 import sys
+import types
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from counterpoise.data.cache import DecodeCache
 from counterpoise.data.readers import READERS, Array, ReadError, Text, guess
+from counterpoise.data.source import Table
+from counterpoise.encoders import TextGRU, default_encoder
 
 
 def test_words_are_cleaned_hashed_and_padded():
@@ -76,6 +86,50 @@ def test_a_tokenizer_in_several_threads(wordpiece):
     with ThreadPoolExecutor(4) as pool:
         lengths = list(pool.map(lambda i: len(readers[i % 2].read("good morning " * 3)), range(200)))
     assert lengths == [4, 7] * 100
+
+
+@pytest.mark.parametrize(("padding", "size"), [(0, 30522), (1, 50265), (25000, 25001)])
+def test_a_default_encoder_has_the_size_and_the_padding_of_the_tokenizer(tmp_path, padding, size):
+    transformers = pytest.importorskip("transformers")
+    tokenizers = pytest.importorskip("tokenizers")
+    vocabulary = {"[UNK]": 2 if padding < 2 else 0, **{f"w{i}": i for i in range(3, size - 1)}, "last": size - 1}
+    vocabulary["[PAD]"] = padding
+    for word in [w for w, i in vocabulary.items() if i == padding and w != "[PAD]"]:
+        del vocabulary[word]
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]"))
+    words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    made = transformers.PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]", pad_token="[PAD]")
+    made.save_pretrained(tmp_path / "tokenizer")
+    rows = [f"w{3 + i} w7,{'ab'[i % 2]}" for i in range(20)]
+    (tmp_path / "t.csv").write_text("\n".join(["said,label", *rows]) + "\n")
+    source = Table(str(tmp_path / "t.csv"), {"said": Text(tokenizer=str(tmp_path / "tokenizer"), length=4)})
+    layout = source.layouts()["said"]
+    encoder = default_encoder(layout.kind, layout.shape, **layout.options)
+    assert isinstance(encoder, TextGRU)
+    assert (encoder.vocab_size, encoder.padding) == (size, padding)
+    x = source.table.readers["said"].read("w7 last" if padding < size - 1 else "w7")
+    assert x[-1] == padding
+    assert encoder(x[None]).isfinite().all()
+    torch.testing.assert_close(encoder(x[None]), encoder(x[None, : int((x != padding).sum())]))
+
+
+def test_threads_import_transformers_once(wordpiece):
+    code = f"""
+from concurrent.futures import ThreadPoolExecutor
+from counterpoise.data.readers import Text
+with ThreadPoolExecutor(4) as pool:
+    print(len(list(pool.map(Text(tokenizer={str(wordpiece)!r}).read, ["good morning"] * 16))))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.returncode) == ("16", 0), done.stderr
+
+
+def test_why_transformers_cannot_be_imported_is_said(monkeypatch):
+    broken = types.ModuleType("transformers")
+    broken.__spec__ = importlib.machinery.ModuleSpec("transformers", None)
+    monkeypatch.setitem(sys.modules, "transformers", broken)
+    with pytest.raises(ImportError, match="which is there but cannot be imported: cannot import name 'AutoTokenizer'"):
+        Text(tokenizer="some/name").decode("good morning")
 
 
 def test_a_tokenizer_that_is_not_there(tmp_path, monkeypatch):
@@ -188,6 +242,64 @@ def test_damaged_array_files(tmp_path):
         Array().decode(str(tmp_path / "a.npz"))
     with pytest.raises(ReadError, match="no such file"):
         Array().decode(str(tmp_path / "b.npy"))
+
+
+@pytest.mark.parametrize("shape", [(2**40,), (2**20, 2**20), (2**62, 4), (101,), (99,), (-1,)])
+def test_a_header_is_held_against_the_file(tmp_path, shape):
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    (tmp_path / "a.npy").write_bytes(file.getvalue() + bytes(400))
+    with pytest.raises(ReadError, match=r"a\.npy: is (truncated or )?damaged"):
+        Array().decode(str(tmp_path / "a.npy"))
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("a.npy", file.getvalue() + bytes(400))
+    with pytest.raises(ReadError, match=r"a\.npz: array 'a' is (truncated or )?damaged"):
+        Array().decode(str(tmp_path / "a.npz"))
+
+
+def test_a_member_that_claims_more_than_it_can_hold(tmp_path):
+    np.savez(tmp_path / "a.npz", a=np.ones(100))
+    content = (tmp_path / "a.npz").read_bytes()
+    size = (928).to_bytes(4, "little")
+    assert content.count(size) >= 2
+    at = content.rindex(size)  # uncompressed size, in the directory at the end
+    (tmp_path / "a.npz").write_bytes(content[:at] + (2**31).to_bytes(4, "little") + content[at + 4 :])
+    with pytest.raises(ReadError, match=r"a\.npz: .*damaged"):
+        Array().decode(str(tmp_path / "a.npz"))
+
+
+def test_every_flipped_bit_of_an_npz_is_found_or_harmless(tmp_path):
+    values = np.random.default_rng(0).normal(size=9).astype(np.float32)
+    np.savez(tmp_path / "a.npz", a=values)
+    whole = (tmp_path / "a.npz").read_bytes()
+    for at in range(len(whole)):
+        (tmp_path / "b.npz").write_bytes(whole[:at] + bytes([whole[at] ^ 0x04]) + whole[at + 1 :])
+        with suppress(ReadError):
+            assert Array().decode(str(tmp_path / "b.npz")).tolist() == values.tolist()
+
+
+def test_devices_and_pipes_are_no_files(tmp_path):
+    os.mkfifo(tmp_path / "pipe.npy")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "socket.npy"))
+        for cell in ("/dev/zero", "/dev/null", str(tmp_path / "pipe.npy"), str(tmp_path / "socket.npy")):
+            with pytest.raises(ReadError, match="is a device, pipe or socket, not a file"):
+                Array().decode(cell)
+            with pytest.raises(ReadError, match="is a device, pipe or socket"):
+                DecodeCache(tmp_path / "cache", Array()).decode(cell)
+
+
+def test_no_memory_is_about_the_cell(tmp_path, monkeypatch):
+    def no_room(self, *_):
+        raise MemoryError("Unable to allocate 4 TiB")
+
+    cell = save(tmp_path / "a.npy", np.ones(3))
+    reader = Array()
+    monkeypatch.setattr(Array, "transform", no_room)
+    assert reader.problems(cell) == "needs more memory than there is (Unable to allocate 4 TiB)"
+    monkeypatch.setattr(Array, "load", no_room)
+    with pytest.raises(ReadError, match=r"a\.npy: needs more memory than there is"):
+        reader.decode(cell)
 
 
 def test_bad_array_settings():

@@ -338,3 +338,32 @@ def test_transformers_that_cannot_be_had(tmp_path):
 
     with pytest.raises(RuntimeError, match=r"could not load.*Without a connection"):
         Transformers(str(tmp_path))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])
+def test_whole_numbers_are_taken(dtype):
+    pictures, steps, tokens = (torch.randint(1, 9, shape).to(dtype) for shape in ((2, 3, 8, 8), (2, 5, 4), (2, 6)))
+    for encoder, x in ((CNN(3, 8), pictures), (SequenceGRU(4, 8), steps), (SequenceTransformer(4, 8), steps)):
+        assert torch.equal(encoder.eval()(x), encoder(x.float()))
+    for encoder in (TextBag(9, 8).eval(), TextGRU(9, 8).eval()):
+        assert torch.equal(encoder(tokens), encoder(tokens.long()))
+
+
+@pytest.mark.parametrize("make", [TextBag, TextGRU])
+def test_padding_may_be_any_token_number(make):
+    encoder = make(9, 8, padding=1).eval()
+    short, padded = torch.tensor([[4, 0, 5]]), torch.tensor([[4, 0, 5, 1, 1]])
+    torch.testing.assert_close(encoder(short), encoder(padded))
+    assert not encoder.embedding.weight[1].any()
+    assert not torch.equal(encoder(short), encoder(torch.tensor([[4, 0, 5, 0, 0]])))
+
+
+@pytest.mark.parametrize("make", [TextBag, TextGRU])
+def test_token_numbers_that_there_are_none_of(make):
+    for x in (torch.tensor([[1, 9]]), torch.tensor([[-1, 2]]), torch.tensor([[30000, 2]])):
+        with pytest.raises(ValueError, match=r"token numbers must be in 0\.\.8; found .*len\(tokenizer\)"):
+            make(9, 8)(x)
+    with pytest.raises(ValueError, match="token numbers must be whole"):
+        make(9, 8)(torch.ones(1, 2))
+    with pytest.raises(ValueError, match="padding must be one of the 9 token numbers; got 9"):
+        make(9, 8, padding=9)

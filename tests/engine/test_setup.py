@@ -1,5 +1,7 @@
 """What is refused before anything is trained, and in which words."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -190,6 +192,21 @@ def test_a_class_that_no_training_sample_has():
     trainer, _ = trainer_for(Joint, epochs=1)
     with pytest.warns(UserWarning, match="No training sample has the class '2', validation samples have"):
         trainer.fit(data.train, data.val)
+
+
+def test_a_modality_that_no_training_sample_has():
+    y = torch.arange(60) % 3
+    split = ["train" if i < 40 else "val" for i in range(60)]
+    inputs = {m: torch.randn(60, DIM) for m in TWO}
+    for mask in (torch.arange(60) >= 40, torch.arange(60) % 2 == 0):
+        data = from_arrays(inputs, y, split=split, present={TWO[1]: mask})
+        trainer, _ = trainer_for(Joint, epochs=1)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            trainer.fit(data.train, data.val)
+        found = [str(w.message) for w in said if "No training sample has the modality" in str(w.message)]
+        assert len(found) == (not mask[:40].any())
+        assert all(repr(TWO[1]) in text and repr(TWO[0]) not in text for text in found)
 
 
 class NoLoss(Joint):

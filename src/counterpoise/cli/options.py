@@ -225,7 +225,7 @@ def inputs_of(encoder: type, layout: Layout) -> dict[str, int]:
     return {
         "in_dim": layout.shape[-1] if steps else math.prod(layout.shape),
         "channels": 1 if len(layout.shape) == 2 else layout.shape[0],
-        **{name: value for name, value in layout.options.items() if name == "vocab_size"},
+        **{name: value for name, value in layout.options.items() if name in ("vocab_size", "padding")},
     }
 
 

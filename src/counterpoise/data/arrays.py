@@ -13,7 +13,7 @@ from torch import Tensor
 
 from counterpoise._checks import number, per_modality
 
-from .labels import alike, at_least_two, encode, parts
+from .labels import alike, at_least_two, encode, parts, plain_array
 from .split import Split, Splits, digest, lacking
 from .splitting import holdout
 
@@ -110,7 +110,7 @@ def from_arrays(
     per_modality("present", masks, inputs)
     tensors = {m: _features(m, x, len(target), masks.get(m)) for m, x in inputs.items()}
     whole = ArraySplit(tensors, torch.from_numpy(target), names, present=masks)
-    group = None if group is None else np.asarray(group)
+    group = None if group is None else plain_array(group, "group")
     if group is not None and group.shape != target.shape:
         raise ValueError(f"group must have one entry per sample: {len(target)} samples, shape {group.shape}.")
     rows = shares(target, val, test, seed, group) if split is None else parts(split, len(target))
@@ -175,7 +175,15 @@ def _features(modality: str, values: Any, size: int, mask: Tensor | None) -> Ten
 
 def _tensor(modality: str, values: Any) -> Tensor:
     if isinstance(values, Tensor):
-        return values.detach().cpu()
+        return _dense(modality, values)
+    if np.ma.is_masked(values):
+        first = int(np.argwhere(np.ma.getmaskarray(values))[0][0])
+        raise ValueError(
+            f"inputs[{modality!r}] has masked values, the first in sample {first}. Pass x.filled(value), or say that "
+            f"samples lack this modality: present={{{modality!r}: mask}} and x.filled(0)."
+        )
+    if hasattr(values, "toarray"):
+        raise ValueError(f"inputs[{modality!r}] must be a dense array; got {type(values).__name__}. Pass x.toarray().")
     try:
         array = np.asanyarray(values)
     except ValueError as error:
@@ -186,6 +194,8 @@ def _tensor(modality: str, values: Any) -> Tensor:
         hint = " Pass x.astype(float)." if array.dtype.kind in "OU" else ""
         raise ValueError(f"inputs[{modality!r}] must be numbers; got dtype {array.dtype}.{hint}")
     if array.dtype.kind == "u" and array.dtype.itemsize > 1:
+        if array.dtype.itemsize == 8 and array.max(initial=0) > np.iinfo(np.int64).max:
+            raise ValueError(f"inputs[{modality!r}] has whole numbers above 2^63 - 1. Pass x.astype(float).")
         array = array.astype(np.int64)
     kind = array.dtype
     if kind.kind == "f" and (kind.itemsize > 4 or not kind.isnative):
@@ -195,6 +205,25 @@ def _tensor(modality: str, values: Any) -> Tensor:
     with warnings.catch_warnings():  # nothing here writes to the array
         warnings.filterwarnings("ignore", message=".*not writable.*")
         return torch.from_numpy(np.ascontiguousarray(array) if min(array.strides, default=0) < 0 else array)
+
+
+def _dense(modality: str, values: Tensor) -> Tensor:
+    kind = str(values.layout).removeprefix("torch.") if values.layout != torch.strided else ""
+    kind = "nested" if values.is_nested else "quantized" if values.is_quantized else "meta" if values.is_meta else kind
+    kind = "masked" if hasattr(values, "get_mask") else kind
+    if kind or values.is_complex():
+        cures = {"quantized": "Pass x.dequantize().", "": "Pass torch.view_as_real(x), or x.abs()."}
+        cures |= {
+            "nested": "Pass x.to_padded_tensor(0).",
+            "meta": "It holds no values.",
+            "masked": "Pass x.to_tensor(0).",
+        }
+        raise ValueError(
+            f"inputs[{modality!r}] must be a dense tensor of real numbers; got {f'a {kind} one of ' if kind else ''}"
+            f"{values.dtype}. {cures.get(kind, 'Pass x.to_dense().')}"
+        )
+    x = values.detach().cpu()
+    return _tensor(modality, x.numpy()) if x.dtype in (torch.uint16, torch.uint32, torch.uint64) else x
 
 
 def _mask(modality: str, mask: Any, size: int) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 
 from .labels import PARTS, alike
 from .progress import after_two_seconds
+from .readers.array import RAGGED
 from .readers.base import regular
 from .table import Table
 
@@ -100,7 +101,7 @@ class Report:
 def check(table: Table, *, read: bool = True, workers: int = 4, progress: bool = False) -> Report:
     """Look for every problem of a table and of the files that it names.
 
-    Errors: no label, a repeated id, an unknown split, a class that no training sample has, a missing,
+    Errors: no label, a repeated id, an unknown split, a class or modality that no training sample has, a missing,
     damaged or unreadable file, NaN, a sample without any modality. Warnings: a class that is missing
     in validation or test, the same content or the same group in two parts.
 
@@ -120,16 +121,23 @@ def check(table: Table, *, read: bool = True, workers: int = 4, progress: bool =
     _groups(table, part_of, report)
     run = after_two_seconds if progress else _quietly
     cells = {m: _Cells(table, m, part_of) for m in table.readers} if read else {}
+    for m, there in cells.items():
+        if len(there):  # here, so that libraries are imported before several threads want them
+            table.readers[m].problems(there.source(0))
     with ThreadPoolExecutor(max_workers=workers) as pool:
         for m, there in cells.items():
-            reads = table.readers[m].reads_files
+            reads, ragged = table.readers[m].reads_files, dict[int, str]()
             found = _mapped(pool, table.readers[m].problems, there.sources())
             for i, wrong in enumerate(run(found, len(there), f"reading {m}")):
                 report.summary["files"] += reads
-                if wrong is not None:
+                if wrong is not None and RAGGED.search(wrong):
+                    ragged[i] = wrong
+                elif wrong is not None:
                     more = f" (and {there.count[i] - 1} more rows with this cell)" if there.count[i] > 1 else ""
                     file = there.source(i) if reads else None
                     report.errors.append(_problem(table, "file", wrong + more, int(there.first[i]), m, file))
+            if ragged:
+                report.errors.append(_ragged(there, ragged))
         for there in cells.values():
             _duplicates(there, report, pool, run)
     return report
@@ -169,6 +177,12 @@ def _count(table: Table, part_of: np.ndarray, report: Report) -> None:
         report.summary["classes"][part] = dict(zip(classes, counts, strict=True))
         for m, mask in (table.present or {}).items():
             report.summary["absent"].setdefault(m, {})[part] = int((~mask[chosen]).sum())
+    for m, mask in (table.present or {}).items():
+        if not mask.any():
+            report.errors.append(Problem("present", "every cell is empty; leave the column out", modality=m))
+        elif not mask[torch.from_numpy(np.isin(part_of, [_PARTS.index("all"), _PARTS.index("train")]))].any():
+            there = ", ".join(p for p in names if mask[torch.from_numpy(part_of == _PARTS.index(p))].any())
+            report.errors.append(Problem("present", f"is in {there} but in no row of train", modality=m))
     report.warnings += [Problem("label", line) for line in alike(classes)]
     tables = report.summary["classes"]
     for c in classes if table.split in table.columns else ():
@@ -192,6 +206,18 @@ def _groups(table: Table, part_of: np.ndarray, report: Report) -> None:
         rows = " and ".join(f"{p} (row {r + 1})" for p, r in first.items())
         message = f"{table.group} {texts[i].as_py()!r} is in {rows}"
         report.warnings.append(_problem(table, "leak", message, min(first.values())))
+
+
+def _ragged(cells: _Cells, wrong: dict[int, str]) -> Problem:
+    """One line for all sequences of other lengths than the first."""
+    i, text = min(wrong.items())
+    if len(wrong) > 1:
+        steps = [int(n) for found in map(RAGGED.search, wrong.values()) if found for n in found.groups()]
+        text = (
+            f"sequences have {min(steps)} to {max(steps)} steps, {len(wrong)} of {len(cells)} another number than the "
+            f"first; set length, {max(steps)} to lose nothing (--data.modalities.{cells.modality}.length)"
+        )
+    return _problem(cells.table, "file", text, int(cells.first[i]), cells.modality, cells.source(i))
 
 
 def _in_parts(codes: np.ndarray, count: int, part_of: np.ndarray) -> np.ndarray:

@@ -61,6 +61,21 @@ def is_whole(name: str) -> bool:
     return re.fullmatch(r"[+-]?\d+", name) is not None
 
 
+def plain_array(values: Any, name: str) -> np.ndarray:
+    """As a NumPy array; ValueError for what would lose something: masks, and tensors that are not dense integers."""
+    if np.ma.is_masked(values):
+        first = int(np.argwhere(np.ma.getmaskarray(values))[0][0])
+        raise ValueError(f"{name} has masked values, the first in sample {first}; pass the samples that have one.")
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        if str(values.layout) != "torch.strided" or values.is_floating_point() or values.is_complex():
+            raise ValueError(
+                f"{name} must be integers or strings; got a {str(values.layout).removeprefix('torch.')} tensor of "
+                f"{values.dtype}. For class numbers pass y.long(); regression is not supported."
+            )
+    return np.asarray(values)
+
+
 def encode(
     labels: Any,
     classes: Sequence[str] | None = None,
@@ -88,7 +103,7 @@ def encode(
     """
     if labels is None:
         raise ValueError(f"{name} must be one label per sample; got None.")
-    values = np.asarray(labels.detach().cpu() if hasattr(labels, "detach") else labels)
+    values = plain_array(labels, name)
     if values.ndim != 1:
         raise ValueError(
             f"{name} must be one-dimensional, one label per sample; got shape {values.shape}. "
@@ -152,7 +167,7 @@ def at_least_two(classes: Sequence[str], name: str = "y") -> None:
 
 def parts(split: Any, size: int, *, name: str = "split") -> dict[str, np.ndarray]:
     """Part name -> ascending positions, from one name per sample; parts without samples are left out."""
-    names = np.asarray(split)
+    names = plain_array(split, name)
     if names.shape != (size,):
         raise ValueError(f"{name} must have one entry per sample: {size} samples, shape {names.shape}.")
     texts = names.astype(str)

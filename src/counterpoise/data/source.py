@@ -15,8 +15,9 @@ import numpy as np
 from counterpoise._checks import choice, did_you_mean, nearest, settings
 from counterpoise.data.arrays import from_arrays
 from counterpoise.data.digits import digits, readers
-from counterpoise.data.readers import Reader
+from counterpoise.data.readers import Reader, ReadError, Text
 from counterpoise.data.readers.base import without_window
+from counterpoise.data.readers.stored import arrays_of
 from counterpoise.data.split import Split, Splits
 from counterpoise.data.table import Table as _Table
 
@@ -214,12 +215,18 @@ class Arrays(Source):
                 raise ValueError("kinds: " + did_you_mean("modality", m, arrays))
 
     def splits(self) -> Splits:
+        inputs = {m: self._numbers(m, array) for m, array in self.inputs.items()}
         try:
             return from_arrays(
-                self.inputs, self.y, split=self.parts, group=self.groups, val=self.val, test=self.test, seed=self.seed
+                inputs, self.y, split=self.parts, group=self.groups, val=self.val, test=self.test, seed=self.seed
             )
         except ValueError as error:
             raise ValueError(f"{self.path}: {error}") from error
+
+    def _numbers(self, modality: str, array: np.ndarray) -> np.ndarray:
+        """Token numbers as int64, other whole numbers as float32, as encoders take them."""
+        text = self.kinds.get(modality) == "text"
+        return array if array.dtype.kind == "f" else array.astype(np.int64 if text else np.float32)
 
     def stated(self) -> dict[str, Any]:
         return {"path": str(Path(self.path).resolve())}
@@ -250,17 +257,10 @@ def _opened(path: str) -> dict[str, np.ndarray]:
         raise FileNotFoundError(f"There is no file {path}.{nearest(Path(path).name, beside, cutoff=0.82)}")
     if not is_zipfile(path):
         raise ValueError(f"{path} is no .npz file. Write one with numpy.savez({path!r}, audio=..., video=..., y=...).")
-    found = {}
-    with np.load(path, allow_pickle=False) as file:
-        for name in file.files:
-            try:
-                found[name] = file[name]
-            except ValueError as error:  # an array of Python objects, or a damaged one
-                raise ValueError(
-                    f"{path}: array {name!r} must be plain numbers or text: {error}. For text, save x.astype(str); for "
-                    "numbers, x.astype(float)."
-                ) from error
-    return found
+    try:
+        return dict(arrays_of(path))
+    except ReadError as error:
+        raise ValueError(f"{path}: {error.reason}") from error
 
 
 _ARRAY_KINDS = ("array", "sequence", "image", "spectrogram", "text")
@@ -269,5 +269,7 @@ _ARRAY_KINDS = ("array", "sequence", "image", "spectrogram", "text")
 def _layout(modality: str, reader: Reader) -> Layout:
     if reader.shape is None:
         raise ValueError(f"modality {modality!r}: no sample could be read to find its shape; run `data check`.")
-    vocabulary = getattr(reader, "vocabulary", None)
-    return Layout(reader.kind, reader.shape, {} if vocabulary is None else {"vocab_size": vocabulary})
+    if not isinstance(reader, Text):
+        return Layout(reader.kind, reader.shape, {})
+    padding = {"padding": reader.padding} if reader.padding else {}
+    return Layout(reader.kind, reader.shape, {"vocab_size": reader.vocab_size, **padding})

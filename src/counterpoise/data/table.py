@@ -366,6 +366,8 @@ class TableSplit(Split):
         except ReadError as error:
             what = f": {source}" if reader.reads_files else ""
             raise ReadError(f"{table.place(row)}, column {modality!r}{what}", error.reason) from error
+        except (MemoryError, RuntimeError) as error:  # of transform: no room, most likely
+            raise ReadError(f"{table.place(row)}, column {modality!r}: {source}", f"cannot be used: {error}") from error
         return x
 
     def _empty(self, modality: str) -> Tensor:

@@ -63,7 +63,7 @@ def default_encoder(kind: str, shape: tuple[int, ...], **options: Any) -> nn.Mod
             ``SequenceGRU``, ``"text"`` a ``TextGRU``.
         shape: of one sample: (H, W) or (channels, H, W), (channels, T, H, W) for frames, (T, D) for
             sequences, any for arrays and text.
-        **options: for the encoder's constructor; text needs ``vocab_size``.
+        **options: for the encoder's constructor; text needs ``vocab_size``, and ``padding`` where that is not 0.
 
     Raises:
         ValueError: for an unknown kind, or a shape that does not fit it.

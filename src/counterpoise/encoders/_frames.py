@@ -14,6 +14,8 @@ def over_frames(net: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         net: maps (batch, channels, H, W) to (batch, dim).
         x: (batch, H, W), taken as one channel; (batch, channels, H, W); or (batch, channels, T, H, W).
     """
+    if not x.is_floating_point():
+        x = x.float()
     if x.ndim == 3:
         x = x.unsqueeze(1)
     if x.ndim == 4:

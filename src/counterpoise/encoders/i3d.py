@@ -97,7 +97,7 @@ class I3D(nn.Module):
             raise ValueError(
                 f"I3D(channels={self.channels}) takes clips (batch, {self.channels}, T, H, W); got {tuple(x.shape)}."
             )
-        x = self.net(x)
+        x = self.net(x if x.is_floating_point() else x.float())
         window = tuple(min(most, size) for most, size in zip((8, 7, 7), x.shape[2:], strict=True))
         return F.avg_pool3d(x, window).flatten(2).mean(2)
 

@@ -27,6 +27,8 @@ class _Sequence(nn.Module):
             raise ValueError(
                 f"{type(self).__name__}(in_dim={self.in_dim}) takes (batch, T, {self.in_dim}); got {tuple(x.shape)}."
             )
+        if not x.is_floating_point():
+            x = x.float()
         there = (x != 0).any(-1)
         x = self.standardise(x.flatten(0, 1)).unflatten(0, x.shape[:2])
         return x * there.unsqueeze(-1), there

@@ -119,6 +119,14 @@ def check_training(trainer: Trainer, train: Split | None, val: Split | None) -> 
         warnings.warn(
             f"No training sample has the class {shown}, validation samples have: it cannot be learned.", stacklevel=3
         )
+    never = [m for m in trainer.model.modalities if m in (train.present or {}) and not train.present[m].any()]
+    if never:
+        shown = ", ".join(map(repr, never))
+        warnings.warn(
+            f"No training sample has the modality {shown}: its encoder stays as it was made, and what the fusion makes "
+            "of it is random. Leave the modality out, or divide the samples so that some training samples have it.",
+            stacklevel=3,
+        )
     return train, val
 
 

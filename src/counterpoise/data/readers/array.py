@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import io
+import re
 
 import torch
 from torch import Tensor
 
 from counterpoise._checks import whole
 from counterpoise.data.readers.base import Reader, ReadError, read_bytes
+from counterpoise.data.readers.stored import array_of, arrays_of, names_of
+
+RAGGED = re.compile(r"has shape \((\d+),.* gives \((\d+),.*; length=N ")
+"""What `Array` says of a sequence whose length alone is not that of the first."""
 
 
 class Array(Reader):
@@ -48,19 +53,13 @@ class Array(Reader):
         import numpy as np
 
         content = read_bytes(cell)
-        if not content.startswith((b"\x93NUMPY", b"PK")):
+        if content.startswith(b"\x93NUMPY"):
+            array = array_of(content, cell)
+        elif content.startswith(b"PK"):
+            file = io.BytesIO(content)
+            ((_, array),) = arrays_of(file, cell, only=self._name(cell, names_of(file)))
+        else:
             raise ReadError(cell, "is no NumPy file" + self._hint(cell))
-        try:
-            array = np.load(io.BytesIO(content), allow_pickle=False)
-            if isinstance(array, np.lib.npyio.NpzFile):
-                with array as stored:
-                    array = stored[self._name(cell, stored.files)]
-        except ReadError:
-            raise
-        except ValueError as error:
-            if "Object arrays" in str(error):
-                raise ReadError(cell, "holds Python objects, which are never unpickled") from error
-            raise ReadError(cell, f"is truncated or damaged ({error})") from error
         if array.dtype.kind not in "fiub":
             raise ReadError(cell, f"holds {array.dtype}, not real numbers")
         if array.ndim == 0 or array.size == 0:
@@ -84,9 +83,9 @@ class Array(Reader):
     def _match(self, shape: tuple[int, ...], cell: str) -> None:
         if self._bound is None:
             return
-        same = shape == self._bound if self.length is None else shape[1:] == self._bound[1:]
-        if not same:
-            advice = "" if self.length else "; length=N brings sequences to N steps"
+        alike = shape[1:] == self._bound[1:] and len(shape) == len(self._bound)
+        if not alike or (self.length is None and shape != self._bound):
+            advice = "; length=N brings sequences to N steps" if alike else ""
             raise ReadError(cell, f"has shape {shape}, {self._example} gives {self._bound}{advice}")
 
     def _name(self, cell: str, names: list[str]) -> str:

@@ -106,6 +106,8 @@ class Reader(ABC):
             ReadError: the file is missing, damaged, truncated or of another type.
         """
         with self._reading(cell):
+            if self.reads_files:
+                no_device(cell)
             return self.load(cell)
 
     def read(self, cell: str, generator: torch.Generator | None = None) -> Tensor:
@@ -117,6 +119,8 @@ class Reader(ABC):
 
     def files(self, cell: str) -> list[Path]:
         """The files a cell is made of, in order."""
+        if self.reads_files:
+            no_device(cell)
         return [Path(without_window(cell))] if self.reads_files else []
 
     def part(self, cell: str) -> str:
@@ -150,7 +154,7 @@ class Reader(ABC):
         except (ReadError, ImportError):
             raise
         except MemoryError as error:
-            raise ReadError(cell, "needs more memory than there is") from error
+            raise ReadError(cell, f"needs more memory than there is ({error})".replace(" ()", "")) from error
         except OSError as error:
             reason = _REASONS.get(error.errno or 0) or error.strerror or str(error)
             raise ReadError(cell, reason + self._hint(cell)) from error
@@ -180,6 +184,16 @@ def window_of(cell: str) -> tuple[int, int] | None:
 def without_window(cell: str) -> str:
     """The path in such a cell."""
     return _WINDOW.sub("", cell)
+
+
+def no_device(cell: str) -> None:
+    """ReadError when a path is a device, pipe or socket: reading one may never end."""
+    try:
+        kind = os.stat(without_window(cell)).st_mode
+    except (OSError, ValueError):  # what reads the file says what is wrong with it
+        return
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+        raise ReadError(cell, "is a device, pipe or socket, not a file")
 
 
 def all_finite(x: Tensor) -> bool:

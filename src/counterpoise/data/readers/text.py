@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.util
 import re
 import string
 import threading
@@ -37,7 +38,7 @@ class Text(Reader):
     Args:
         tokenizer: ``words``, or the name or path of a Hugging Face tokeniser.
         length: token numbers per sample; longer texts are cut.
-        vocabulary: how many numbers ``words`` uses, padding included; the size of the embedding.
+        vocabulary: how many numbers ``words`` uses, padding included; a tokeniser has its own.
         alphabetic: keep only words made of letters, before anything else.
         words: keep only so many words, before the tokeniser splits them further.
         cleaning: what is done to the text before it is split into words. ``caption`` (the sarcasm set in
@@ -81,6 +82,14 @@ class Text(Reader):
         """The number that fills short texts: 0 for ``words`` and BERT, else what the tokeniser says."""
         return 0 if self.tokenizer == "words" else _pretrained(self.tokenizer).pad_token_id
 
+    @property
+    def vocab_size(self) -> int:
+        """How many token numbers there are, padding included: the size of an embedding."""
+        if self.tokenizer == "words":
+            return self.vocabulary
+        tokenizer = _pretrained(self.tokenizer)
+        return max(len(tokenizer), 1 + max(tokenizer.get_vocab().values()))  # numbers may have gaps
+
     def decode(self, cell: str) -> Tensor:
         if self.tokenizer != "words":
             _pretrained(self.tokenizer)  # here, because a missing tokeniser is not the fault of a cell
@@ -92,10 +101,10 @@ class Text(Reader):
             numbers = [_number(word, self.vocabulary) for word in words[: self.length]]
             numbers += [0] * (self.length - len(numbers))
         else:
+            tokenizer = _pretrained(self.tokenizer)
             with _one_at_a_time:
-                numbers = _pretrained(self.tokenizer)(
-                    " ".join(words), truncation=True, max_length=self.length, padding="max_length"
-                )["input_ids"]
+                numbers = tokenizer(" ".join(words), truncation=True, max_length=self.length, padding="max_length")
+            numbers = numbers["input_ids"]
         return torch.tensor(numbers, dtype=torch.int64)
 
     def transform(self, decoded: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -128,14 +137,22 @@ def _number(word: str, vocabulary: int) -> int:
     return 1 + int.from_bytes(digest, "little") % (vocabulary - 1)
 
 
-@functools.lru_cache(maxsize=8)
 def _pretrained(name: str) -> Any:
     """A tokeniser of Hugging Face, loaded once per process."""
+    with _one_at_a_time:  # transformers cannot be imported by two threads at once either
+        return _loaded(name)
+
+
+@functools.lru_cache(maxsize=8)
+def _loaded(name: str) -> Any:
     try:
         from transformers import AutoTokenizer
     except ImportError as error:
+        there = importlib.util.find_spec("transformers") is not None
         raise ImportError(
-            f"tokenizer={name!r} needs the package transformers: pip install 'counterpoise[text]'; "
+            f"tokenizer={name!r} needs the package transformers, which is there but cannot be imported: {error}"
+            if there
+            else f"tokenizer={name!r} needs the package transformers: pip install 'counterpoise[text]'; "
             "tokenizer='words' needs nothing."
         ) from error
     try:
