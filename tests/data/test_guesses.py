@@ -204,4 +204,4 @@ def test_devices_and_pipes_do_not_stop_the_check(tmp_path):
     rows = [f"{cell},{'ab'[i % 2]},{part}" for i, (cell, part) in enumerate(zip(cells, parts, strict=True))]
     report = check(Table(_written(tmp_path / "t.csv", "x,label,split", rows), {"x": "array"}))
     assert [e.row for e in report.errors] == [2, 3]
-    assert all("is a device, pipe or socket, not a file" in e.message for e in report.errors)
+    assert all("is a device, a pipe or a socket, not a file" in e.message for e in report.errors)

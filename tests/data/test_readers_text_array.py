@@ -283,9 +283,9 @@ def test_devices_and_pipes_are_no_files(tmp_path):
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "socket.npy"))
         for cell in ("/dev/zero", "/dev/null", str(tmp_path / "pipe.npy"), str(tmp_path / "socket.npy")):
-            with pytest.raises(ReadError, match="is a device, pipe or socket, not a file"):
+            with pytest.raises(ReadError, match="is a device, a pipe or a socket, not a file"):
                 Array().decode(cell)
-            with pytest.raises(ReadError, match="is a device, pipe or socket"):
+            with pytest.raises(ReadError, match="is a device, a pipe or a socket"):
                 DecodeCache(tmp_path / "cache", Array()).decode(cell)
 
 

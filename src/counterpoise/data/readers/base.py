@@ -119,9 +119,10 @@ class Reader(ABC):
 
     def files(self, cell: str) -> list[Path]:
         """The files a cell is made of, in order."""
-        if self.reads_files:
-            no_device(cell)
-        return [Path(without_window(cell))] if self.reads_files else []
+        if not self.reads_files:
+            return []
+        no_device(cell)
+        return [Path(without_window(cell))]
 
     def part(self, cell: str) -> str:
         """Which part of the files is decoded; "" for all of them."""
@@ -193,7 +194,7 @@ def no_device(cell: str) -> None:
     except (OSError, ValueError):  # what reads the file says what is wrong with it
         return
     if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
-        raise ReadError(cell, "is a device, pipe or socket, not a file")
+        raise ReadError(cell, "is a device, a pipe or a socket, not a file")
 
 
 def all_finite(x: Tensor) -> bool:
@@ -206,8 +207,7 @@ def regular(cell: str) -> int:
     state = os.stat(cell)
     if stat.S_ISDIR(state.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), cell)
-    if not stat.S_ISREG(state.st_mode):
-        raise ReadError(cell, "is a device, a pipe or a socket, not a file")
+    no_device(cell)
     if not state.st_size:
         raise ReadError(cell, "is empty (0 bytes)")
     return state.st_size
