@@ -230,7 +230,9 @@ def _read(path: Path) -> tuple[dict[str, Any], Any, frozenset[str]]:
             kept = [i for i, kind in enumerate(schema.types) if _fits(kind)]
             texts = pa.schema([(names[i], pa.large_string()) for i in kept])
             table = _spooled(texts, (_texts(batch.select(kept), texts) for batch in batches))
-        except (pa.ArrowException, UnicodeDecodeError) as error:
+        except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:  # of the system, not of Arrow
+                raise
             if "block" in str(error) and i + 1 < len(_BLOCKS):  # a row that is longer than one
                 continue
             raise ValueError(f"{path} cannot be read as a table: {error}") from error
@@ -256,8 +258,11 @@ def _named_once(path: Path, names: Sequence[str]) -> None:
 
 def _index(schema: Any, names: Sequence[str]) -> frozenset[str]:
     """The columns that pandas wrote for the index of a frame: as it says in Parquet, by their names elsewhere."""
-    stored = json.loads((schema.metadata or {}).get(b"pandas", b"{}")).get("index_columns", ())
-    stated = {name.strip() for name in stored if isinstance(name, str)}
+    try:
+        stored = json.loads((schema.metadata or {})[b"pandas"])["index_columns"]
+        stated = {name.strip() for name in stored if isinstance(name, str)}
+    except (KeyError, ValueError, TypeError):  # none, or none that pandas wrote
+        stated = set[str]()
     return frozenset(name for name in names if name in stated or _INDEX.fullmatch(name))
 
 
@@ -266,7 +271,7 @@ def _open(path: Path, block: int) -> tuple[Any, Iterable[Any]]:
     if path.suffix.lower() in (".parquet", ".pq"):
         from pyarrow import parquet
 
-        file = parquet.ParquetFile(path)
+        file = parquet.ParquetFile(path, page_checksum_verification=True)  # where the writer made checksums
         return file.schema_arrow, file.iter_batches()
     from pyarrow import csv, string
 
