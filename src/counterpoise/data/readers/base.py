@@ -106,8 +106,6 @@ class Reader(ABC):
             ReadError: the file is missing, damaged, truncated or of another type.
         """
         with self._reading(cell):
-            if self.reads_files:
-                no_device(cell)
             return self.load(cell)
 
     def read(self, cell: str, generator: torch.Generator | None = None) -> Tensor:
@@ -119,10 +117,7 @@ class Reader(ABC):
 
     def files(self, cell: str) -> list[Path]:
         """The files a cell is made of, in order."""
-        if not self.reads_files:
-            return []
-        no_device(cell)
-        return [Path(without_window(cell))]
+        return [Path(without_window(cell))] if self.reads_files else []
 
     def part(self, cell: str) -> str:
         """Which part of the files is decoded; "" for all of them."""
@@ -187,16 +182,6 @@ def without_window(cell: str) -> str:
     return _WINDOW.sub("", cell)
 
 
-def no_device(cell: str) -> None:
-    """ReadError when a path is a device, pipe or socket: reading one may never end."""
-    try:
-        kind = os.stat(without_window(cell)).st_mode
-    except (OSError, ValueError):  # what reads the file says what is wrong with it
-        return
-    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
-        raise ReadError(cell, "is a device, a pipe or a socket, not a file")
-
-
 def all_finite(x: Tensor) -> bool:
     """Whether no number is NaN or infinite; asks their sum first, which is ten times as fast."""
     return not x.is_floating_point() or bool(x.sum().isfinite()) or bool(x.isfinite().all())
@@ -207,7 +192,8 @@ def regular(cell: str) -> int:
     state = os.stat(cell)
     if stat.S_ISDIR(state.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), cell)
-    no_device(cell)
+    if not stat.S_ISREG(state.st_mode):
+        raise ReadError(cell, "is a device, a pipe or a socket, not a file")
     if not state.st_size:
         raise ReadError(cell, "is empty (0 bytes)")
     return state.st_size
