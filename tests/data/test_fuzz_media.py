@@ -10,11 +10,13 @@ from __future__ import annotations
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
 import soundfile
+from av.error import FFmpegError
 from PIL import Image as Pillow
 from sounds import VARIABLE, bare_mp3, chirps, encoded, piped_flac
 
@@ -100,17 +102,17 @@ def by_others(kind: str, path: Path, **options: str) -> np.ndarray:
         return soundfile.read(path, dtype="float32", always_2d=True)[0].mean(1)
     parts = []
     with av.open(str(path)) as container:
-        stream = container.streams[0]
+        stream: Any = container.streams[0]
         stream.codec_context.options = options
         for packet in container.demux(stream):
             try:
                 frames = packet.decode()
-            except av.error.FFmpegError:
+            except FFmpegError:
                 continue
             for frame in frames:
                 if isinstance(frame, av.VideoFrame):
                     parts.append(frame.to_ndarray(format="rgb24"))
-                else:
+                elif isinstance(frame, av.AudioFrame):
                     parts += [part.to_ndarray().mean(0) for part in av.AudioResampler("fltp").resample(frame)]
     return np.stack(parts) if kind == "mp4" else np.concatenate(parts)
 

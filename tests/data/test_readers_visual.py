@@ -5,6 +5,7 @@ import random
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,7 +114,8 @@ def test_what_is_transparent_lies_on_white(tmp_path, mode, channels):
     """The colours under full transparency are left there by programs and seen by nobody."""
     pixels = np.full((8, 8, 4), (200, 200, 200, 255), np.uint8)
     pixels[:4] = (10, 10, 10, 0)
-    path, options = tmp_path / "a.png", {}
+    path = tmp_path / "a.png"
+    options: dict[str, Any] = {}
     picture = Pillow.fromarray(pixels)
     if mode in ("P", "RGB"):
         picture = picture.convert("RGB").quantize(4) if mode == "P" else picture.convert("RGB")

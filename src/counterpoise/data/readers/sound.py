@@ -86,7 +86,7 @@ def _flac_of_unknown_length(path: str) -> Blocks:
             as_float = av.AudioResampler(format="flt")
             total = 0
             for frame in container.decode(stream):
-                if frame.pts is not None and frame.pts * stream.time_base * stream.rate != total:
+                if frame.time is not None and round(frame.time * stream.rate) != total:
                     raise ReadError(path, f"damaged: frames are missing after sample {total}")
                 total += frame.samples
                 for part in as_float.resample(frame):
