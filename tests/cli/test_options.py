@@ -262,7 +262,7 @@ def test_missing_options() -> None:
         ("epoks: 1\n", "Unknown option '--epoks'. Did you mean '--epochs'?"),
         ("method: {class_path: IGM, init_args: {tua: 1}}\n", "--config: --method: Unknown option of IGM 'tua'."),
         ("method: img\n", "--config: --method: Unknown method 'img'. Did you mean 'IGM'?"),
-        ("method: [\n", "--config c.yaml is no YAML: "),
+        ("method: [\n", "--config c.yaml is no YAML of plain values: "),
         ("- a\n", "--config c.yaml must hold 'option: value' lines; it holds list."),
         ("epochs: many\n", "--config: --epochs must be a whole number; got 'many'."),
     ],

@@ -9,13 +9,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import Namespace
 from rich.console import Console
 
 from counterpoise import methods
 from counterpoise._checks import did_you_mean
 from counterpoise._files import write_text
+from counterpoise._yaml import read_yaml
 from counterpoise.benchmark.grid import RunConfig, grid, result_of
 from counterpoise.benchmark.runner import run
 from counterpoise.benchmark.summary import summarize
@@ -178,7 +178,7 @@ def seeds_of(text: str) -> list[int]:
 def _settings(path: str | None) -> dict[str, dict[str, Any]]:
     if path is None:
         return {}
-    found = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    found = read_yaml(Path(path).read_text(encoding="utf-8")) or {}
     if not isinstance(found, dict) or not all(isinstance(value, dict) for value in found.values()):
         raise UsageError(f"--settings {path} must map method names to mappings of options.")
     folded = {name.casefold(): name for name in methods.__all__}

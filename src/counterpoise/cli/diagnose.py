@@ -52,10 +52,10 @@ def main(arguments: Sequence[str]) -> int:
     for place, seed in enumerate(seeds):
         print(f"Measuring the models of seed {seed} ({place + 1}/{len(seeds)}) ...", file=sys.stderr, flush=True)
         at = {name: runs / found[place].id for name, found in planned.items()}
-        trainer, job, _ = open_run(str(at[names[0]]))
+        trainer, job, _ = open_run(str(at[names[0]]), trust=True)
         joint = Opened.at(trainer, at[names[0]])
         each = {m: at[f"{m} alone"] for m in modalities}
-        opened = {m: Opened.at(open_run(str(path))[0], path) for m, path in each.items()}
+        opened = {m: Opened.at(open_run(str(path), trust=True)[0], path) for m, path in each.items()}
         measured.append(measure(joint, opened, job.splits, names[0]))
         monitor = joint.record["monitor"]
     found = Diagnosis(names[0], monitor, measured)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from counterpoise.cli.fit import SPLITS, print_scores
 from counterpoise.cli.messages import Options, UsageError
-from counterpoise.cli.trained import open_run
+from counterpoise.cli.trained import TRUST, open_run
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -20,8 +20,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--table", help="another table with the same columns (all its rows); the run's own otherwise")
     parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="of the run's own data")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--trust", action="store_true", help=TRUST)
     options = parser.parse_args(arguments)
-    trainer, job, samples = open_run(options.run, options.table, labelled=True)
+    trainer, job, samples = open_run(options.run, options.table, labelled=True, trust=options.trust)
     split = samples if samples is not None else getattr(job.splits, options.split)
     if split is None:
         raise UsageError(

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Optional
 
-import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 from torch import nn
 
 from counterpoise import encoders, engine, fusions, methods
 from counterpoise._checks import did_you_mean, nearest
+from counterpoise._yaml import read_yaml
+from counterpoise.cli.classes import check_classes
 from counterpoise.cli.messages import FILES, UsageError, explain
 from counterpoise.data import readers
 from counterpoise.data.source import Arrays, Digits, Layout, Source, Table
@@ -81,6 +82,13 @@ class Parser(ArgumentParser):
         parser = cls(default_env=False, allow_abbrev=False, formatter_class=_HelpFormatter, **arguments)
         parser.outermost, parser.others = True, frozenset(others)
         return parser
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Namespace:
+        """The options, of which nothing is called before each class is known to be one that its option takes."""
+        found = super().parse_args(*args, **kwargs)
+        if self.outermost:
+            check_classes(self, found)
+        return found
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if self.outermost:
@@ -242,7 +250,7 @@ def _classes_first(written: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
 
 def _spelled(option: str, value: str) -> list[tuple[str, ...]]:
     if option == "--config":
-        return [(option, _config(value))]
+        return [(option, json.dumps(config(value)))]
     if option == "--data" and Path(value).suffix.lower() in (*TABLES, ".npz"):
         source = _data(value)
         return [("--data", source["class_path"]), ("--data.path", source["init_args"]["path"])]
@@ -274,21 +282,27 @@ def class_named(kind: str, name: str) -> str:
     return f"counterpoise.encoders.{name}" if kind == "encoder" and name in REGISTRIES[kind] else name
 
 
-def _config(path: str) -> str:
-    """A YAML file with its shorthands written out, as the text of a configuration."""
+def config(path: str | Path) -> dict[str, Any]:
+    """The options in a YAML file, with its shorthands written out."""
     try:
-        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        found = read_yaml(Path(path).read_text(encoding="utf-8"))
+        json.dumps(found)
     except FileNotFoundError as error:
         beside = sorted(file.name for file in Path(path).parent.glob("*.y*ml"))
         more = " " + did_you_mean("file", Path(path).name, beside) if beside else ""
         raise UsageError(f"--config {path}: {error.strerror}.{more}") from error
     except OSError as error:
         raise UsageError(f"--config {path}: {error.strerror or error}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"--config {path} is no YAML: {error}") from error
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"--config {path} is no YAML of plain values: {error}") from error
     if not isinstance(found, dict):
         raise UsageError(f"--config {path} must hold 'option: value' lines; it holds {type(found).__name__}.")
-    found = dict(found)
+    for name in found:
+        if not isinstance(name, str) or "." in name or name == "config":
+            raise UsageError(
+                f"--config {path}: {name!r} is no option of a file. Names are those of the command line without the "
+                "dashes; what follows a dot there stands under init_args here."
+            )
     if "data" in found:
         found["data"] = _data(found["data"])
     for kind in ("method", "fusion", "optimizer", "schedule"):
@@ -296,7 +310,7 @@ def _config(path: str) -> str:
             found[kind] = _class(kind, found[kind])
     if isinstance(found.get("encoders"), dict):
         found["encoders"] = {m: _class("encoder", value) for m, value in found["encoders"].items()}
-    return json.dumps(found)
+    return found
 
 
 def _data(value: Any) -> Any:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from counterpoise._files import writing
 from counterpoise.cli.messages import Options, UsageError
-from counterpoise.cli.trained import open_run
+from counterpoise.cli.trained import TRUST, open_run
 from counterpoise.data.progress import after_two_seconds
 from counterpoise.engine import Predictions
 
@@ -26,6 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("table", help="CSV or Parquet file with the columns of the training table; no label needed")
     parser.add_argument("--out", required=True, help="CSV to write")
     parser.add_argument("--force", action="store_true", help="overwrite it")
+    parser.add_argument("--trust", action="store_true", help=TRUST)
     options = parser.parse_args(arguments)
     out = Path(options.out)
     if out.exists() and not options.force:
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
         raise UsageError(f"--out {out} is no file; give the name of one.")
     if not out.parent.is_dir():
         raise UsageError(f"--out: there is no folder {out.parent}.")
-    trainer, job, samples = open_run(options.run, options.table)
+    trainer, job, samples = open_run(options.run, options.table, trust=options.trust)
     assert samples is not None
     assert job.classes is not None
     done, empty = 0, 0

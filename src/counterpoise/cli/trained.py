@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+from counterpoise.cli.classes import foreign
 from counterpoise.cli.job import Job, config_of, source_of
-from counterpoise.cli.options import fit_parser
+from counterpoise.cli.messages import UsageError
+from counterpoise.cli.options import config, fit_parser
 from counterpoise.data.source import Table
 from counterpoise.data.split import Split
 from counterpoise.engine import Trainer
 from counterpoise.engine.checkpoint import content_of, load
 
+TRUST = "import the classes outside this package that the run's config.yaml names, such as a method of your own"
 
-def open_run(run: str, table: str | None = None, *, labelled: bool = False) -> tuple[Trainer, Job, Split | None]:
+
+def open_run(
+    run: str, table: str | None = None, *, labelled: bool = False, trust: bool = False
+) -> tuple[Trainer, Job, Split | None]:
     """The trained model of a run, its job, and the samples of another table.
 
     Args:
@@ -20,14 +27,21 @@ def open_run(run: str, table: str | None = None, *, labelled: bool = False) -> t
         table: another CSV or Parquet file with the same columns; None for the run's own data. Its paths are
             relative to the folder that was stated for training, or else to its own.
         labelled: refuse rows of it without a label.
+        trust: import what its configuration names outside this package.
 
     Raises:
+        UsageError: it names something outside this package, and ``trust`` is False.
         FileNotFoundError: no run, no finished epoch, no such table.
         CheckpointError: a damaged checkpoint.
         ValueError: another table for a run that was not trained on one.
     """
-    parser = fit_parser()
-    options = parser.parse_args(["--config", str(config_of(run))])
+    found, parser = config(config_of(run)), fit_parser()
+    if (others := foreign(found)) and not trust:
+        raise UsageError(
+            f"The configuration of {run} names what is not of this package: {', '.join(others)}. To open the run "
+            "imports it, and importing runs code. Pass --trust when you know where it comes from; nothing was imported."
+        )
+    options = parser.parse_args(["--config", json.dumps(found)])
     best = Path(run) / "best.ckpt"
     if not best.is_file():
         raise FileNotFoundError(f"{run} has no best.ckpt yet: no epoch of it is finished.")

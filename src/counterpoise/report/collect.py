@@ -9,8 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from counterpoise._yaml import read_yaml
 from counterpoise.metrics.result import read_result
 
 FILES = ("result.json", "metrics.jsonl", "config.yaml", "environment.json")
@@ -109,7 +108,7 @@ def _read(directory: Path) -> Run:
     except (OSError, ValueError) as error:
         problems.append(f"result.json cannot be read: {str(error).splitlines()[0]}")
         result = None
-    config = flatten(_load(directory / "config.yaml", yaml.safe_load, problems) or {})
+    config = flatten(_load(directory / "config.yaml", read_yaml, problems) or {})
     environment = flatten(_load(directory / "environment.json", json.loads, problems) or {})
     named = result or {}
     if result is not None and not {"method", "seed"} <= set(result):
@@ -137,7 +136,7 @@ def _load(path: Path, parse: Any, problems: list[str]) -> dict[str, Any] | None:
         content = parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         problems.append(f"{path.name} cannot be read: {str(error).splitlines()[0]}")
         return None
     if isinstance(content, dict):

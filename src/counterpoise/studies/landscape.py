@@ -77,7 +77,7 @@ def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
     paths: list[dict[str, Any]] = []
     before: dict[str, tuple[str, dict[str, Tensor]]] = {}  # prediction -> method before, and its weights
     for run in (run for run in runs if run.seed == first):
-        trainer, job, _ = open_run(str(run.directory))
+        trainer, job, _ = open_run(str(run.directory), trust=True)
         untrained = job.trainer(run_dir=None, progress=False, devices=1, num_nodes=1).model
         split = sample(job.splits.train, own.samples)
         for prediction in (*given.modalities, FUSED):

@@ -39,7 +39,7 @@ def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
     """A spectrum per run, modality and layer in a file."""
     found = []
     for run in runs:
-        trainer, job, _ = open_run(str(run.directory))
+        trainer, job, _ = open_run(str(run.directory), trust=True)
         for m in given.modalities:
             layers = input_spectra(
                 trainer.model, job.splits.train, m, statistic=given.own.statistic, batch_size=trainer.batch_size
