@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
+import re
 from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any
@@ -70,6 +71,32 @@ def per_modality(argument: str, value: Mapping[str, Any], modalities: Iterable[s
     for name in value:
         if name not in known:
             raise ValueError(f"{argument}: " + did_you_mean("modality", name, known))
+
+
+def misnamed(modality: str) -> str:
+    """Why no modality can have this name, wherever it comes from (a table, arrays, a model); empty when one can."""
+    from torch.nn import ModuleDict
+
+    taken = modality in ("fused", "shared") or hasattr(ModuleDict(), modality)
+    if modality.strip() and "." not in modality and not taken and modality.isprintable():
+        return ""
+    return (
+        f"A modality cannot be called {modality!r}: names are not empty, have neither a dot nor a control character, "
+        "are not 'fused' or 'shared' (of scores and parameter groups), and are no attribute of torch.nn.ModuleDict, "
+        f"which keeps its modules. Rename it, for example {re.sub(r'[^0-9A-Za-z]+', '_', modality)}_input."
+    )
+
+
+def shown(text: str) -> str:
+    """Text from data as a terminal may have it: control characters and those that turn its direction as escapes."""
+    unsafe = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]"
+    return re.sub(unsafe, lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def hidden(text: str) -> str:
+    """A message without the passwords of the URLs in it."""
+    text = re.sub(r"(://[^\s:@/]*:)\S*@", r"\1***@", text)
+    return re.sub(r"((?:password|passwd|pwd|token|secret)=)[^&\s]+", r"\1***", text, flags=re.IGNORECASE)
 
 
 def settings(obj: object) -> dict[str, Any]:

@@ -103,7 +103,7 @@ def test_sensitivity_of_any_option(started: list[RunConfig]) -> None:
     [
         (["imbalence"], "imbalance"),
         (["imbalance", "--out", "o", "--metod", "MLA"], "--metod"),
-        (["sensitivity", *DATA, "--out", "o", "--values", "1"], "go together"),
+        (["sensitivity", *DATA, "--out", "o", "--method", "MLA", "--values", "1"], "needs --parameter"),
         (["sensitivity", *DATA, "--out", "o", "--method", "MLA"], "needs --parameter"),
         (["sensitivity", *DATA, "--out", "o", "--parameter", "method.tau", "--values", "1,x"], "must be numbers"),
         (["sensitivity", *DATA, "--out", "o", "--metrics", "accuracy,mapp"], "map"),

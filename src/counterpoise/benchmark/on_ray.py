@@ -27,6 +27,8 @@ CLIENT_TRIES = 3
 """How often a ``ray://`` address is tried: the server that Ray starts for a client may end at once."""
 AGAIN = 2.0
 """Seconds after which a run that still works is asked to stop once more."""
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Ray of one machine listens to nothing but it, on every system; read when Ray is imported."""
 STORE = 80 * 2**20
 """Bytes of memory for the object store of a local Ray: nothing is put there."""
 
@@ -51,7 +53,8 @@ class Ray:
 
     def __init__(self, address: str | None = None, gpus: float = 0.0):
         try:
-            import ray  # noqa: F401
+            with _environment({} if address else LOOPBACK):
+                import ray  # noqa: F401
         except ImportError as error:
             raise ImportError("--backend ray needs Ray: pip install 'counterpoise[ray]'.") from error
         self.address, self.gpus = address, gpus
@@ -92,7 +95,7 @@ class Ray:
                     "`ray start --head` starts one; without --address Ray runs on this machine alone."
                 ) from error
         # Nothing is reported to anyone, and a run without reserved GPUs sees what it would see without Ray.
-        with _environment({"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}):
+        with _environment({"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", **LOOPBACK}):
             ray.init(
                 address="local",
                 num_cpus=cpus,

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Protocol
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from counterpoise._checks import whole
+from counterpoise._checks import shown, whole
 from counterpoise.benchmark.backends import Backend, Local, NotStarted, Order, Running, noted
 from counterpoise.benchmark.grid import RunConfig, finished, missing
 
@@ -345,11 +346,11 @@ class _Display:
         self.bar.stop()
 
     def say(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False)
+        self.console.print(shown(text), markup=False, highlight=False)
 
     def show(self, running: Sequence[RunConfig]) -> None:
         names = ", ".join(f"{config.method} s{config.seed}" for config in running[:4])
-        self.bar.update(self.task, description=names + ("…" if len(running) > 4 else ""))
+        self.bar.update(self.task, description=escape(names + ("…" if len(running) > 4 else "")))
 
     def ended(self, name: str, seconds: float | None, outcome: Outcome) -> None:
         self.done += 1

@@ -8,6 +8,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from counterpoise._checks import shown
 from counterpoise.metrics import gap, lower_is_better
 
 if TYPE_CHECKING:
@@ -122,22 +123,24 @@ class Summary:
         from rich.table import Table
         from rich.text import Text
 
-        shown = self._fitting(width or Console().width)
-        hidden = [column_title(column) for column in self.columns if column not in shown]
+        fitting = self._fitting(width or Console().width)
+        hidden = [column_title(column) for column in self.columns if column not in fitting]
         notes = self.notes() + ([f"No room for: {', '.join(hidden)}."] if hidden else [])
-        table = Table(box=box.SIMPLE_HEAD, caption="\n".join(notes), caption_justify="left", padding=(0, 1))
+        table = Table(
+            box=box.SIMPLE_HEAD, caption=Text(shown("\n".join(notes))), caption_justify="left", padding=(0, 1)
+        )
         table.add_column("method", no_wrap=True)
-        for column in shown:
-            table.add_column(_heading(column), justify="right", no_wrap=True)
+        for column in fitting:
+            table.add_column(Text(shown(_heading(column))), justify="right", no_wrap=True)
         for label, cells in self.rows.items():
             texts = []
-            for column in shown:
+            for column in fitting:
                 cell = cells.get(column)
                 style = {1: "bold", 2: "underline"}.get((cell.rank if cell else None) or 0, "")
                 text = Text(cell_text(column, cell), style=style)
                 below = small_print(column, cell)
                 texts.append(Text.assemble(text, "\n", (below, "dim")) if below else text)
-            table.add_row(Text(label), *texts)
+            table.add_row(Text(shown(label)), *texts)
         return table
 
     def _fitting(self, width: int) -> list[str]:

@@ -80,10 +80,16 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _warn(message: Warning | str, *_: object) -> None:
-    print(f"counterpoise: warning: {message}", file=sys.stderr, flush=True)
+    _say(f"warning: {message}")
 
 
 def fail(message: str, code: int) -> None:
     """Print to standard error and leave."""
-    print(f"counterpoise: {message}", file=sys.stderr)
+    _say(message)
     sys.exit(code)
+
+
+def _say(message: str) -> None:
+    from counterpoise._checks import hidden, shown
+
+    print(f"counterpoise: {shown(hidden(message))}", file=sys.stderr, flush=True)

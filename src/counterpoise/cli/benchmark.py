@@ -9,7 +9,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import Namespace
 from rich.console import Console
 
 from counterpoise import methods
@@ -20,9 +19,10 @@ from counterpoise.benchmark.grid import RunConfig, grid, result_of
 from counterpoise.benchmark.runner import run
 from counterpoise.benchmark.summary import summarize
 from counterpoise.cli.execution import add_execution, execution_of, folder_of
-from counterpoise.cli.job import check_options, source_of
+from counterpoise.cli.job import Job, source_of
 from counterpoise.cli.messages import Options, UsageError, usage
 from counterpoise.cli.options import fit_parser, parse
+from counterpoise.data.readers import ReadError
 from counterpoise.data.source import Table
 from counterpoise.metrics import BACKEND
 
@@ -96,8 +96,10 @@ def plan(
     common: Sequence[str],
     settings: Mapping[str, Mapping[str, Any]],
     others: Sequence[str] = (),
+    *,
+    weights_later: bool = False,
 ) -> list[RunConfig]:
-    """The runs of a comparison; every one's options are parsed once before anything starts.
+    """The runs of a comparison; every one's model and trainer are made once before anything starts.
 
     Args:
         names: of methods, and of variants in ``settings``.
@@ -105,6 +107,7 @@ def plan(
         common: options of ``fit`` for all runs.
         settings: method -> options for it alone; variant -> the same and its ``method``.
         others: options of ``benchmark`` itself, for messages about misspelt ones.
+        weights_later: files of ``--encoder_weights`` need not be there yet.
     """
     for option in (argument.split("=")[0] for argument in common):
         if option in FIXED:
@@ -113,7 +116,9 @@ def plan(
     with usage():
         first = settings.get(names[0], {}).get("method", names[0])
         any_modality = ["--method.modality", "x"] if first == UNIMODAL else []  # the data are what matters here
-        source = source_of(parser, parse(parser, [*common, "--method", first, *any_modality]).data)
+        options = parse(parser, [*common, "--method", first, *any_modality])
+        source = source_of(parser, options.data)
+        job = Job(parser, options, source)
     if isinstance(source, Table):
         source.splits()  # what is wrong with the table is said once, here, and not by every run
     files = {path.name: path.read_text(encoding="utf-8") for path in config_files(common)}
@@ -133,7 +138,17 @@ def plan(
         configs = grid(variants, seeds)
         for config in (config for config in configs if config.seed == seeds[0]):
             options = parse(parser, _options(config))
-            check_options(options, parser.instantiate(Namespace(method=options.method)).method, list(source.layouts()))
+            if options.data != job.options.data:
+                job = Job(parser, options, source_of(parser, options.data))
+            job.options = options.clone()
+            if weights_later:
+                job.options.encoder_weights = None
+            try:
+                job.tried()
+            except ValueError as error:
+                raise (
+                    error if isinstance(error, ReadError) else ValueError(f"{error} (Of the row {config.method}.)")
+                ) from error
     return configs
 
 

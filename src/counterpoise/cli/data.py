@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from counterpoise._checks import shown
 from counterpoise.cli.job import source_of
 from counterpoise.cli.messages import UsageError, usage
-from counterpoise.cli.options import Parser, parse
+from counterpoise.cli.options import Parser, fit_parser, parse
 from counterpoise.data.source import Source, Table
 
 USAGE = """usage: counterpoise data ACTION ...
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
         description=f"{ABOUT[action]} --data.help Table shows the options, such as --data.label COLUMN and "
         "--data.modalities.COLUMN READER.",
     )
-    parser.add_argument("--config", action="config", help="YAML file of options.")
+    parser.add_argument("--config", action="config", help="YAML file of options, one of fit too.")
     parser.add_argument("--data", type=Source, required=True, help="the table, or Table with its options")
     parser.add_argument("--strict", action="store_true", help="exit with 1 for warnings too")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -58,7 +59,8 @@ def main(arguments: Sequence[str]) -> int:
         rest.insert(0, "--data")
     if not rest:
         raise UsageError(f"Name a table: counterpoise data {action} TABLE. See: counterpoise data {action} --help")
-    options = parse(parser, rest)
+    of_fit = {a.dest for a in fit_parser()._actions} - {"data", "config"} if "--config" in " ".join(rest) else set()
+    options = parse(parser, rest, unused=of_fit)
     with usage():
         source = source_of(parser, options.data)
     if not isinstance(source, Table):
@@ -70,7 +72,7 @@ def _check(source: Table, strict: bool, as_json: bool) -> int:
     from counterpoise.data.check import check
 
     report = check(source.table, progress=True)
-    print(json.dumps(report.to_dict(), indent=2, ensure_ascii=False) if as_json else report)
+    print(json.dumps(report.to_dict(), indent=2, ensure_ascii=False) if as_json else shown(str(report)))
     return 1 if report.errors or (strict and report.warnings) else 0
 
 
@@ -78,5 +80,5 @@ def _show(source: Table, as_json: bool) -> int:
     from counterpoise.data.check import show
 
     summary = show(source.table)
-    print(json.dumps(summary, indent=2, ensure_ascii=False) if as_json else summary["text"])
+    print(json.dumps(summary, indent=2, ensure_ascii=False) if as_json else shown(summary["text"]))
     return 0

@@ -11,7 +11,9 @@ import yaml
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from counterpoise._checks import shown
 from counterpoise.cli.job import Job
 from counterpoise.cli.messages import UsageError, usage
 from counterpoise.cli.options import fit_parser, parse
@@ -43,12 +45,12 @@ def main(arguments: Sequence[str]) -> int:
         with usage():
             trainer = job.trainer()
     except UsageError:
-        print(job.describe())  # what was read tells why the options do not fit
+        print(shown(job.describe()))  # what was read tells why the options do not fit
         raise
     if phases is not None:
         trainer.keeper.ends = _ends(trainer, phases)
     if trainer.fabric.is_global_zero:
-        print(job.describe(), flush=True)
+        print(shown(job.describe()), flush=True)
     try:
         result = trainer.run(splits, resume=resume, data=job.source.name)
     except ReadError as error:
@@ -95,6 +97,6 @@ def print_scores(title: str, scores: dict[str, float], *, more: dict[str, dict[s
     for metric in metrics:
         table.add_column(metric, justify="right")
     for name, values in rows.items():
-        table.add_row(name, *(f"{values[m]:.4f}" if m in values else "" for m in metrics))
-    print(title)
+        table.add_row(Text(shown(name)), *(f"{values[m]:.4f}" if m in values else "" for m in metrics))
+    print(shown(title))
     Console().print(table)

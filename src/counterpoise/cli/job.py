@@ -21,7 +21,6 @@ from counterpoise.data.split import Split, Splits
 from counterpoise.encoders import Frozen, default_encoder
 from counterpoise.encoders._weights import adopt, read_weights
 from counterpoise.engine import Trainer, keep_freed_memory
-from counterpoise.engine.setup import check_metrics, check_modalities, check_numbers
 from counterpoise.engine.state import mix, seed_everything
 from counterpoise.method import Method
 from counterpoise.observer import Observer
@@ -119,6 +118,12 @@ class Job:
         keep_freed_memory()
         return trainer
 
+    def tried(self) -> None:
+        """ValueError when model, method and trainer do not fit together; nothing is trained or written."""
+        trainer = self.trainer(run_dir=None, progress=False, accelerator="cpu", devices=1, num_nodes=1, compile=False)
+        trainer.train_split = trainer.val_split = self.splits.train
+        trainer.method.setup(trainer)
+
 
 def _watches(made: Namespace, run_dir: str | None) -> list[Observer]:
     """What records in the run directory; without one, as when a finished run is looked at, nothing does."""
@@ -128,14 +133,6 @@ def _watches(made: Namespace, run_dir: str | None) -> list[Observer]:
     if made.balance and run_dir is not None:
         found.append(BalanceWatch(path=Path(run_dir) / BALANCE))
     return found
-
-
-def check_options(options: Namespace, method: Method, modalities: Sequence[str]) -> None:
-    """What ``Trainer`` would refuse, without making a model; ValueError."""
-    numbers = {name: options[name] for name in ("epochs", "batch_size", "sam", "clip_norm", "num_workers")}
-    check_numbers(**numbers)
-    check_metrics(options.metrics, options.monitor)
-    check_modalities(method, modalities)
 
 
 def source_of(parser: ArgumentParser, data: Namespace) -> Source:

@@ -6,7 +6,7 @@ import inspect
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Optional
 
@@ -174,8 +174,14 @@ def fit_parser(prog: str = "counterpoise fit", others: Iterable[str] = ()) -> Ar
     return parser
 
 
-def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
-    """Parse, after writing shorthands out: ``--data x.csv``, ``--data digits``, ``--data.modalities.a audio``."""
+def parse(parser: ArgumentParser, arguments: Sequence[str], *, unused: Collection[str] = ()) -> Namespace:
+    """Parse, after writing shorthands out: ``--data x.csv``, ``--data digits``, ``--data.modalities.a audio``.
+
+    Args:
+        parser: of the command.
+        arguments: as typed.
+        unused: options that a file may hold and this command has no use for.
+    """
     written: list[tuple[str, ...]] = []
     for argument in arguments:
         option, equals, value = argument.partition("=")
@@ -186,6 +192,10 @@ def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
         else:
             written.append((argument,))
     written = _classes_first(written)
+    if unused:
+        files = {i: json.loads(pair[1]) for i, pair in enumerate(written) if pair[0] == "--config" and len(pair) == 2}
+        for i, file in files.items():
+            written[i] = ("--config", json.dumps({name: value for name, value in file.items() if name not in unused}))
     if any(re.fullmatch(KINDS["encoder"], option) or option == "--config" for option, *_ in written):
         written = _fitted(parser, written)
     return parser.parse_args([text for pair in written for text in pair])
@@ -197,11 +207,12 @@ def _fitted(parser: ArgumentParser, written: Sequence[tuple[str, ...]]) -> list[
     option = r"--encoders\.[^.]+(\.encoder)*"
     named = {p[0].split(".", 1)[1]: p[1] for p in written if re.fullmatch(option, p[0]) and len(p) == 2}
     files = [json.loads(pair[1]) for pair in written if pair[0] == "--config" and len(pair) == 2]
-    stated = [item for file in files for item in (file.get("encoders") or {}).items()]
+    stated = [item for file in files if isinstance(file.get("encoders"), dict) for item in file["encoders"].items()]
     for m, value in stated:
         if isinstance(value, dict) and m not in named:
             named[m] = str(value.get("class_path"))
-            inner = value.get("init_args") or {}
+            inner = value.get("init_args")
+            inner = inner if isinstance(inner, dict) else {}
             given |= {f"--encoders.{m}.{name}" for name in inner}
             stated += [(f"{m}.encoder", inner["encoder"])] if "encoder" in inner else []
     ours = {f"counterpoise.encoders.{name}": cls for name, cls in REGISTRIES["encoder"].items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -38,17 +39,21 @@ def main(arguments: Sequence[str]) -> int:
     trainer, job, samples = open_run(options.run, options.table, trust=options.trust)
     assert samples is not None
     assert job.classes is not None
-    done, empty = 0, 0
+    done, empty, formulas = 0, 0, 0
     with writing(out, newline="") as file:
         writer = csv.writer(file)
         batches = -(-len(samples) // trainer.batch_size)
         for found in after_two_seconds(trainer.evaluator.stream(samples), batches, "predicting"):
-            if not done:
-                writer.writerow(["id", "predicted", *(f"{n}:{c}" for n in found.named() for c in job.classes)])
+            names = [f"{n}:{c}" for n in found.named() for c in job.classes]
             there = _anything(found)
-            writer.writerows(_rows(found, there, samples.ids[done : done + len(there)], job.classes))
+            rows = list(_rows(found, there, samples.ids[done : done + len(there)], job.classes))
+            written = [*([["id", "predicted", *names]] if not done else []), *rows]
+            formulas += sum(_plain(cell) != cell for row in written for cell in row)
+            writer.writerows([_plain(cell) for cell in row] for row in written)
             done, empty = done + len(there), empty + int((~there).sum())
     print(f"Wrote {out}: {len(samples)} rows of probabilities.")
+    if formulas:
+        print(f"{formulas} cells that a spreadsheet would run as formulas begin with an apostrophe now.")
     if empty:
         print(f"{empty} rows lack every modality; their cells are empty.")
     return 0
@@ -61,12 +66,19 @@ def _anything(found: Predictions) -> Tensor:
     return torch.stack([everyone if mask is None else mask for mask in masks]).any(0)
 
 
-def _rows(found: Predictions, there: Tensor, ids: Sequence[str], classes: Sequence[str]) -> Iterator[list[object]]:
+def _plain(cell: str) -> str:
+    """A cell that no spreadsheet takes for a formula; numbers stay as they are."""
+    if not cell.startswith(("=", "+", "-", "@", "\t", "\r")) or re.fullmatch(r"[+-][\d.]+([eE][+-]?\d+)?", cell):
+        return cell
+    return "'" + cell
+
+
+def _rows(found: Predictions, there: Tensor, ids: Sequence[str], classes: Sequence[str]) -> Iterator[list[str]]:
     """One row a sample; the cells of an absent modality are empty."""
     probabilities = {name: logits.softmax(1).tolist() for name, logits in found.named().items()}
     masks = {"fused": there, **(found.present or {})}
     for i, best in enumerate(found.fused.argmax(1).tolist()):
-        row: list[object] = [ids[i], classes[best] if there[i] else ""]
+        row = [ids[i], classes[best] if there[i] else ""]
         for name, values in probabilities.items():
             shown = name not in masks or masks[name][i]
             row += [f"{p:.6f}" for p in values[i]] if shown else [""] * len(classes)

@@ -12,6 +12,7 @@ T = TypeVar("T")
 def after_two_seconds(items: Iterable[T], total: int, title: str) -> Iterator[T]:
     """The items, with a bar on the terminal of standard error once two seconds have passed."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import Progress
 
     console = Console(stderr=True)
@@ -19,7 +20,7 @@ def after_two_seconds(items: Iterable[T], total: int, title: str) -> Iterator[T]
     try:
         for done, item in enumerate(items):
             if task is None and console.is_terminal and time.monotonic() - start > 2:
-                task = bar.add_task(title, total=total)
+                task = bar.add_task(escape(title), total=total)
                 bar.start()
             if task is not None:
                 bar.update(task, completed=done + 1)

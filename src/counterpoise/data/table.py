@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from counterpoise._checks import choice, did_you_mean
+from counterpoise._checks import choice, did_you_mean, misnamed
 
 from .arrays import complete, shares
 from .cache import DecodeCache
@@ -190,6 +190,7 @@ class Table:
 
     def flaws(self) -> Iterator[Flaw]:
         """What makes training on this table impossible, without opening any file."""
+        yield from (Flaw(None, f"{self.path}, column {m!r}: {misnamed(m)}") for m in self.readers if misnamed(m))
         if self.label not in self.columns:
             yield Flaw(None, self._without_label())
             return

@@ -10,24 +10,28 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from counterpoise._checks import shown
 from counterpoise.observer import Observer
 
 if TYPE_CHECKING:
     from counterpoise.engine.trainer import Trainer
 
 
+PAUSE = 10
+"""Seconds without a line after which a batch is told; twice as many after each such line of an epoch."""
+
+
 class ConsoleProgress(Observer):
-    """A line an epoch; on a terminal above a live bar with the time left."""
+    """A line an epoch; on a terminal above a live bar with the time left, elsewhere with lines within slow epochs."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
         self._live = self._console.is_terminal
         self._bar: Progress | None = None
-        self._started = time.monotonic()
 
     def on_fit_start(self, trainer: Trainer) -> None:
-        self._started = time.monotonic()
-        self._done = 0
+        self._started = self._said = time.monotonic()
+        self._done, self._pause = 0, PAUSE
         if not self._live:
             return
         self._bar = Progress(
@@ -51,6 +55,12 @@ class ConsoleProgress(Observer):
     def on_batch_end(self, trainer: Trainer) -> None:
         if self._bar is not None:
             self._bar.advance(self._task)
+            return
+        now, state = time.monotonic(), trainer.state
+        if now - self._said >= self._pause:
+            self._said, self._pause = now, 2 * self._pause
+            batch = f"epoch {state.epoch + 1}, batch {state.batch_in_epoch}/{trainer.num_batches}"
+            print(f"{batch}  {now - self._started:.0f} s so far", file=sys.stderr, flush=True)
 
     def on_epoch_end(self, trainer: Trainer, record: Mapping[str, Any]) -> None:
         scores = "  ".join(
@@ -60,7 +70,8 @@ class ConsoleProgress(Observer):
         )
         self._done += 1
         epochs = max(trainer.method.length(trainer), record["epoch"])
-        line = f"epoch {record['epoch']}/{epochs} {record['phase']}  loss {record['train/loss']:.4f}  {scores}"
+        line = shown(f"epoch {record['epoch']}/{epochs} {record['phase']}  loss {record['train/loss']:.4f}  {scores}")
+        self._said, self._pause = time.monotonic(), PAUSE
         if self._bar is not None:
             self._bar.console.print(line, highlight=False, markup=False)
             self._bar.update(self._task, total=epochs * trainer.num_batches)

@@ -86,9 +86,6 @@ def check_observers(observers: Sequence[Observer]) -> None:
 def check_method(trainer: Trainer) -> None:
     """ValueError when the model lacks what the method needs."""
     model, method = trainer.model, trainer.method
-    for name in ("fused", "shared"):
-        if name in model.modalities:
-            raise ValueError(f"A modality cannot be called {name!r}: scores and parameter groups use that name.")
     check_modalities(method, model.modalities)
     if method.own_heads and not model.fusion.has_own_heads:
         raise ValueError(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from counterpoise._checks import did_you_mean, whole
+from counterpoise._checks import did_you_mean, misnamed, whole
 
 Features = Mapping[str, Tensor]
 Present = Mapping[str, Tensor] | None
@@ -38,11 +38,8 @@ class Fusion(nn.Module):
         if not dims:
             raise ValueError("dims: a fusion needs at least one modality; got none.")
         for m in dims:
-            if not m or "." in m or hasattr(nn.ModuleDict(), m):
-                raise ValueError(
-                    f"A modality cannot be called {m!r}: names are not empty, have no dot, and are no attribute of "
-                    f"torch.nn.ModuleDict, which keeps its modules. Rename it, for example {m.replace('.', '_')}_input."
-                )
+            if rule := misnamed(m):
+                raise ValueError(rule)
         whole("num_classes", num_classes, low=2)
         self.dims, self.num_classes, self.heads = dict(dims), num_classes, heads
         self.own_heads = nn.ModuleDict({m: nn.Linear(d, num_classes) for m, d in dims.items()} if heads else {})

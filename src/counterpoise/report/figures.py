@@ -29,6 +29,7 @@ MOST_PHASES = 6
 """Methods that take turns more often are drawn without a line per turn."""
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
+    "text.parse_math": False,  # names are text, whatever dollar signs they have
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.titleweight": "bold",
@@ -390,6 +391,4 @@ def _seeds(summary: Summary) -> str:
 
 def short(text: str, length: int) -> str:
     """A label of at most so many characters."""
-    # Matplotlib reads $...$ as a formula; a method's label is text.
-    text = text if len(text) <= length else text[: length - 1] + "…"
-    return text.replace("$", r"\$")
+    return text if len(text) <= length else text[: length - 1] + "…"

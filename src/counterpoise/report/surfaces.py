@@ -263,6 +263,8 @@ def spectra(layers: Mapping[str, Mapping[str, Sequence[float] | np.ndarray]], *,
         layers: layer -> series (a method) -> values, largest first.
         y: what they are.
     """
+    from matplotlib.ticker import StrMethodFormatter
+
     figure, axes = panel_grid(len(layers))
     drawn = looks(list(dict.fromkeys(name for series in layers.values() for name in series)))
     for ax, (layer, series) in zip(axes, layers.items(), strict=False):
@@ -274,6 +276,7 @@ def spectra(layers: Mapping[str, Mapping[str, Sequence[float] | np.ndarray]], *,
             ax.axhline(values.mean(), color=look.colour, linewidth=0.9, linestyle=":")
         log_axis(ax)
         ax.set_yscale("log")
+        ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))  # the default writes formulas
         ax.minorticks_off()
         widest = max(len(found) for found in series.values())
         ax.set_title(short(f"{layer}  (d = {widest})", 40))

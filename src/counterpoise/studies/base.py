@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import yaml
 from jsonargparse import Namespace
 
 from counterpoise import methods
 from counterpoise._checks import did_you_mean
+from counterpoise._yaml import read_yaml
 from counterpoise.benchmark.grid import RunConfig
 from counterpoise.benchmark.summary import mean_sd
 from counterpoise.cli import benchmark
@@ -81,7 +81,7 @@ def _plain(value: Any) -> Any:
     try:
         return float(value)
     except ValueError:
-        return yaml.safe_load(value)
+        return read_yaml(value)
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,8 @@ def configs(rows: Sequence[Row], seeds: Sequence[int], common: Sequence[str]) ->
     """Row -> its runs, one per seed; every option is parsed once before anything starts."""
     settings = {row.key: {"method": row.method, **row.stated} for row in rows if row.key != row.method}
     names = list(dict.fromkeys(row.key for row in rows))
-    planned = benchmark.plan(names, seeds, common, settings)
+    later = any(row.first for row in rows)  # they train the encoders of the others
+    planned = benchmark.plan(names, seeds, common, settings, weights_later=later)
 
     def of(row: Row) -> list[RunConfig]:
         found = [config for config in planned if config.method == row.key]

@@ -26,7 +26,9 @@ DEFAULTS = {"method.tau": "1e-3,0.4,1.3,20,100", "method.rho": "1e-15,1e-10,1e-8
 def add_options(parser: Options) -> None:
     """``--method``, ``--parameter``, ``--values``, ``--metrics``."""
     parser.add_argument("--method", default="IGM", help="whose option")
-    parser.add_argument("--parameter", help="an option of fit that is a number, such as method.tau or optimizer.lr")
+    parser.add_argument(
+        "--parameter", help="a number among the options of fit, such as optimizer.lr; of IGM method.tau"
+    )
     parser.add_argument("--values", help="its values, comma-separated numbers")
     parser.add_argument("--metrics", default="accuracy,map", help="fused scores, comma-separated")
 
@@ -34,6 +36,8 @@ def add_options(parser: Options) -> None:
 def plan(given: Given) -> list[Row]:
     """One setting per value."""
     _metrics(given)
+    if given.own.values and not given.own.parameter:
+        print(f"--values without --parameter: of {next(iter(_sweeps(given)))}.", flush=True)
     (method,) = method_names(given.own.method, option="--method")
     return [
         Row(f"{parameter}={text}", method, {parameter: text})
@@ -44,11 +48,14 @@ def plan(given: Given) -> list[Row]:
 
 def _sweeps(given: Given) -> dict[str, list[str]]:
     own = given.own
-    if (own.parameter is None) != (own.values is None):
-        raise UsageError("--parameter and --values go together, as in --parameter method.tau --values 0.1,1,10.")
-    if own.parameter is None and own.method.casefold() != "igm":
-        raise UsageError(f"--method {own.method} needs --parameter and --values.")
-    chosen = DEFAULTS if own.parameter is None else {own.parameter.lstrip("-"): own.values}
+    known = DEFAULTS if own.method.casefold() == "igm" else {}
+    parameter = own.parameter.lstrip("-") if own.parameter else next(iter(known), "")
+    values = own.values or known.get(parameter)
+    if not parameter or values is None:
+        raise UsageError(
+            f"--method {own.method} needs --parameter and --values, as in --parameter optimizer.lr --values 0.01,0.1."
+        )
+    chosen = {parameter: values} if own.parameter or own.values else known
     found = {name: [t.strip() for t in text.split(",") if t.strip()] for name, text in chosen.items()}
     for texts in found.values():
         for text in texts:

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from counterpoise._checks import hidden
 from counterpoise.metrics import lower_is_better
 from counterpoise.tuning.space import Parameter
 
@@ -71,7 +72,7 @@ def connect(url: str, name: str, direction: str, pruner: str, warmup: int, seed:
             load_if_exists=True,
         )
     except (SQLAlchemyError, ImportError, ValueError) as error:
-        raise ConnectionError(f"--storage {url} cannot be used: {str(error).splitlines()[0]}") from error
+        raise ConnectionError(hidden(f"--storage {url} cannot be used: {str(error).splitlines()[0]}")) from error
     return study, storage
 
 
