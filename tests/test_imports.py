@@ -14,10 +14,11 @@ import counterpoise
 SOURCE = Path(counterpoise.__file__).parent
 HEAVY = ("torchvision", "transformers", "timm", "matplotlib", "sklearn", "av", "soundfile", "soxr", "ray", "optuna")
 
-# Part -> the parts it may import, in functions too. "types", "_checks", "_files" and "_yaml" are open to all.
+# Part -> the parts it may import, in functions too. "types", "_checks", "_files", "_json" and "_yaml" are open to all.
 PARTS = {
     "_checks": (),
     "_files": (),
+    "_json": (),
     "_yaml": (),
     "types": (),
     "observer": (),
@@ -88,7 +89,7 @@ def broken(module: tuple[str, ...], source: str) -> list[str]:
         if root != "counterpoise" or typing or part in SEE_EVERYTHING:
             continue
         target = rest[0] if rest else "__init__"
-        if target not in (part, "types", "_checks", "_files", "_yaml", *PARTS[part]):
+        if target not in (part, "types", "_checks", "_files", "_json", "_yaml", *PARTS[part]):
             found.append(f"{name}: {part} must not see {target}")
     return found
 

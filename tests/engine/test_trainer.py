@@ -68,14 +68,6 @@ def test_the_best_epoch_on_validation_is_kept(monitor):
     assert_same(everything(trainer), weights[place])
 
 
-def test_a_score_that_is_no_number_is_never_best(monkeypatch):
-    trainer, data = trainer_for(Joint, epochs=3)
-    scores = iter([float("nan"), 0.5, float("nan")])
-    monkeypatch.setattr(trainer, "scores", lambda split: {"fused/accuracy": next(scores), "fused/loss": 1.0})
-    trainer.fit(data.train, data.val)
-    assert trainer.state.best_epoch == 2
-
-
 class Untouchable(ArraySplit):
     def batch(self, indices, modality, seed):
         raise AssertionError("read while training")

@@ -97,6 +97,14 @@ def test_a_diverged_run_scores_nan() -> None:
     assert all(math.isnan(value) for value in score({"fused": logits}, target).values())
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_metric_that_is_no_number_for_finite_logits_is_refused(monkeypatch, value) -> None:
+    logits, target = case(6, 3, 6)
+    monkeypatch.setitem(METRICS, "mine", lambda logits, target: value)
+    with pytest.raises(ValueError, match=r"Metric 'mine' is -?(nan|inf) for the audio prediction of 6 samples"):
+        score({"audio": logits}, target, metrics=["accuracy", "mine"])
+
+
 def test_scores_are_not_changed_by_half_precision_or_gradients() -> None:
     logits, target = case(30, 3, 7)
     logits = logits.bfloat16()

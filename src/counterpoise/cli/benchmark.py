@@ -14,6 +14,7 @@ from rich.console import Console
 from counterpoise import methods
 from counterpoise._checks import did_you_mean
 from counterpoise._files import write_text
+from counterpoise._json import to_json
 from counterpoise._yaml import read_yaml
 from counterpoise.benchmark.grid import RunConfig, grid, result_of
 from counterpoise.benchmark.runner import run
@@ -84,7 +85,7 @@ def conclude(records: Sequence[dict[str, Any]], runs: Sequence[Path], out: Path,
     split = "test" if all(record.get("test") for record in records) else "val"
     summary = summarize(records, seeds=seeds, split=split)
     Console().print(summary.to_rich())
-    write_text(out / "results.json", json.dumps({"runs": records, "summary": summary.to_dict()}, indent=2) + "\n")
+    write_text(out / "results.json", to_json({"runs": records, "summary": summary.to_dict()}, indent=2) + "\n")
     write_text(out / "results.md", summary.to_markdown())
     page = write_report(runs, out / "report.html", seeds=seeds)
     print(f"Open {page} in a browser; every number is in {out / 'results.json'}.")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
+from counterpoise._json import to_json
 from counterpoise.cli.fit import SPLITS, print_scores
 from counterpoise.cli.messages import Options, UsageError
 from counterpoise.cli.trained import TRUST, open_run
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
         )
     scores, subsets = trainer.evaluate(split), trainer.evaluate_subsets(split)
     if options.json:
-        print(json.dumps({"scores": scores, "subsets": subsets}, indent=2))
+        print(to_json({"scores": scores, "subsets": subsets}, indent=2))
     else:
         name = options.table or f"{SPLITS[options.split]} of {job.source.name}"
         print_scores(f"{trainer.method.label} on {name} ({len(split)} samples)", scores, more=subsets)

@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from counterpoise._files import writing
@@ -45,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
         batches = -(-len(samples) // trainer.batch_size)
         for found in after_two_seconds(trainer.evaluator.stream(samples), batches, "predicting"):
             names = [f"{n}:{c}" for n in found.named() for c in job.classes]
-            there = _anything(found)
+            there = found.anything()
             rows = list(_rows(found, there, samples.ids[done : done + len(there)], job.classes))
             written = [*([["id", "predicted", *names]] if not done else []), *rows]
             formulas += sum(_plain(cell) != cell for row in written for cell in row)
@@ -57,13 +56,6 @@ def main(arguments: Sequence[str]) -> int:
     if empty:
         print(f"{empty} rows lack every modality; their cells are empty.")
     return 0
-
-
-def _anything(found: Predictions) -> Tensor:
-    """(n,) bool: which samples have at least one modality."""
-    masks = [(found.present or {}).get(m) for m in found.unimodal]
-    everyone = torch.ones(len(found.fused), dtype=torch.bool)
-    return torch.stack([everyone if mask is None else mask for mask in masks]).any(0)
 
 
 def _plain(cell: str) -> str:

@@ -38,6 +38,18 @@ class Predictions(NamedTuple):
         """``{"fused": ..., modality: ...}``."""
         return {"fused": self.fused, **self.unimodal}
 
+    def anything(self) -> Tensor:
+        """(n,) bool: which samples have at least one of the modalities."""
+        everyone = torch.ones(len(self.fused), dtype=torch.bool)
+        return torch.stack([(self.present or {}).get(m, everyone) for m in self.unimodal]).any(0)
+
+    def broken(self) -> dict[str, Tensor]:
+        """``"fused"`` or a modality -> positions where it predicts from something and not by finite numbers."""
+        there = {**(self.present or {}), "fused": self.anything()}
+        wrong = {name: ~logits.isfinite().all(1) for name, logits in self.named().items()}
+        found = {name: (rows & there[name] if name in there else rows).nonzero() for name, rows in wrong.items()}
+        return {name: rows.flatten() for name, rows in found.items() if len(rows)}
+
 
 class Evaluator:
     """Runs the model over splits without gradient and remembers the features of unchanged encoders.
@@ -96,6 +108,9 @@ class Evaluator:
             split: what to read.
             only: the modalities to use; None for all the method reads.
             keep: remember the features (the validation split, which is evaluated every epoch).
+
+        Raises:
+            FloatingPointError: when a prediction is not finite, naming the epoch of the weights and a sample.
         """
         check_split(split)
         trainer, model = self._trainer, self._trainer.model
@@ -123,9 +138,23 @@ class Evaluator:
         def whole(parts: list[Tensor]) -> Tensor:
             return gather_rows(torch.cat(parts).cpu() if parts else empty, trainer.fabric)[order]
 
-        return Predictions(
+        found = Predictions(
             whole(fused), {m: whole(parts) for m, parts in unimodal.items()}, split.target, split.present
         )
+        self._refuse_broken(found, split.ids)
+        return found
+
+    def _refuse_broken(self, found: Predictions, ids: Sequence[str]) -> None:
+        state, lr = self._trainer.state, self._trainer.settings.lr
+        epoch = state.best_epoch if state.phase is None else state.epoch + 1
+        weights = "the untrained weights" if epoch is None else f"the weights of epoch {epoch}"
+        for name, rows in found.broken().items():
+            raise FloatingPointError(
+                f"With {weights}, the {name} prediction of {len(rows)} of {len(found.target)} samples is NaN or "
+                f"infinite (the first is {ids[int(rows[0])]!r}). If it is so for all of them, training diverged: lower "
+                f"the learning rate (lr={lr:g}) or set clip_norm, and train again. If for a few, look at what they "
+                "hold: numbers far outside the range of the training samples overflow."
+            )
 
     def stream(self, split: Split) -> Iterator[Predictions]:
         """As ``predict``, a batch at a time in order, so that memory does not grow with the samples."""
@@ -135,7 +164,9 @@ class Evaluator:
                 fused = model.read_out(output._replace(logits=trainer.method.predict(output, model)))
             present = None if batch.present is None else {m: mask.cpu() for m, mask in batch.present.items()}
             unimodal = {m: u.cpu() for m, u in output.unimodal.items()}
-            yield Predictions(fused.cpu(), unimodal, batch.target.cpu(), present)
+            found = Predictions(fused.cpu(), unimodal, batch.target.cpu(), present)
+            self._refuse_broken(found, [split.ids[int(i)] for i in batch.index])
+            yield found
 
     def subset_scores(self, split: Split) -> dict[str, dict[str, float]]:
         """The metrics of the fused prediction from every non-empty subset of the modalities."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import subprocess
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 
 from counterpoise._files import Lock, OwnedError, sweep, write_text
+from counterpoise._json import to_json
 from counterpoise.metrics.result import read_result, result_text
 
 PACKAGES = ("counterpoise", "torch", "torchvision", "lightning-fabric", "torchmetrics", "numpy", "transformers", "timm")
@@ -137,8 +137,8 @@ class RunDirectory:
         """Write the settings, the environment, and the metrics of the epochs that the run already has."""
         import_module("torch.utils.tensorboard.writer")  # takes a second, so not while training is timed
         self._write("config.yaml", config)
-        self._write("environment.json", json.dumps(environment(), indent=2, ensure_ascii=False) + "\n")
-        self._lines = [json.dumps(record) + "\n" for record in history]
+        self._write("environment.json", to_json(environment(), indent=2, ensure_ascii=False) + "\n")
+        self._lines = [to_json(record) + "\n" for record in history]
         self._write("metrics.jsonl", "".join(self._lines))
         if not any(self.path.glob("events.out.*")):  # begun by another run
             for record in history:
@@ -146,7 +146,7 @@ class RunDirectory:
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Add the metrics of one epoch."""
-        self._lines.append(json.dumps(record) + "\n")
+        self._lines.append(to_json(record) + "\n")
         self._write("metrics.jsonl", "".join(self._lines))
         self._draw(record)
 

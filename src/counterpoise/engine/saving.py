@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -199,6 +198,7 @@ class Keeper:
         with content_of(path):
             refuse_other({name: saved["fingerprint"].get(name) for name in here}, here, path)
             trainer.model.load_state_dict(saved["model"])
+            trainer.state.best_epoch = saved["epoch"]
             own = trainer.method.state_dict()  # buffers sized by the training data serve no prediction
             fits = {k: v for k, v in saved["method"].items() if not isinstance(v, Tensor) or own[k].shape == v.shape}
             trainer.method.load_state_dict({**own, **fits})
@@ -208,7 +208,6 @@ class Keeper:
         """Remember the weights when their validation score is the best so far."""
         trainer, state = self._trainer, self._trainer.state
         value = self.sign * scores[f"fused/{trainer.monitor}"]
-        value = -math.inf if math.isnan(value) else value
         if state.best_score is not None and not value > state.best_score:
             return False
         state.best_score, state.best_epoch = value, state.epoch + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -97,7 +98,8 @@ def score(
         diverged) score ``nan`` in every metric.
 
     Raises:
-        ValueError: for an unknown metric, no samples, or shapes and class numbers that do not fit.
+        ValueError: for an unknown metric, one that is not finite for finite logits, no samples, or shapes
+            and class numbers that do not fit.
     """
     for metric in metrics:
         if metric not in METRICS:
@@ -115,7 +117,13 @@ def score(
             continue
         finite = bool(logits.isfinite().all())
         for metric in metrics:
-            scores[f"{name}/{metric}"] = METRICS[metric](logits, truth) if finite else float("nan")
+            value = METRICS[metric](logits, truth) if finite else math.nan
+            if finite and not math.isfinite(value):
+                raise ValueError(
+                    f"Metric {metric!r} is {value} for the {name} prediction of {len(truth)} samples, whose logits are "
+                    "finite. A metric must be a finite number there: define it for this case, or leave it out."
+                )
+            scores[f"{name}/{metric}"] = value
     return scores
 
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from counterpoise._json import to_json
+
 NAME = "result.json"
 NOTHING = type(None)
 KINDS: dict[str, tuple[type, ...]] = {
@@ -20,7 +22,8 @@ KINDS: dict[str, tuple[type, ...]] = {
 
 def result_text(result: Mapping[str, Any]) -> str:
     """The content of ``result.json``."""
-    return json.dumps({**result, "digest": _digest(result)}, indent=2, ensure_ascii=False) + "\n"
+    plain = json.loads(to_json(result))
+    return to_json({**plain, "digest": _digest(plain)}, indent=2, ensure_ascii=False) + "\n"
 
 
 def read_result(directory: Path) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from counterpoise._checks import did_you_mean
 from counterpoise._files import write_text
+from counterpoise._json import to_json
 from counterpoise.benchmark.grid import RunConfig, finished
 from counterpoise.benchmark.runner import Outcome, run
 from counterpoise.cli import benchmark
@@ -131,7 +132,7 @@ def conduct(
             "missing": [row for row, members in rows.items() if len(members) > sum(t.row == row for t in runs)],
             "result": study.compute(runs, given),
         }
-        _write(given.folder / "data.json", json.dumps(kept, indent=1) + "\n")
+        _write(given.folder / "data.json", to_json(kept, indent=1) + "\n")
         page = draw_again(name, out)
         print(f"Numbers: {given.folder / 'data.json'}; pictures: {given.folder}; open {page} in a browser.", flush=True)
     return outcome.exit_code
@@ -183,7 +184,7 @@ def combine(directories: Sequence[Path], out: Path) -> Path:
     kept = comparison.combine(directories)
     if path.is_file() and "sets" not in json.loads(path.read_text(encoding="utf-8")):
         raise UsageError(f"--out {out} holds the comparison of one data set; give a directory of its own.")
-    _write(path, json.dumps(kept, indent=1) + "\n")
+    _write(path, to_json(kept, indent=1) + "\n")
     return draw_again("comparison", out)
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, is_dataclass
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from counterpoise._files import write_text
+from counterpoise._json import to_json
 from counterpoise.benchmark.summary import SHARES
 from counterpoise.report.figures import FAINT, save_png, to_svg
 from counterpoise.report.studies import bars, curves
@@ -36,7 +34,7 @@ def write(found: Diagnosis, out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     said = recommend(found)
     kept = {"headline": headline(found), "said": said, **_plain(found)}
-    write_text(out / "diagnosis.json", json.dumps(kept, indent=1, allow_nan=False) + "\n")
+    write_text(out / "diagnosis.json", to_json(kept, indent=1) + "\n")
     seeds = ", ".join(str(one.seed) for one in found.measured)
     several = len(found.measured) > 1
     body = [
@@ -213,16 +211,3 @@ def _cell(values: np.ndarray, digits: int = 2) -> str:
     if not len(there):
         return "–"
     return f"{there.mean():.{digits}f}" + (f" ± {there.std(ddof=1):.{digits}f}" if len(there) > 1 else "")
-
-
-def _plain(value: Any) -> Any:
-    """For JSON: arrays as lists, None for what is no number."""
-    if is_dataclass(value) and not isinstance(value, type):
-        value = asdict(value)
-    if isinstance(value, Mapping):
-        return {name: _plain(inner) for name, inner in value.items()}
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Sequence
 from html import escape
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from counterpoise._files import write_text, writing
+from counterpoise._json import to_json
 from counterpoise.report.figures import FAINT, INK, PALETTE, new_figure, save_png, short, to_svg
 from counterpoise.report.studies import log_axis, outer_labels, panel_grid
 from counterpoise.studies.conduct import write_page
@@ -45,7 +45,7 @@ def rows(study: Study, space: Sequence[Parameter]) -> list[dict[str, Any]]:
 
 def write_tables(found: Sequence[dict[str, Any]], out: Path, about: dict[str, Any]) -> None:
     """``trials.json`` with everything, ``trials.csv`` with a line per trial."""
-    write_text(out / "trials.json", json.dumps({**about, "trials": list(found)}, indent=1) + "\n")
+    write_text(out / "trials.json", to_json({**about, "trials": list(found)}, indent=1) + "\n")
     columns = [name for name in found[0] if name not in ("seeds", "curve")]
     with writing(out / "trials.csv", newline="") as file:
         table = csv.writer(file)
