@@ -16,7 +16,8 @@ from typing import Any
 from prepare import SETS
 
 from counterpoise.benchmark import summarize
-from counterpoise.benchmark.summary import Summary, cell_text, difference_text, number_text
+from counterpoise.benchmark.cells import cell_text, difference_text, number_text
+from counterpoise.benchmark.summary import Summary
 
 BEGIN, END = "<!-- reading: written by hand, kept when the page is made again -->", "<!-- end of reading -->"
 SCORE = "fused/accuracy"

@@ -121,8 +121,20 @@ class Method(nn.Module):
         return Phase(trainer.epochs) if index == 0 else None
 
     def predict(self, output: Output, model: MultimodalModel) -> Tensor:
-        """How the parts become one prediction: (batch, classes) logits."""
+        """How the parts become one prediction: (batch, classes) logits.
+
+        Called with any subset of the modalities, and with one alone (``Output.alone``) for its own prediction.
+        """
         return output.logits
+
+    def decide(self, output: Output, model: MultimodalModel) -> Output:
+        """``output`` with what is predicted as its logits, fused and of each modality, by the same rule."""
+        unimodal = {m: self.predict(output.alone(m), model) for m in output.unimodal}
+        return output._replace(logits=self.predict(output, model), unimodal=unimodal)
+
+    def unimodal_by(self, model: MultimodalModel) -> str:
+        """What the prediction of one modality is made by, in the words of tables."""
+        return model.fusion.unimodal_by
 
     def length(self, trainer: Trainer) -> int:
         """Epochs that the run takes, for the time left; the trainer's ``epochs`` unless phases make it more."""

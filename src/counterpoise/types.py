@@ -43,6 +43,11 @@ class Output(NamedTuple):
     features: dict[str, Tensor]
     present: Mapping[str, Tensor] | None = None
 
+    def alone(self, modality: str) -> Output:
+        """As if this modality were the only one: its logits are the fused ones too. Rows that lack it mean nothing."""
+        logits = self.unimodal[modality]
+        return Output(logits, {modality: logits}, {modality: self.features[modality]})
+
     def there(self) -> Tensor | None:
         """(modalities, batch) bool in the order of ``unimodal``: who has what; None when everyone has everything."""
         if self.present is None or not any(m in self.present for m in self.unimodal):

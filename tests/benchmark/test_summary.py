@@ -10,6 +10,7 @@ from rich.console import Console
 from scipy import stats
 
 from counterpoise.benchmark.summary import mean_sd, paired_difference, summarize
+from counterpoise.report.tables import summary_html
 
 
 def record(method: str, seed: int, fused: float, a: float = 0.5, b: float = 0.3, **more: object) -> dict:
@@ -169,3 +170,24 @@ def test_refuses_mixed_data_and_repeated_seeds() -> None:
 def test_a_method_name_cannot_break_the_table() -> None:
     text = summarize([record("a|b<i>", 0, 0.5)]).to_markdown()
     assert "a\\|b&lt;i>" in text
+
+
+@pytest.mark.parametrize(
+    ("kinds", "said"),
+    [
+        ({"Joint": "its own head"}, "A modality's score is of its own head."),
+        ({"Joint": "its own head", "IGM": "its own head"}, "A modality's score is of its own head."),
+        (
+            {"Joint": "its slice", "IGM": "its own head", "MSES": "its own head"},
+            "A modality's score is of its slice (Joint); its own head (IGM, MSES): compare it within a row",
+        ),
+        ({"Joint": None}, None),
+    ],
+)
+def test_a_table_says_which_read_out_a_modality_is_of(kinds: dict[str, str | None], said: str | None) -> None:
+    found = [record(method, 0, 0.5, unimodal=kind) for method, kind in kinds.items()]
+    summary = summarize(found)
+    texts = ["\n".join(summary.notes()), summary.to_markdown(), summary_html(summary).replace("&#x27;", "'")]
+    assert all((said in text) if said else ("A modality's score" not in text) for text in texts)
+    assert not any("A modality's" in note for note in summarize(found, columns=["fused/accuracy", "gap"]).notes())
+    assert summary.to_dict()["unimodal"] == {method: kind for method, kind in kinds.items() if kind}

@@ -137,7 +137,8 @@ def gradient_balance(
             fused = F.cross_entropy(logits, batch.target)
             by_fused, by_own, by_shared = {}, {}, {}
             for m in names:
-                loss = _mean(output.unimodal[m], batch.target, None if batch.present is None else batch.present.get(m))
+                alone = output.unimodal[m] if predict is None else predict(output.alone(m), model)
+                loss = _mean(alone, batch.target, None if batch.present is None else batch.present.get(m))
                 by_fused[m], by_own[m] = _grad(fused, own[m]), _grad(loss, own[m])
                 by_shared[m] = _grad(loss, shared)
             lengths = torch.stack([_norm(by_fused[m]) for m in names])

@@ -237,7 +237,7 @@ class GradientChange(Observer):
         with differentiable(params), evaluation(model), torch.enable_grad():
             with torch.no_grad():
                 encoded = model.encode({modality: x}, (modality,), {modality: there.bool()})
-            logits = model.fuse(encoded).unimodal[modality].float()
+            logits = trainer.method.predict(model.fuse(encoded).alone(modality), model).float()
             losses = trainer.criterion(logits, samples.target)
             loss = (losses * there).sum() / there.sum().clamp_min(1)
             return list(torch.autograd.grad(loss, params, allow_unused=True, materialize_grads=True))

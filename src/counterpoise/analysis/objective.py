@@ -136,7 +136,7 @@ class SplitLoss:
     def _logits(self, batch: Batch) -> Tensor:
         output = self.model(batch.inputs, self.modalities, batch.present)
         if self.prediction != FUSED:
-            return output.unimodal[self.prediction]
+            output = output.alone(self.prediction)
         return output.logits if self.predict is None else self.predict(output, self.model)
 
     def __call__(self) -> Iterator[Tensor]:

@@ -9,6 +9,17 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from counterpoise._checks import shown
+from counterpoise.benchmark.cells import (
+    Cell,
+    Difference,
+    cell_text,
+    column_title,
+    difference_text,
+    metric_of,
+    number_text,
+    read_out_notes,
+    small_print,
+)
 from counterpoise.metrics import gap, lower_is_better
 
 if TYPE_CHECKING:
@@ -16,52 +27,6 @@ if TYPE_CHECKING:
 
 Record = Mapping[str, Any]
 """The content of a ``result.json``, plus an optional ``"label"`` that tells settings of one method apart."""
-
-SHARES = {"accuracy", "map", "macro_f1", "ece", "gap"}
-"""Metrics between 0 and 1, shown in percent."""
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Mean of the seed-by-seed differences to the baseline, with the t interval (None for one seed)."""
-
-    mean: float
-    low: float | None
-    high: float | None
-    n: int
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One score of one method over its seeds.
-
-    Attributes:
-        values: seed -> score.
-        mean: over the seeds.
-        sd: sample standard deviation (n - 1); None for one seed.
-        asked: number of seeds that should be there.
-        difference: to the baseline, on the seeds both have; None for the baseline itself.
-        rank: 1 for the best of the column, 2 for the second; None otherwise, and for incomplete cells.
-        below: the mean is worse than that of the best modality trained alone (fused scores only).
-    """
-
-    values: Mapping[int, float]
-    mean: float
-    sd: float | None
-    asked: int
-    difference: Difference | None = None
-    rank: int | None = None
-    below: bool = False
-
-    @property
-    def n(self) -> int:
-        """Number of seeds that are there."""
-        return len(self.values)
-
-    @property
-    def complete(self) -> bool:
-        """Whether every seed that was asked for is there."""
-        return self.n >= self.asked
 
 
 @dataclass(frozen=True)
@@ -77,6 +42,7 @@ class Summary:
         asked: seeds per cell.
         confidence: of the intervals.
         references: fused column -> (label, mean) of the best modality trained alone.
+        unimodal: label -> what predicts from one modality alone in that row, where the record says it.
     """
 
     rows: Mapping[str, Mapping[str, Cell]]
@@ -86,6 +52,7 @@ class Summary:
     asked: int
     confidence: float
     references: Mapping[str, tuple[str, float]] = field(default_factory=dict)
+    unimodal: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -94,7 +61,8 @@ class Summary:
             for label, cells in self.rows.items()
         }
         shared = ("columns", "split", "baseline", "asked", "confidence")
-        return {**{key: getattr(self, key) for key in shared}, "references": dict(self.references), "rows": rows}
+        more = {"references": dict(self.references), "unimodal": dict(self.unimodal), "rows": rows}
+        return {**{key: getattr(self, key) for key in shared}, **more}
 
     def to_markdown(self) -> str:
         """A Markdown table: best bold, second underlined, notes below it."""
@@ -171,8 +139,12 @@ class Summary:
                 f"with its {100 * self.confidence:g} % t interval over the seeds."
             )
         if any(cell.below for cell in cells):
-            best = [f"{_metric(c)} {number_text(c, value)} of {label}" for c, (label, value) in self.references.items()]
+            best = [
+                f"{metric_of(c)} {number_text(c, value)} of {label}" for c, (label, value) in self.references.items()
+            ]
             notes.append(f"†: below the best modality trained alone ({', '.join(best)}).")
+        if any("/" in column and not column.startswith("fused/") for column in self.columns):
+            notes += read_out_notes(self.unimodal)
         if any(not cell.complete for cell in cells):
             notes.append("n=a/b: only a of b seeds are there, so the cell is not ranked.")
         return notes
@@ -236,6 +208,7 @@ def summarize(
         asked,
         confidence,
         references,
+        {_label(record): str(record["unimodal"]) for record in records if record.get("unimodal")},
     )
 
 
@@ -261,21 +234,6 @@ def paired_difference(
     return Difference(mean, mean - half, mean + half, len(differences))
 
 
-def column_title(column: str) -> str:
-    """``"fused/accuracy"`` -> ``"fused accuracy (%)"``; the split is said once, in the notes."""
-    unit = "%" if _metric(column) in SHARES else "s" if column == "seconds" else ""
-    name = {"seconds": "training time"}.get(column, column.replace("/", " "))
-    return f"{name} ({unit})" if unit else name
-
-
-def cell_text(column: str, cell: Cell | None) -> str:
-    """``"71.2 ± 0.8 †"``; a dash when there is nothing."""
-    if cell is None:
-        return "–"
-    spread = f" ± {number_text(column, cell.sd)}" if cell.sd is not None else ""
-    return f"{number_text(column, cell.mean)}{spread}{' †' if cell.below else ''}"
-
-
 def _heading(column: str) -> str:
     """The title in two lines, as narrow as it gets."""
     return column_title(column).replace(" ", "\n", 1)
@@ -283,38 +241,6 @@ def _heading(column: str) -> str:
 
 def _lines(column: str, cell: Cell | None) -> tuple[str, str]:
     return cell_text(column, cell), small_print(column, cell)
-
-
-def small_print(column: str, cell: Cell | None) -> str:
-    """What stands below the score: ``"n=3/5"`` when seeds are missing, and the difference to the baseline."""
-    missing = f"n={cell.n}/{cell.asked}" if cell is not None and not cell.complete else ""
-    return " · ".join(text for text in (missing, difference_text(column, cell)) if text)
-
-
-def difference_text(column: str, cell: Cell | None) -> str:
-    """``"Δ +1.2 [-0.3, +2.7]"``; empty when there is none.
-
-    For the fused scores that are to be large only, so that the table stays narrow.
-    """
-    if cell is None or cell.difference is None or not column.startswith("fused/") or lower_is_better(column):
-        return ""
-    d = cell.difference
-    text = f"Δ {number_text(column, d.mean, signed=True)}"
-    if d.low is not None and d.high is not None:
-        text += f" [{number_text(column, d.low, signed=True)}, {number_text(column, d.high, signed=True)}]"
-    return text + ("" if d.n == cell.n else f" n={d.n}")
-
-
-def number_text(column: str, value: float, *, signed: bool = False) -> str:
-    """A score in its usual unit: shares in percent with one digit, times with one, the rest with three."""
-    share = _metric(column) in SHARES
-    digits = 1 if share or column == "seconds" else 3
-    text = f"{100 * value if share else value:{'+' if signed else ''}.{digits}f}"
-    return text.replace("-", "\N{MINUS SIGN}")
-
-
-def _metric(column: str) -> str:
-    return column.rsplit("/", 1)[-1]
 
 
 def _known(value: object) -> bool:
@@ -344,7 +270,7 @@ def _columns(records: Sequence[Record], split: str) -> list[str]:
     keys = list(dict.fromkeys(key for record in records for key in record[split]))
     monitored = list(dict.fromkeys(str(record.get("monitor", "accuracy")) for record in records)) or ["accuracy"]
     fused = [key for key in keys if key.startswith("fused/")]
-    fused.sort(key=lambda key: _metric(key) not in monitored)
+    fused.sort(key=lambda key: metric_of(key) not in monitored)
     modalities = dict.fromkeys(m for record in records for m in record.get("modalities", ()))
     alone = [f"{m}/{metric}" for m in modalities for metric in monitored if f"{m}/{metric}" in keys]
     return [*fused, *alone, *(["gap"] if len(alone) > 1 else []), "seconds"]

@@ -34,5 +34,6 @@ def main(arguments: Sequence[str]) -> int:
         print(to_json({"scores": scores, "subsets": subsets}, indent=2))
     else:
         name = options.table or f"{SPLITS[options.split]} of {job.source.name}"
-        print_scores(f"{trainer.method.label} on {name} ({len(split)} samples)", scores, more=subsets)
+        title = f"{trainer.method.label} on {name} ({len(split)} samples)"
+        print_scores(title, scores, by=trainer.method.unimodal_by(trainer.model), more=subsets)
     return 0

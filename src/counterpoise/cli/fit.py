@@ -61,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
     if trainer.fabric.is_global_zero:
         part = "test" if result["test"] else "val"
         title = f"{result['label']} on {SPLITS[part]}, weights of epoch {result['best_epoch']}"
-        print_scores(title, result[part])
+        print_scores(title, result[part], by=result["unimodal"])
         if part == "val":
             why = "The test split was left alone" if no_test else "No test samples"
             print(f"{why}: these are the scores that selected the weights, so they flatter.")
@@ -83,8 +83,17 @@ def _ends(trainer: Trainer, folder: str) -> PhaseEnds:
     return PhaseEnds(Path(folder), {k: v for k, v in options.items() if k not in ("method", "label", "run_dir")})
 
 
-def print_scores(title: str, scores: dict[str, float], *, more: dict[str, dict[str, float]] | None = None) -> None:
-    """Scores as a table on standard output: a row for the fused prediction, one per modality, one per subset."""
+def print_scores(
+    title: str, scores: dict[str, float], *, by: str, more: dict[str, dict[str, float]] | None = None
+) -> None:
+    """Scores as a table on standard output: a row for the fused prediction, one per modality, one per subset.
+
+    Args:
+        title: the line above.
+        scores: ``"fused/accuracy"``, ``"audio/accuracy"``, ...
+        by: what predicts from one modality alone.
+        more: subset -> its scores.
+    """
     rows: dict[str, dict[str, Any]] = {}
     for key, value in scores.items():
         name, metric = key.rsplit("/", 1)
@@ -100,3 +109,4 @@ def print_scores(title: str, scores: dict[str, float], *, more: dict[str, dict[s
         table.add_row(Text(shown(name)), *(f"{values[m]:.4f}" if m in values else "" for m in metrics))
     print(shown(title))
     Console().print(table)
+    print(f"A modality's row is of {by}.")

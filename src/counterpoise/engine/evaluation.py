@@ -129,7 +129,8 @@ class Evaluator:
                 output = output._replace(
                     logits=output.logits.float(), unimodal={m: u.float() for m, u in output.unimodal.items()}
                 )
-                fused.append(model.read_out(output._replace(logits=trainer.method.predict(output, model))))
+                output = trainer.method.decide(output, model)
+                fused.append(model.read_out(output))
                 for m, u in output.unimodal.items():
                     unimodal[m].append(u)
         order = gather_rows(mine, trainer.fabric).argsort()
@@ -161,7 +162,8 @@ class Evaluator:
         trainer, model = self._trainer, self._trainer.model
         for batch, output in trainer.outputs(split, trainer.method.reads(model.modalities)):
             with evaluating(trainer), torch.no_grad():
-                fused = model.read_out(output._replace(logits=trainer.method.predict(output, model)))
+                output = trainer.method.decide(output, model)
+                fused = model.read_out(output)
             present = None if batch.present is None else {m: mask.cpu() for m, mask in batch.present.items()}
             unimodal = {m: u.cpu() for m, u in output.unimodal.items()}
             found = Predictions(fused.cpu(), unimodal, batch.target.cpu(), present)

@@ -292,6 +292,7 @@ class Keeper:
             "modalities": list(trainer.model.modalities),
             "classes": list(trainer.train_split.classes),
             "fusion": type(trainer.model.fusion).__name__,
+            "unimodal": trainer.method.unimodal_by(trainer.model),
             "seconds": round(state.seconds, 3),
             "cost": summary(trainer),
             "epochs": state.epoch,

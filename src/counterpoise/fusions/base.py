@@ -49,6 +49,11 @@ class Fusion(nn.Module):
         """Whether every modality has a head of its own that reads only its feature."""
         return len(self.own_heads) > 0
 
+    @property
+    def unimodal_by(self) -> str:
+        """What gives a modality's logits, in the words of tables."""
+        return "its own head" if self.has_own_heads else "the fusion of it alone"
+
     def fuse(self, features: Features, present: Present) -> Tensor:
         """Fused logits (batch, classes)."""
         raise NotImplementedError(f"{type(self).__name__} must define fuse().")

@@ -42,6 +42,10 @@ class Concat(Fusion):
             self.blocks[m] = block
         self.bias = whole.bias
 
+    @property
+    def unimodal_by(self) -> str:
+        return super().unimodal_by if self.has_own_heads else "its slice of the fused layer"
+
     def fuse(self, features: Features, present: Present) -> Tensor:
         return torch.stack([self.blocks[m](z) for m, z in features.items()]).sum(0) + self.bias
 

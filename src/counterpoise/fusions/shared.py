@@ -49,6 +49,10 @@ class Shared(Vote):
             )
         self.head = head(next(iter(dims.values())), self.hidden, num_classes)
 
+    @property
+    def unimodal_by(self) -> str:
+        return super().unimodal_by if self.has_own_heads else "the shared head"
+
     def votes(self, features: Features) -> dict[str, Tensor]:
         return {m: self.head(z) for m, z in features.items()}
 

@@ -64,5 +64,8 @@ class MMCosine(Method):
         unimodal = self._logits(output.features, step.model)
         return output._replace(logits=torch.stack(list(unimodal.values())).sum(0), unimodal=unimodal)
 
+    def unimodal_by(self, model: MultimodalModel) -> str:
+        return f"cosines with the weights of {super().unimodal_by(model)}"
+
     def predict(self, output: Output, model: MultimodalModel) -> Tensor:
         return torch.stack(list(self._logits(output.features, model).values())).sum(0)

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from html import escape
 
-from counterpoise.benchmark.summary import Cell, Summary, cell_text, column_title, small_print
+from counterpoise.benchmark.cells import Cell, cell_text, column_title, small_print
+from counterpoise.benchmark.summary import Summary
 from counterpoise.metrics import subset_name, subsets
 from counterpoise.report.collect import Run
 

@@ -6,11 +6,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from counterpoise.benchmark.summary import Difference, paired_difference
+from counterpoise.benchmark.cells import Difference
+from counterpoise.benchmark.summary import paired_difference
 from counterpoise.cli.messages import Options
 from counterpoise.report.studies import bars
 from counterpoise.report.tables import html_table
-from counterpoise.studies.base import FUSED, SPLITS, Given, Picture, Row, Trained, metric_option, scores, values
+from counterpoise.studies.base import (
+    FUSED,
+    SPLITS,
+    Given,
+    Picture,
+    Row,
+    Trained,
+    metric_option,
+    read_outs,
+    scores,
+    values,
+)
 
 TITLE = "Ablation"
 ABOUT = (
@@ -76,7 +88,8 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
         Picture(
             "scores",
             lambda: bars(values(rows), x=f"{split} {metric}", share=True),
-            f"{split.capitalize()} {metric} of each modality and {FUSED}; whiskers ± sd, strokes single seeds.",
+            f"{split.capitalize()} {metric} of each modality and {FUSED}; whiskers ± sd, strokes single seeds."
+            + read_outs(data),
         ),
         html_table(["effect of", "difference in points", *series], table, numbers=len(series)),
     ]

@@ -16,6 +16,7 @@ from jsonargparse import Namespace
 from counterpoise import methods
 from counterpoise._checks import did_you_mean
 from counterpoise._yaml import read_yaml
+from counterpoise.benchmark.cells import read_out_notes
 from counterpoise.benchmark.grid import RunConfig
 from counterpoise.benchmark.summary import mean_sd
 from counterpoise.cli import benchmark
@@ -231,7 +232,7 @@ def common_split(runs: Sequence[Trained]) -> str:
 
 
 def scores(runs: Sequence[Trained], metric: str) -> dict[str, Any]:
-    """``{"split", "metric", "rows": Scores}`` of the selected weights."""
+    """``{"split", "metric", "rows": Scores, "unimodal"}`` of the selected weights."""
     split = common_split(runs)
     rows: Scores = {}
     for run in runs:
@@ -239,7 +240,13 @@ def scores(runs: Sequence[Trained], metric: str) -> dict[str, Any]:
             value = run.record[split].get(f"{series}/{metric}")
             if value is not None:
                 rows.setdefault(run.row, {}).setdefault(series, {})[str(run.seed)] = value
-    return {"split": split, "metric": metric, "rows": rows}
+    kinds = {run.row: str(run.record["unimodal"]) for run in runs if run.record.get("unimodal")}
+    return {"split": split, "metric": metric, "rows": rows, "unimodal": kinds}
+
+
+def read_outs(data: Mapping[str, Any]) -> str:
+    """What the scores of single modalities are of, for a caption; empty for runs that did not say it yet."""
+    return "".join(f" {note}" for note in read_out_notes(data.get("unimodal", {})))
 
 
 def values(cells: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, list[float]]]:

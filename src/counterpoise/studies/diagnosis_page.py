@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import numpy as np
 
 from counterpoise._files import write_text
 from counterpoise._json import to_json
-from counterpoise.benchmark.summary import SHARES
+from counterpoise.benchmark.cells import SHARES
 from counterpoise.report.figures import FAINT, save_png, to_svg
 from counterpoise.report.studies import bars, curves
 from counterpoise.report.tables import html_table
@@ -33,7 +34,7 @@ def write(found: Diagnosis, out: Path) -> Path:
     """``diagnosis.json``, the pictures and the page ``diagnosis.html``, whose path is returned."""
     out.mkdir(parents=True, exist_ok=True)
     said = recommend(found)
-    kept = {"headline": headline(found), "said": said, **_plain(found)}
+    kept = {"headline": headline(found), "said": said, **asdict(found)}
     write_text(out / "diagnosis.json", to_json(kept, indent=1) + "\n")
     seeds = ", ".join(str(one.seed) for one in found.measured)
     several = len(found.measured) > 1

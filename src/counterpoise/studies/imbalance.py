@@ -6,11 +6,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from counterpoise.benchmark.summary import SHARES
+from counterpoise.benchmark.cells import SHARES
 from counterpoise.cli.messages import Options
 from counterpoise.report.studies import curves
 from counterpoise.report.tables import html_table
-from counterpoise.studies.base import SPLITS, Given, Picture, Row, Trained, alone, method_names, percent, scores
+from counterpoise.studies.base import (
+    SPLITS,
+    Given,
+    Picture,
+    Row,
+    Trained,
+    alone,
+    method_names,
+    percent,
+    read_outs,
+    scores,
+)
 
 TITLE = "Modality imbalance"
 ABOUT = (
@@ -76,7 +87,8 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
         Picture(
             "curves",
             lambda: curves(panels, y=labels, like=like),
-            f"Solid: trained alone; dashed: inside {method}. Bands: ± one standard deviation over seeds.",
+            f"Solid: trained alone; dashed: inside {method}. Bands: ± one standard deviation over seeds."
+            + read_outs(data["scores"]),
         ),
         html_table(["modality", f"alone, {split} {metric} (%)", f"in {method}", "lost"], rows, numbers=3),
     ]

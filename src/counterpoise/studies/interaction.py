@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from counterpoise.benchmark.summary import SHARES, mean_sd
+from counterpoise.benchmark.cells import SHARES
+from counterpoise.benchmark.summary import mean_sd
 from counterpoise.cli.messages import Options
 from counterpoise.report.studies import curves
 from counterpoise.report.tables import html_table

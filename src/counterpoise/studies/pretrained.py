@@ -21,6 +21,7 @@ from counterpoise.studies.base import (
     alone,
     configs,
     metric_option,
+    read_outs,
     scores,
     values,
 )
@@ -129,6 +130,6 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
             "scores",
             lambda: bars(values(data["rows"]), x=f"{split} {metric}", share=True),
             f"{split.capitalize()} {metric} fused and of each modality; encoders {source}, {data['tuning']}; whiskers "
-            "± sd, strokes single seeds.",
+            "± sd, strokes single seeds." + read_outs(data),
         )
     ]

@@ -11,7 +11,7 @@ from counterpoise.cli.trained import open_run
 from counterpoise.methods import IGM
 from counterpoise.report.studies import bars
 from counterpoise.report.tables import html_table
-from counterpoise.studies.base import SPLITS, Given, Picture, Row, Trained, metric_option, scores, values
+from counterpoise.studies.base import SPLITS, Given, Picture, Row, Trained, metric_option, read_outs, scores, values
 
 TITLE = "Scope of gradient modification"
 ABOUT = (
@@ -78,7 +78,7 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
             "scores",
             lambda: bars(values(data["rows"]), x=f"{split} {metric}", share=True),
             f"{split.capitalize()} {metric} of each modality and fused; the shares are those asked for, the table has "
-            "those reached; whiskers ± sd, strokes single seeds.",
+            "those reached; whiskers ± sd, strokes single seeds." + read_outs(data),
         ),
         html_table(header, table, numbers=len(header) - 1),
     ]

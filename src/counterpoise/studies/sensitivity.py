@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from counterpoise._checks import did_you_mean
-from counterpoise.benchmark.summary import SHARES
+from counterpoise.benchmark.cells import SHARES
 from counterpoise.cli.messages import Options, UsageError
 from counterpoise.metrics import METRICS
 from counterpoise.report.studies import sweep

@@ -1,0 +1,117 @@
+"""One score of a table: its numbers, and how they are written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from counterpoise.metrics import lower_is_better
+
+SHARES = {"accuracy", "map", "macro_f1", "ece", "gap"}
+"""Metrics between 0 and 1, shown in percent."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean of the seed-by-seed differences to the baseline, with the t interval (None for one seed)."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One score of one method over its seeds.
+
+    Attributes:
+        values: seed -> score.
+        mean: over the seeds.
+        sd: sample standard deviation (n - 1); None for one seed.
+        asked: number of seeds that should be there.
+        difference: to the baseline, on the seeds both have; None for the baseline itself.
+        rank: 1 for the best of the column, 2 for the second; None otherwise, and for incomplete cells.
+        below: the mean is worse than that of the best modality trained alone (fused scores only).
+    """
+
+    values: Mapping[int, float]
+    mean: float
+    sd: float | None
+    asked: int
+    difference: Difference | None = None
+    rank: int | None = None
+    below: bool = False
+
+    @property
+    def n(self) -> int:
+        """Number of seeds that are there."""
+        return len(self.values)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every seed that was asked for is there."""
+        return self.n >= self.asked
+
+
+def column_title(column: str) -> str:
+    """``"fused/accuracy"`` -> ``"fused accuracy (%)"``; the split is said once, in the notes."""
+    unit = "%" if metric_of(column) in SHARES else "s" if column == "seconds" else ""
+    name = {"seconds": "training time"}.get(column, column.replace("/", " "))
+    return f"{name} ({unit})" if unit else name
+
+
+def cell_text(column: str, cell: Cell | None) -> str:
+    """``"71.2 ± 0.8 †"``; a dash when there is nothing."""
+    if cell is None:
+        return "–"
+    spread = f" ± {number_text(column, cell.sd)}" if cell.sd is not None else ""
+    return f"{number_text(column, cell.mean)}{spread}{' †' if cell.below else ''}"
+
+
+def small_print(column: str, cell: Cell | None) -> str:
+    """What stands below the score: ``"n=3/5"`` when seeds are missing, and the difference to the baseline."""
+    missing = f"n={cell.n}/{cell.asked}" if cell is not None and not cell.complete else ""
+    return " · ".join(text for text in (missing, difference_text(column, cell)) if text)
+
+
+def difference_text(column: str, cell: Cell | None) -> str:
+    """``"Δ +1.2 [-0.3, +2.7]"``; empty when there is none.
+
+    For the fused scores that are to be large only, so that the table stays narrow.
+    """
+    if cell is None or cell.difference is None or not column.startswith("fused/") or lower_is_better(column):
+        return ""
+    d = cell.difference
+    text = f"Δ {number_text(column, d.mean, signed=True)}"
+    if d.low is not None and d.high is not None:
+        text += f" [{number_text(column, d.low, signed=True)}, {number_text(column, d.high, signed=True)}]"
+    return text + ("" if d.n == cell.n else f" n={d.n}")
+
+
+def number_text(column: str, value: float, *, signed: bool = False) -> str:
+    """A score in its usual unit: shares in percent with one digit, times with one, the rest with three."""
+    share = metric_of(column) in SHARES
+    digits = 1 if share or column == "seconds" else 3
+    text = f"{100 * value if share else value:{'+' if signed else ''}.{digits}f}"
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def metric_of(column: str) -> str:
+    """``"audio/accuracy"`` -> ``"accuracy"``."""
+    return column.rsplit("/", 1)[-1]
+
+
+def read_out_notes(unimodal: Mapping[str, str]) -> list[str]:
+    """What the scores of single modalities are of, as a sentence for below a table.
+
+    Args:
+        unimodal: label of a row -> what predicts from one modality alone in it.
+    """
+    groups: dict[str, list[str]] = {}
+    for label, what in unimodal.items():
+        groups.setdefault(what, []).append(label)
+    if len(groups) < 2:
+        return [f"A modality's score is of {what}." for what in groups]
+    parts = "; ".join(f"{what} ({', '.join(labels)})" for what, labels in groups.items())
+    return [f"A modality's score is of {parts}: compare it within a row, and across rows of one read-out only."]
