@@ -5,7 +5,7 @@ from itertools import permutations
 import pytest
 import torch
 
-from counterpoise.functional.shapley import coalitions, shapley
+from counterpoise.functional.shapley import coalitions, sampled_orders, shapley, shapley_error
 
 NAMES = ("one", "two", "three", "four")
 
@@ -76,3 +76,64 @@ def test_missing_subset_is_named():
     del values[frozenset({"two"})]
     with pytest.raises(ValueError, match=r"\['two'\] is missing"):
         shapley(values, NAMES[:2])
+
+
+MANY = tuple("abcdefgh")
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_all_orders_give_the_exact_value(count):
+    names = NAMES[:count]
+    values, orders = game(names), list(permutations(names))
+    exact, sampled = shapley(values, names), shapley(values, names, orders)
+    for m in names:
+        torch.testing.assert_close(sampled[m], exact[m], atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("count", [7, 8, 12, 40])
+@pytest.mark.parametrize("pairs", [1, 3])
+def test_sampled_orders_need_few_subsets_and_add_up(count, pairs):
+    names = [f"m{i}" for i in range(count)]
+    orders = sampled_orders(names, pairs, torch.Generator().manual_seed(count))
+    assert all(sorted(order) == sorted(names) for order in orders)
+    assert orders[1::2] == [order[::-1] for order in orders[::2]]
+    needed = coalitions(names, orders)
+    assert len(set(needed)) == len(needed) <= pairs * (2 * count - 1)
+    generator = torch.Generator().manual_seed(0)
+    values = {s: torch.randn(3, generator=generator, dtype=torch.float64) for s in needed}
+    values[frozenset()] = torch.ones(3, dtype=torch.float64)
+    shares = shapley(values, names, orders)
+    torch.testing.assert_close(torch.stack([*shares.values()]).sum(0), values[frozenset(names)] - 1)
+    del values[frozenset(orders[0][:2])]
+    with pytest.raises(ValueError, match="is missing"):
+        shapley(values, names, orders)
+
+
+def test_the_sampled_value_is_without_bias_and_its_error_is_its_spread():
+    values = {s: torch.tensor(len(s) ** 2 + 3.0 * ({"a", "b"} <= s) + ("c" in s), dtype=torch.float64)
+              for s in coalitions(MANY)}  # fmt: skip
+    exact = shapley(values, MANY)
+    generator = torch.Generator().manual_seed(1)
+    found, errors = [], []
+    for _ in range(150):
+        orders = sampled_orders(MANY, 4, generator)
+        found.append(torch.stack([shapley(values, MANY, orders)[m] for m in MANY]))
+        errors.append(torch.stack([shapley_error(values, MANY, orders)[m] for m in MANY]).square())
+    off = torch.stack(found).mean(0) - torch.stack([exact[m] for m in MANY])
+    spread = torch.stack(found).std(0)
+    assert (off.abs() <= 4 * spread / 150**0.5 + 1e-9).all()
+    said = torch.stack(errors).mean(0).sqrt()
+    torch.testing.assert_close(said, spread, rtol=0.25, atol=1e-6)
+
+
+def test_up_to_six_are_exact_and_the_same_orders_come_again():
+    assert all(sampled_orders(MANY[:count]) is None for count in range(1, 7))
+    assert sampled_orders(MANY) == sampled_orders(MANY)
+    generator = torch.Generator().manual_seed(0)
+    assert sampled_orders(MANY, 2, generator) != sampled_orders(MANY, 2, generator)
+
+
+@pytest.mark.parametrize("count", [21, 40, 1000])
+def test_too_many_subsets_are_refused_at_once(count):
+    with pytest.raises(ValueError, match=rf"2\^{count} - 1 subsets.*sampled_orders"):
+        coalitions([str(i) for i in range(count)])

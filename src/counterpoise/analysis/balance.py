@@ -15,7 +15,7 @@ from counterpoise.analysis.objective import Predict, batches, evaluation
 from counterpoise.data.split import Split
 from counterpoise.functional.blending import overfitting_to_generalization
 from counterpoise.functional.gradients import cosine, global_norm
-from counterpoise.functional.shapley import shapley
+from counterpoise.functional.shapley import coalitions, sampled_orders, shapley
 from counterpoise.metrics.balance import subset_name, subsets
 from counterpoise.model import MultimodalModel
 
@@ -30,8 +30,9 @@ def chance(target: Tensor) -> float:
 def subset_accuracies(
     model: MultimodalModel, split: Split, *, predict: Predict | None = None, batch_size: int = 256
 ) -> dict[str, float]:
-    """Accuracy of the fused prediction from every non-empty subset of the modalities, ``"audio+image"`` -> accuracy.
+    """Accuracy of the fused prediction from subsets of the modalities, ``"audio+image"`` -> accuracy.
 
+    Those of ``metrics.subsets``, and for more than ``LATTICE`` modalities those that ``contributions`` samples.
     A modality that is left out is absent for every sample. All subsets are scored on all samples; one that has
     none of a subset's modalities counts as wrong, so that the subsets are comparable.
 
@@ -41,7 +42,9 @@ def subset_accuracies(
         predict: the fused logits of an output, where a method has a rule of its own (``Method.predict``).
         batch_size: of the pass over the data, which encodes every modality once.
     """
-    names = subsets(model.modalities)
+    orders = sampled_orders(model.modalities)
+    sampled = [] if orders is None else map(model.select, coalitions(model.modalities, orders))
+    names = list(dict.fromkeys([*subsets(model.modalities), *sampled]))
     right = dict.fromkeys(names, 0.0)
     device = next(model.parameters()).device
     with evaluation(model):
@@ -60,10 +63,11 @@ def subset_accuracies(
 def contributions(scores: Mapping[str, float], modalities: Sequence[str], nothing: float = 0.0) -> dict[str, float]:
     """The Shapley value of each modality in a score: its mean gain over all orders of joining.
 
-    The values add up to the score of all modalities minus ``nothing``.
+    The values add up to the score of all modalities minus ``nothing``. With more than ``LATTICE`` modalities the mean
+    is over sampled orders (``functional.sampled_orders``).
 
     Args:
-        scores: ``"audio+image"`` (any order) -> score, for every non-empty subset.
+        scores: ``"audio+image"`` (any order) -> score, as of ``subset_accuracies``.
         modalities: the players.
         nothing: the score without any modality; for accuracy ``chance(target)``.
 
@@ -72,7 +76,7 @@ def contributions(scores: Mapping[str, float], modalities: Sequence[str], nothin
     """
     values = {frozenset(name.split("+")): torch.tensor(v, dtype=torch.float64) for name, v in scores.items()}
     values[frozenset()] = torch.tensor(nothing, dtype=torch.float64)
-    return {m: float(share) for m, share in shapley(values, modalities).items()}
+    return {m: float(share) for m, share in shapley(values, modalities, sampled_orders(modalities)).items()}
 
 
 # -- gradients -----------------------------------------------------------------------------------------

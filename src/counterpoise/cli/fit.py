@@ -61,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
     if trainer.fabric.is_global_zero:
         part = "test" if result["test"] else "val"
         title = f"{result['label']} on {SPLITS[part]}, weights of epoch {result['best_epoch']}"
-        print_scores(title, result[part], by=result["unimodal"])
+        print_scores(title, result[part], by=result["unimodal"], shares=result["contributions"])
         if part == "val":
             why = "The test split was left alone" if no_test else "No test samples"
             print(f"{why}: these are the scores that selected the weights, so they flatter.")
@@ -84,7 +84,12 @@ def _ends(trainer: Trainer, folder: str) -> PhaseEnds:
 
 
 def print_scores(
-    title: str, scores: dict[str, float], *, by: str, more: dict[str, dict[str, float]] | None = None
+    title: str,
+    scores: dict[str, float],
+    *,
+    by: str,
+    more: dict[str, dict[str, float]] | None = None,
+    shares: dict[str, dict[str, float]] | None = None,
 ) -> None:
     """Scores as a table on standard output: a row for the fused prediction, one per modality, one per subset.
 
@@ -93,6 +98,7 @@ def print_scores(
         scores: ``"fused/accuracy"``, ``"audio/accuracy"``, ...
         by: what predicts from one modality alone.
         more: subset -> its scores.
+        shares: modality -> its sampled share in the accuracy and the error of that, where subsets are too many.
     """
     rows: dict[str, dict[str, Any]] = {}
     for key, value in scores.items():
@@ -110,3 +116,7 @@ def print_scores(
     print(shown(title))
     Console().print(table)
     print(f"A modality's row is of {by}.")
+    if shares:
+        each = ", ".join(f"{m} {100 * s['share']:.1f} ± {100 * s['error']:.1f}" for m, s in shares.items())
+        print(f"Not every subset of {len(shares)} modalities is scored. Shapley shares of the accuracy, in points ±")
+        print(f"standard error over sampled orders of joining: {each}.")

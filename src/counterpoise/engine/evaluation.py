@@ -12,11 +12,16 @@ from torch import Tensor, nn
 from counterpoise.data.split import Split
 from counterpoise.engine.replicas import gather_rows
 from counterpoise.engine.setup import check_split
+from counterpoise.functional.shapley import coalitions, sampled_orders, shapley, shapley_error
 from counterpoise.metrics.balance import subset_name, subsets
 from counterpoise.metrics.classification import score
 
 if TYPE_CHECKING:
     from counterpoise.engine.trainer import Trainer
+
+
+SubsetScores = dict[str, dict[str, float]]
+"""``"audio+image"`` -> metric -> score."""
 
 
 class Predictions(NamedTuple):
@@ -170,10 +175,11 @@ class Evaluator:
             self._refuse_broken(found, [split.ids[int(i)] for i in batch.index])
             yield found
 
-    def subset_scores(self, split: Split) -> dict[str, dict[str, float]]:
-        """The metrics of the fused prediction from every non-empty subset of the modalities."""
+    def subset_scores(self, split: Split, named: Sequence[Sequence[str]] | None = None) -> SubsetScores:
+        """The metrics of the fused prediction from subsets of the modalities: ``metrics.subsets``, or the ``named``."""
         trainer, results = self._trainer, {}
-        for names in subsets(trainer.method.reads(trainer.model.modalities)):
+        reads = trainer.method.reads(trainer.model.modalities)
+        for names in subsets(reads) if named is None else map(trainer.model.select, named):
             found = self.predict(split, names, keep=True)
             logits, target = found.fused, found.target
             if found.present is not None:
@@ -183,6 +189,27 @@ class Evaluator:
             results[subset_name(names)] = {name.removeprefix("fused/"): value for name, value in scores.items()}
         self.forget()
         return results
+
+    def contributions(self, split: Split) -> dict[str, dict[str, float]]:
+        """Shapley share of each modality in the accuracy, sampled, where there are too many subsets to list.
+
+        A sample that has none of a subset's modalities counts as wrong; nothing at all is worth the accuracy of the
+        most frequent class.
+
+        Returns:
+            modality -> ``"share"`` and its standard ``"error"``; empty for up to ``LATTICE`` modalities.
+        """
+        names = self._trainer.method.reads(self._trainer.model.modalities)
+        orders = sampled_orders(names)
+        if orders is None:
+            return {}
+        values = {frozenset[str](): split.target.bincount().max() / split.target.numel()}
+        for subset in coalitions(names, orders):
+            found = self.predict(split, tuple(subset), keep=True)
+            values[subset] = ((found.fused.argmax(1) == found.target) & found.anything()).double().mean()
+        self.forget()
+        shares, errors = shapley(values, names, orders), shapley_error(values, names, orders)
+        return {m: {"share": float(shares[m]), "error": float(errors[m])} for m in names}
 
     def _chunks(self, count: int) -> Iterator[slice]:
         size = self._trainer.batch_size

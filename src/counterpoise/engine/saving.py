@@ -301,6 +301,7 @@ class Keeper:
             "val": trainer.evaluate(trainer.val_split),
             "test": None if test is None else trainer.evaluate(test),
             "subsets": {} if test is None else trainer.evaluate_subsets(test),
+            "contributions": {} if test is None else trainer.evaluator.contributions(test),
         }
         if self._writes and self.directory is not None:
             self.directory.write_result(result)

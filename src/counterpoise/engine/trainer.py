@@ -16,7 +16,7 @@ from counterpoise._checks import number
 from counterpoise.data.split import Split, Splits, positions
 from counterpoise.engine import setup
 from counterpoise.engine.compiling import compile_encoders
-from counterpoise.engine.evaluation import Evaluator, Predictions, evaluating
+from counterpoise.engine.evaluation import Evaluator, Predictions, SubsetScores, evaluating
 from counterpoise.engine.loader import Loader, Loaders
 from counterpoise.engine.loop import run_phases
 from counterpoise.engine.observer import ConsoleProgress
@@ -261,12 +261,9 @@ class Trainer:
         found = self.evaluator.predict(split)
         return score(found.named(), found.target, found.present, tuple(dict.fromkeys([*self.metrics, "loss"])))
 
-    def evaluate_subsets(self, split: Split) -> dict[str, dict[str, float]]:
-        """The metrics of the fused prediction from every non-empty subset of the modalities.
-
-        Samples that have none of a subset's modalities are left out of its scores.
-        """
-        return self.evaluator.subset_scores(split)
+    def evaluate_subsets(self, split: Split, named: Sequence[Sequence[str]] | None = None) -> SubsetScores:
+        """Fused metrics from subsets of the modalities (``metrics.subsets`` or ``named``), of samples that have any."""
+        return self.evaluator.subset_scores(split, named)
 
     # -- what a method may ask for at a boundary ---------------------------------------------------
     def fork(

@@ -30,7 +30,7 @@ from counterpoise.functional.prototypes import (
     stratified,
 )
 from counterpoise.functional.rates import accuracy_ratio, smoothed_rates
-from counterpoise.functional.shapley import coalitions, shapley
+from counterpoise.functional.shapley import coalitions, sampled_orders, shapley, shapley_error
 from counterpoise.functional.spectrum import (
     InputMoments,
     collect_inputs,
@@ -104,8 +104,10 @@ __all__ = [
     "prototype_logits",
     "rls_update",
     "sample_uniform",
+    "sampled_orders",
     "second_moment",
     "shapley",
+    "shapley_error",
     "smoothed_rates",
     "smv_copies",
     "smv_draws",

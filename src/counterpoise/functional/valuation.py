@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from counterpoise.functional.shapley import shapley
+from counterpoise.functional.shapley import Orders, shapley
 
 # Contributions are multiples of 1/(M lcm(C(M-1, k))), so rounding must not move one across a threshold.
 _TOLERANCE = 1e-6
@@ -19,7 +19,12 @@ _THRESHOLDS = (1.0, 0.4, -0.1)
 Present = Mapping[str, Tensor] | None
 
 
-def smv_values(right: Mapping[frozenset[str], Tensor], modalities: Sequence[str], present: Present = None) -> Tensor:
+def smv_values(
+    right: Mapping[frozenset[str], Tensor],
+    modalities: Sequence[str],
+    present: Present = None,
+    orders: Orders | None = None,
+) -> Tensor:
     r"""The Shapley value of each modality in the correctness game, per sample.
 
     .. math:: v(S) = |S| \cdot [\text{right with } S \text{ only}], \qquad v(\emptyset) = 0
@@ -28,10 +33,11 @@ def smv_values(right: Mapping[frozenset[str], Tensor], modalities: Sequence[str]
     the game without it.
 
     Args:
-        right: every non-empty set of modalities -> (samples,) bool: is the prediction from these
+        right: every set of ``coalitions(modalities, orders)`` -> (samples,) bool: is the prediction from these
             alone right?
         modalities: names, in order.
         present: modality -> (samples,) bool, False where a sample lacks it; None when none does.
+        orders: sampled orders of joining, for many modalities; None for the exact value.
 
     Returns:
         (samples, modalities) float64. Rows sum to the number of modalities there where the
@@ -41,7 +47,7 @@ def smv_values(right: Mapping[frozenset[str], Tensor], modalities: Sequence[str]
     for subset, correct in right.items():
         size = torch.stack([_has(m, present, correct) for m in subset]).sum(0)
         values[subset] = size * correct.double()
-    phi = shapley(values, modalities)
+    phi = shapley(values, modalities, orders)
     return torch.stack([phi[m] for m in modalities], dim=1)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from counterpoise._checks import choice, number, whole
-from counterpoise.functional.shapley import coalitions
+from counterpoise.functional.shapley import coalitions, sampled_orders
 from counterpoise.functional.valuation import smv_copies, smv_draws, smv_gaps, smv_values, training_list
 from counterpoise.method import Info, Method
 
@@ -99,11 +99,12 @@ class SMV(Method):
         return copies
 
     def value(self, trainer: Trainer, split: Split) -> Tensor:
-        """(samples, modalities) contributions, from one pass of the encoders and 2^M - 1 fusions."""
+        """(samples, modalities) contributions, from one pass of the encoders and one fusion per subset."""
         names = trainer.model.modalities
+        orders = sampled_orders(names, generator=trainer.generator)
         right = {}
-        for subset in coalitions(names):
+        for subset in coalitions(names, orders):
             found = trainer.evaluator.predict(split, sorted(subset), keep=True)
             right[subset] = found.fused.argmax(1) == found.target
         trainer.evaluator.forget()
-        return smv_values(right, names, split.present)
+        return smv_values(right, names, split.present, orders)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
+from counterpoise.functional.shapley import LATTICE
+
 
 def gap(scores: Mapping[str, float], modalities: Sequence[str], metric: str = "accuracy") -> float | None:
     """Distance between the best and the worst modality alone; 0 when they are equally good.
@@ -22,8 +24,13 @@ def gap(scores: Mapping[str, float], modalities: Sequence[str], metric: str = "a
 
 
 def subsets(modalities: Sequence[str]) -> list[tuple[str, ...]]:
-    """All 2^M - 1 non-empty subsets, small ones first, in the given order: what can be there at test time."""
-    return [subset for size in range(1, len(modalities) + 1) for subset in combinations(modalities, size)]
+    """What can be there at test time, small subsets first, in the given order.
+
+    All 2^M - 1 of up to ``LATTICE`` modalities; of more, each alone, all but one, and all.
+    """
+    count = len(modalities)
+    sizes = range(1, count + 1) if count <= LATTICE else (1, count - 1, count)
+    return [subset for size in sizes for subset in combinations(modalities, size)]
 
 
 def subset_name(subset: Sequence[str]) -> str:
