@@ -63,7 +63,8 @@ def reference(method, output, present, y, m, previous):
         if not present[m][i]:
             continue
         p = phi[m][i].softmax(0)
-        q = sum((phi[n][i] for n in phi if n != m and present[n][i]), torch.zeros(3, dtype=torch.float64)).softmax(0)
+        others = sum((phi[n][i] for n in phi if n != m and present[n][i]), torch.zeros(3, dtype=torch.float64))
+        q = (method.boost_rate.item() * others).softmax(0)
         fit.append(-(method.w1 - method.w2 * q[y[i]]) * p[y[i]].log() / 3)
         if previous and present[previous][i]:
             near.append(((p - phi[previous][i].softmax(0)) ** 2).sum() / 3)
@@ -72,15 +73,15 @@ def reference(method, output, present, y, m, previous):
 
 
 @pytest.mark.parametrize("fusion", [SHARED, Sum])
-@pytest.mark.parametrize("lacking", [False, True])
-def test_the_loss_of_a_turn(fusion, lacking):
+@pytest.mark.parametrize(("lacking", "rate"), [(False, 1.0), (False, 2.5), (True, 0.4), (True, 6.0)])
+def test_the_loss_of_a_turn(fusion, lacking, rate):
     size = 12
     g = torch.Generator().manual_seed(3)
     masks = {"video": torch.rand(size, generator=g) > 0.4, "text": torch.rand(size, generator=g) > 0.4}
     data = split(size, names=AVT, present=masks if lacking else None)
     everyone = dict.fromkeys(AVT, torch.ones(size, dtype=torch.bool)) | (masks if lacking else {})
     for index, (m, previous) in enumerate([("audio", None), ("video", "audio"), ("text", "video"), ("audio", "text")]):
-        method = ReconBoost(w1=4, w2=1.5, alpha=0.7)
+        method = ReconBoost(w1=4, w2=1.5, alpha=0.7, initial_rate=rate)
         step = a_step(trainer(method, AVT, fusion), turn(m, AVT), index, data)
         output = method(step)
         expected = reference(method, output, everyone, step.batch.target, m, previous)

@@ -24,7 +24,7 @@ class ReconBoost(Method):
     a learnt rate :math:`\rho`. Stage after stage, round the modalities, modality m trains alone on
 
     .. math:: -\tfrac1C (w_1 - w_2 q_y) \log p_y + \alpha\,\tfrac1C \lVert p - p_{m-1} \rVert^2,
-        \qquad p = \mathrm{softmax}(\varphi_m), \quad q = \mathrm{softmax}\Bigl(\sum_{n \ne m} \varphi_n\Bigr)
+        \qquad p = \mathrm{softmax}(\varphi_m), \quad q = \mathrm{softmax}\Bigl(\rho \sum_{n \ne m} \varphi_n\Bigr)
 
     with everything but p constant (the last term, memory consolidation, from the second stage on); then
     all of them train together on the cross-entropy of the prediction (global rectification).
@@ -120,7 +120,8 @@ class ReconBoost(Method):
             return step.criterion(self.predict(output, step.model), target)
         (m,) = step.phase.train
         phi, present = output.unimodal[m], step.present(m)
-        others = output.logits - phi  # the fusion is additive; absent modalities are in neither
+        # what the ensemble without m predicts: the fusion is additive, and absent modalities are in neither
+        others = self.boost_rate * (output.logits - phi)
         loss = _mean(boost_loss(phi, others, target, w1=self.w1, w2=self.w2, form=self.form), present, step)
         if step.phase_index == 0:
             return loss
