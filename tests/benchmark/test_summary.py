@@ -191,3 +191,56 @@ def test_a_table_says_which_read_out_a_modality_is_of(kinds: dict[str, str | Non
     assert all((said in text) if said else ("A modality's score" not in text) for text in texts)
     assert not any("A modality's" in note for note in summarize(found, columns=["fused/accuracy", "gap"]).notes())
     assert summary.to_dict()["unimodal"] == {method: kind for method, kind in kinds.items() if kind}
+
+
+@pytest.mark.parametrize(
+    ("val", "test", "best"),
+    [((0.7, 0.6), (0.5, 0.9), "a"), ((0.6, 0.7), (0.9, 0.5), "b"), ((0.6, 0.7), (0.5, 0.9), "b")],
+)
+def test_the_reference_is_chosen_on_validation(val: tuple[float, float], test: tuple[float, float], best: str) -> None:
+    rows = [
+        record("Unimodal", seed, test[i], label=m, val={"fused/accuracy": val[i]})
+        for i, m in enumerate("ab")
+        for seed in range(3)
+    ]
+    summary = summarize([*rows, *(record("Joint", seed, 0.7) for seed in range(3))])
+    assert summary.references["fused/accuracy"] == (best, pytest.approx(test["ab".index(best)]))
+    assert summary.rows["Joint"]["fused/accuracy"].below == (test["ab".index(best)] > 0.7)
+    unknown = [{**row, "val": {}} for row in rows]
+    assert summarize(unknown).references["fused/accuracy"][0] == "ab"[test.index(max(test))]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "said"),
+    [
+        ({"Joint": 20, "OGM": 20}, None),
+        ({"Joint": 20, "OGM": 20, "IGM": 40}, "20 (Joint, OGM; on average -0.100 against test), 40 (IGM; on average"),
+        ({"Joint": 5, "IGM": 15, "MLA": 10}, "5 (Joint; on average -0.100 against test), 10 (MLA; on"),
+        ({"Joint": None, "IGM": 15}, None),
+    ],
+)
+def test_the_number_of_scores_that_selection_had_is_said(epochs: dict[str, int | None], said: str | None) -> None:
+    found = [record(m, s, 0.6, val={"fused/accuracy": 0.5}, epochs=e) for m, e in epochs.items() for s in range(2)]
+    note = [line for line in summarize(found).notes() if "validation scores" in line]
+    assert (said in note[0]) if said else not note
+    shown = [line for line in summarize(found, split="val").notes() if "validation scores" in line]
+    assert "against" not in "".join(shown)
+
+
+@pytest.mark.parametrize("cost", [(1.9, 3.8), (0.5, 12.0), (3.0, 3.0)])
+def test_passes_are_columns_that_no_row_wins(cost: tuple[float, float]) -> None:
+    found = [
+        record(m, s, 0.6, cost={"forward": cost[0], "backward": cost[1]}) for m in ("Joint", "IGM") for s in (0, 1)
+    ]
+    summary = summarize(
+        [*found, record("MLA", 0, 0.5, cost={"forward": None, "backward": None}), record("OGM", 0, 0.5)]
+    )
+    assert summary.columns[-3:] == ["seconds", "forward", "backward"]
+    assert summary.rows["IGM"]["forward"].mean == pytest.approx(cost[0])
+    assert summary.rows["IGM"]["backward"].rank is None
+    assert "backward" not in summary.rows["MLA"]
+    text = summary.to_markdown()
+    assert f"{cost[1]:.1f} ± 0.0" in text
+    assert "| backward passes |" in text
+    assert "1 is every encoder over every training sample once" in text
+    assert "forward" not in summarize(records()).columns

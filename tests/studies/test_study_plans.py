@@ -2,16 +2,23 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jsonargparse import Namespace
 
+from counterpoise.analysis import modality_probes
 from counterpoise.benchmark.grid import RunConfig
 from counterpoise.cli import main
 from counterpoise.cli.messages import UsageError
+from counterpoise.cli.trained import open_run
+from counterpoise.method import Method
+from counterpoise.methods import IGM, Joint
 from counterpoise.studies import STUDIES, Row, study_named
 from counterpoise.studies.base import Given, complete_seed, configs, file_name, method_names
+from counterpoise.testing import trainer_for
 
 DATA = ["--data", "digits", "--data.size", "150", "--epochs", "1", "--batch_size", "16", "--progress", "false"]
 
@@ -133,10 +140,41 @@ def test_one_seed_that_shows_every_row() -> None:
     assert complete_seed([("Joint", 3), ("IGM", 3), ("IGM", 2), ("Joint", 2)]) == 2
 
 
-def test_the_comparison_has_igm_without_sam() -> None:
-    given = Given(Namespace(methods="mla,igm"), ("a",), [], Namespace(), [0], Path(), Path())
-    rows = [row.name for row in study_named("comparison").plan(given)]
-    assert rows == ["a alone", "MLA", "IGM", "IGM without SAM"]
+def test_the_comparison_probes_what_each_run_trained(started: list[RunConfig]) -> None:
+    assert study("comparison", *DATA, "--out", "out", "--seeds", "0", "--methods", "mmcosine", "--probes") == 0
+    assert len(started) == 3
+    found = kept("comparison")["result"]
+    assert {row: set(cells) for row, cells in found["probes"].items()} == {
+        "audio alone": {"audio"}, "image alone": {"image"}, "MMCosine": {"audio", "image"}
+    }  # fmt: skip
+    assert all(set(cell) == {"0"} for cells in found["probes"].values() for cell in cells.values())
+    for config in started:
+        trainer, job, _ = open_run(str(Path("out", "runs", config.id)))
+        kinds = modality_probes(trainer.model, job.splits.train, job.splits.test)
+        row = "MMCosine" if config.method == "MMCosine" else f"{trainer.method.reads(('audio', 'image'))[0]} alone"
+        for m, cell in found["probes"][row].items():
+            assert cell[str(config.seed)] == pytest.approx(kinds[m].accuracy)
+    page = Path("out", "studies.html").read_text()
+    assert "Linear probes" in page
+    assert "cosines with the weights of its slice of the fused layer (MMCosine)" in page
+
+
+@pytest.mark.parametrize("epochs", [1, 5, 20])
+def test_the_comparison_has_igm_without_sam_and_joint_training_at_its_cost(epochs: int) -> None:
+    given = Given(Namespace(methods="mla,igm"), ("a",), [], Namespace(epochs=epochs), [0], Path(), Path())
+    rows = {row.name: row for row in study_named("comparison").plan(given)}
+    assert list(rows) == ["a alone", "MLA", "IGM", "IGM without SAM", "Joint + SAM", "Joint, epochs doubled"]
+    assert rows["Joint + SAM"].options == {"sam": IGM().rho}
+    assert rows["Joint, epochs doubled"].options == {"epochs": 2 * epochs}
+
+
+@pytest.mark.parametrize("options", [{"sam": 0.05}, {"epochs": 4}])
+def test_joint_training_at_the_cost_of_igm_has_its_backward_passes(options: dict[str, float]) -> None:
+    def backward(make: Callable[[], Method], fusion: str, **options: Any) -> float:
+        trainer, data = trainer_for(make, fusion=fusion, **{"epochs": 2, **options})
+        return trainer.run(data)["cost"]["backward"]
+
+    assert backward(Joint, "Concat", **options) == pytest.approx(backward(IGM, "Late"), rel=0.05)
 
 
 def test_rows_that_say_the_default_share_its_runs() -> None:

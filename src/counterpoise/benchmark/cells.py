@@ -9,6 +9,10 @@ from counterpoise.metrics import lower_is_better
 
 SHARES = {"accuracy", "map", "macro_f1", "ece", "gap"}
 """Metrics between 0 and 1, shown in percent."""
+PASSES = ("forward", "backward")
+"""Columns of what training cost: 1 is every encoder over every training sample once."""
+NAMES = {"seconds": "training time", "forward": "forward passes", "backward": "backward passes"}
+"""Titles of columns that are no scores."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ class Cell:
 def column_title(column: str) -> str:
     """``"fused/accuracy"`` -> ``"fused accuracy (%)"``; the split is said once, in the notes."""
     unit = "%" if metric_of(column) in SHARES else "s" if column == "seconds" else ""
-    name = {"seconds": "training time"}.get(column, column.replace("/", " "))
+    name = NAMES.get(column, column.replace("/", " "))
     return f"{name} ({unit})" if unit else name
 
 
@@ -92,7 +96,7 @@ def difference_text(column: str, cell: Cell | None) -> str:
 def number_text(column: str, value: float, *, signed: bool = False) -> str:
     """A score in its usual unit: shares in percent with one digit, times with one, the rest with three."""
     share = metric_of(column) in SHARES
-    digits = 1 if share or column == "seconds" else 3
+    digits = 1 if share or column in NAMES else 3
     text = f"{100 * value if share else value:{'+' if signed else ''}.{digits}f}"
     return text.replace("-", "\N{MINUS SIGN}")
 
@@ -100,18 +104,3 @@ def number_text(column: str, value: float, *, signed: bool = False) -> str:
 def metric_of(column: str) -> str:
     """``"audio/accuracy"`` -> ``"accuracy"``."""
     return column.rsplit("/", 1)[-1]
-
-
-def read_out_notes(unimodal: Mapping[str, str]) -> list[str]:
-    """What the scores of single modalities are of, as a sentence for below a table.
-
-    Args:
-        unimodal: label of a row -> what predicts from one modality alone in it.
-    """
-    groups: dict[str, list[str]] = {}
-    for label, what in unimodal.items():
-        groups.setdefault(what, []).append(label)
-    if len(groups) < 2:
-        return [f"A modality's score is of {what}." for what in groups]
-    parts = "; ".join(f"{what} ({', '.join(labels)})" for what, labels in groups.items())
-    return [f"A modality's score is of {parts}: compare it within a row, and across rows of one read-out only."]

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from counterpoise._checks import shown
 from counterpoise.benchmark.cells import (
+    NAMES,
+    PASSES,
     Cell,
     Difference,
     cell_text,
@@ -17,9 +19,9 @@ from counterpoise.benchmark.cells import (
     difference_text,
     metric_of,
     number_text,
-    read_out_notes,
     small_print,
 )
+from counterpoise.benchmark.notes import read_out_notes, selection_notes
 from counterpoise.metrics import gap, lower_is_better
 
 if TYPE_CHECKING:
@@ -41,8 +43,9 @@ class Summary:
         baseline: label the differences refer to; None when there is no such row.
         asked: seeds per cell.
         confidence: of the intervals.
-        references: fused column -> (label, mean) of the best modality trained alone.
+        references: fused column -> (label, mean) of the modality that is best alone on validation.
         unimodal: label -> what predicts from one modality alone in that row, where the record says it.
+        remarks: further sentences that belong below the table.
     """
 
     rows: Mapping[str, Mapping[str, Cell]]
@@ -53,6 +56,7 @@ class Summary:
     confidence: float
     references: Mapping[str, tuple[str, float]] = field(default_factory=dict)
     unimodal: Mapping[str, str] = field(default_factory=dict)
+    remarks: Sequence[str] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -113,7 +117,8 @@ class Summary:
 
     def _fitting(self, width: int) -> list[str]:
         """The most important columns that fit next to each other, in the order of the table."""
-        order = sorted(self.columns, key=lambda c: (c != self.columns[0], c.startswith("fused/"), c == "gap"))
+        later = {"gap": 2, **dict.fromkeys(PASSES, 3)}
+        order = sorted(self.columns, key=lambda c: (c != self.columns[0], later.get(c, int(c.startswith("fused/")))))
         used = 4 + max((len(label) for label in ("method", *self.rows)), default=0)
         chosen = []
         for column in order:
@@ -142,7 +147,10 @@ class Summary:
             best = [
                 f"{metric_of(c)} {number_text(c, value)} of {label}" for c, (label, value) in self.references.items()
             ]
-            notes.append(f"†: below the best modality trained alone ({', '.join(best)}).")
+            notes.append(f"†: below the modality trained alone that is best on validation ({', '.join(best)}).")
+        if any(column in PASSES for column in self.columns):
+            notes.append("Passes: 1 is every encoder over every training sample once, validation left out.")
+        notes += self.remarks
         if any("/" in column and not column.startswith("fused/") for column in self.columns):
             notes += read_out_notes(self.unimodal)
         if any(not cell.complete for cell in cells):
@@ -168,13 +176,13 @@ def summarize(
     Args:
         records: contents of ``result.json`` files; rows are told apart by ``"label"``, or else ``"method"``.
         columns: scores to show; by default every fused score, the accuracy (or whatever was
-            monitored) of each modality, the gap between modalities, and the seconds.
+            monitored) of each modality, the gap between modalities, the seconds, and the passes of training.
         baseline: row the differences refer to; without such a row there are no differences.
         seeds: how many were asked for; by default as many as occur anywhere in the records.
         split: ``"test"`` or ``"val"``; records without it are skipped.
         confidence: of the t interval of the paired differences.
-        unimodal: the method that trains one modality alone, one row each; the best of these rows is
-            what every other method should not fall below.
+        unimodal: the method that trains one modality alone, one row each; the one of these rows that is best on
+            validation is what every other method should not fall below.
 
     Raises:
         ValueError: when the records are of several data sets, or one row has a seed twice.
@@ -199,7 +207,7 @@ def summarize(
             cells[column] = Cell(values, *mean_sd(values.values()), asked, difference)
         rows[label] = cells
     alone = {_label(record) for record in records if record["method"] == unimodal}
-    references = _references(rows, columns, alone)
+    references = _references(rows, columns, alone, records)
     return Summary(
         _marked(rows, columns, references, alone),
         columns,
@@ -209,6 +217,7 @@ def summarize(
         confidence,
         references,
         {_label(record): str(record["unimodal"]) for record in records if record.get("unimodal")},
+        selection_notes(records, split),
     )
 
 
@@ -260,7 +269,8 @@ def _by_label(records: Sequence[Record], split: str) -> dict[str, dict[int, dict
             raise ValueError(
                 f"Two records of {_label(record)!r} have seed {seed}; give them different labels or drop one of them."
             )
-        values = {**record[split], "seconds": record.get("seconds")}
+        cost = record.get("cost") or {}
+        values = {**record[split], "seconds": record.get("seconds"), **{name: cost.get(name) for name in PASSES}}
         between = gap(record[split], record.get("modalities", ()), record.get("monitor", "accuracy"))
         row[seed] = values | ({} if between is None else {"gap": between})
     return scores
@@ -272,23 +282,29 @@ def _columns(records: Sequence[Record], split: str) -> list[str]:
     fused = [key for key in keys if key.startswith("fused/")]
     fused.sort(key=lambda key: metric_of(key) not in monitored)
     modalities = dict.fromkeys(m for record in records for m in record.get("modalities", ()))
+    passes = [name for name in PASSES if any(_known((record.get("cost") or {}).get(name)) for record in records)]
     alone = [f"{m}/{metric}" for m in modalities for metric in monitored if f"{m}/{metric}" in keys]
-    return [*fused, *alone, *(["gap"] if len(alone) > 1 else []), "seconds"]
+    return [*fused, *alone, *(["gap"] if len(alone) > 1 else []), "seconds", *passes]
 
 
 def _references(
-    rows: Mapping[str, Mapping[str, Cell]], columns: Sequence[str], alone: Iterable[str]
+    rows: Mapping[str, Mapping[str, Cell]], columns: Sequence[str], alone: Iterable[str], records: Sequence[Record]
 ) -> dict[str, tuple[str, float]]:
-    """Fused column -> label and mean of the best of the rows that trained one modality ``alone``.
+    """Fused column -> label and mean of that of the rows of one modality ``alone`` which is best on validation.
 
-    Not for losses and calibration errors, where a weak model that is unsure beats a good one that is sure.
+    The best on the split that is shown would be chosen by what it is compared in; only where the records have no score
+    of the validation split is it that one. Not for losses and calibration errors, where a weak model that is unsure
+    beats a good one that is sure.
     """
     alone = list(alone)
     references = {}
     for column in columns:
         means = {label: rows[label][column].mean for label in alone if column in rows[label]}
         if means and column.startswith("fused/") and not lower_is_better(column):
-            best = max(means, key=means.__getitem__)
+            found = {label: [r["val"][column] for r in records if _label(r) == label and column in (r.get("val") or {})]
+                     for label in means}  # fmt: skip
+            chosen = {label: statistics.fmean(v) for label, v in found.items()} if all(found.values()) else means
+            best = max(means, key=chosen.__getitem__)
             references[column] = (best, means[best])
     return references
 
@@ -304,8 +320,8 @@ def _marked(
     for column in columns:
         sign = -1 if lower_is_better(column) else 1
         complete = {label: sign * cells[column].mean for label, cells in rows.items() if _ranks(cells.get(column))}
-        # Neither the gap nor the time is a goal by itself: two modalities that learned nothing have no gap.
-        contest = len(complete) > 1 and column not in ("gap", "seconds")
+        # Neither the gap nor the cost is a goal by itself: two modalities that learned nothing have no gap.
+        contest = len(complete) > 1 and column not in ("gap", *NAMES)
         order = sorted(set(complete.values()), reverse=True)[:2] if contest else []
         for label, cells in rows.items():
             if column not in cells:

@@ -16,8 +16,8 @@ from jsonargparse import Namespace
 from counterpoise import methods
 from counterpoise._checks import did_you_mean
 from counterpoise._yaml import read_yaml
-from counterpoise.benchmark.cells import read_out_notes
 from counterpoise.benchmark.grid import RunConfig
+from counterpoise.benchmark.notes import read_out_notes
 from counterpoise.benchmark.summary import mean_sd
 from counterpoise.cli import benchmark
 from counterpoise.cli.messages import Options, UsageError

@@ -7,16 +7,31 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from counterpoise.analysis import features, linear_probe, sample
 from counterpoise.benchmark.summary import summarize
 from counterpoise.cli.benchmark import UNIMODAL
 from counterpoise.cli.messages import Options, UsageError
+from counterpoise.cli.trained import open_run
 from counterpoise.report.figures import accuracy_dots
-from counterpoise.report.tables import sets_html, summary_html
-from counterpoise.studies.base import FUSED, SPLITS, Given, Picture, Row, Trained, alone, common_split, method_names
+from counterpoise.report.tables import html_table, sets_html, summary_html
+from counterpoise.studies.base import (
+    FUSED,
+    SPLITS,
+    Given,
+    Picture,
+    Row,
+    Scores,
+    Trained,
+    alone,
+    common_split,
+    method_names,
+    percent,
+)
 
 TITLE = "Comparison"
 ABOUT = (
-    "Each modality alone and every method, IGM also without SAM, with the scores of the weights that were best on "
+    "Each modality alone and every method, IGM also without SAM, and joint training at IGM's cost (with SAM, and for "
+    "twice the epochs: passes are counted in the table), with the scores of the weights that were best on "
     "validation; best in bold, second underlined, and a mark where fusing falls below the best single modality. "
     "Differences to joint training are seed by seed with a 95 % t interval. Each method has its own default fusion "
     "unless --fusion names one. Unknown about the original: seeds, the settings of the compared methods; its authors' "
@@ -24,9 +39,20 @@ ABOUT = (
 )
 
 
+SAMPLES = 2000
+"""Training samples that probes are fitted to, at most."""
+RHO = 0.05
+"""Radius of SAM in joint training, as it is by default in IGM."""
+
+
 def add_options(parser: Options) -> None:
-    """``--methods``, ``--combine``."""
+    """``--methods``, ``--probes``, ``--combine``."""
     parser.add_argument("--methods", default="all", help="names with commas, or 'all'")
+    parser.add_argument(
+        "--probes",
+        action="store_true",
+        help="also score linear classifiers on the frozen features of every encoder, which compare across rows",
+    )
     parser.add_argument(
         "--combine",
         nargs="+",
@@ -36,12 +62,15 @@ def add_options(parser: Options) -> None:
 
 
 def plan(given: Given) -> list[Row]:
-    """Each modality alone, and the methods; IGM without its sharpness-aware steps, too."""
+    """Each modality alone, and the methods; IGM without its sharpness-aware steps, and joint training at its cost."""
     rows = alone(given.modalities)
     for name in method_names(given.own.methods):
         rows.append(Row(name, name))
         if name == "IGM":
             rows.append(Row("IGM without SAM", name, {"method.sam": "off"}))
+            # two passes each way per batch, in stages as long as the budget: joint training at that cost
+            rows.append(Row("Joint + SAM", "Joint", {"sam": RHO}))
+            rows.append(Row("Joint, epochs doubled", "Joint", {"epochs": 2 * given.options.epochs}))
     return rows
 
 
@@ -50,7 +79,23 @@ def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
     records = [
         {**run.record, "label": run.row} if run.record["method"] != UNIMODAL else dict(run.record) for run in runs
     ]
-    return {"split": common_split(runs), "records": records}
+    found: dict[str, Any] = {"split": common_split(runs), "records": records}
+    if given.own.probes:
+        found["probes"] = _probes(runs, found["split"])
+    return found
+
+
+def _probes(runs: Sequence[Trained], split: str) -> Scores:
+    """Accuracy of a linear classifier on the features of each encoder that the run trained."""
+    found: Scores = {}
+    for run in runs:
+        trainer, job, _ = open_run(str(run.directory))
+        model, tested = trainer.model, getattr(job.splits, split)
+        shown = sample(job.splits.train, SAMPLES)
+        for m in trainer.method.reads(model.modalities):
+            probe = linear_probe(features(model, shown, m), features(model, tested, m), model.num_classes)
+            found.setdefault(run.row, {}).setdefault(m, {})[str(run.seed)] = probe.accuracy
+    return found
 
 
 def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
@@ -66,6 +111,22 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
             lambda: accuracy_dots(summary, first["monitor"], first["modalities"]),
             f"{SPLITS[data['split']].capitalize()} {first['monitor']} of each modality and fused, per method.",
         ),
+        *_probes_html(data, first["modalities"]),
+    ]
+
+
+def _probes_html(data: Mapping[str, Any], modalities: Sequence[str]) -> list[str]:
+    if "probes" not in data:
+        return []
+    rows = [
+        [row, *(percent(found[m].values()) if m in found else "–" for m in modalities)]
+        for row, found in data["probes"].items()
+    ]
+    return [
+        f"<p>Linear probes: {SPLITS[data['split']]} accuracy (%) of a ridge classifier on the frozen features of each "
+        f"encoder, fitted to at most {SAMPLES} training samples. Of the scores of single modalities these "
+        "compare across rows.</p>",
+        html_table(["method", *modalities], rows, numbers=len(modalities)),
     ]
 
 
