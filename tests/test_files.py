@@ -97,6 +97,22 @@ def test_links_are_replaced_and_never_followed(tmp_path):
     assert (folder / "result.json").read_text() == "new"
 
 
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link to a folder", "device"])
+def test_what_is_no_file_is_not_replaced(tmp_path, kind):
+    path = tmp_path / "out"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/null" if kind == "device" else tmp_path)
+    before = os.lstat(path)
+    with pytest.raises(OSError, match="is a folder or a device"):
+        write_text(path, "new")
+    assert os.lstat(path).st_ino == before.st_ino
+    assert os.listdir(tmp_path) == ["out"]
+
+
 def test_a_name_as_long_as_names_may_be(tmp_path):
     path = tmp_path / ("n" * 251 + ".csv")
     write_text(path, "a")

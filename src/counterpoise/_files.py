@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import hashlib
 import os
@@ -41,8 +42,13 @@ def writing(path: str | os.PathLike[str], mode: str = "w", *, newline: str | Non
         path: made or replaced; its folder must exist.
         mode: "w" (UTF-8), "wb" or "w+b".
         newline: of text, as for ``open``.
+
+    Raises:
+        OSError: it cannot be written, or ``path`` is a folder or a device.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():  # renaming over a device would replace it
+        raise OSError(errno.EEXIST, "is a folder or a device, and no file", str(path))
     sweep(path.parent, path.name)
     file = _beside(path, mode.replace("w", "x"), newline)
     try:

@@ -131,6 +131,22 @@ def test_predict_overwrites_only_by_force(run: Run, trained: Path, texts: Path) 
     assert "--out: there is no folder nowhere." in done.err
 
 
+@pytest.mark.parametrize("force", [True, False])
+def test_predict_follows_no_link_and_replaces_no_device(run: Run, trained: Path, texts: Path, force: bool) -> None:
+    theirs, extra = Path("theirs.txt"), ["--force"] if force else []
+    theirs.write_text("do not touch")
+    Path("p.csv").symlink_to("nothing.csv")
+    Path("p.csv.part").symlink_to(theirs)
+    done = run("predict", trained, texts, "--out", "p.csv", *extra)
+    assert done.code == (0 if force else 2), done.err
+    assert force or "--out p.csv exists" in done.err
+    assert Path("p.csv").is_symlink() is not force
+    assert not Path("nothing.csv").exists()
+    assert theirs.read_text() == "do not touch"
+    for out in ("/dev/null", trained):
+        assert f"--out {out} is a folder or a device" in run("predict", trained, texts, "--out", out, *extra).err
+
+
 def test_tables_that_do_not_fit(run: Run, trained: Path, tmp_path: Path) -> None:
     table = write(tmp_path / "new.csv", ("sad", "seen"), [("word1", "x")])
     done = run("predict", trained, table, "--out", "p.csv")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,10 +30,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--trust", action="store_true", help=TRUST)
     options = parser.parse_args(arguments)
     out = Path(options.out)
-    if out.exists() and not options.force:
+    if out.exists() and not out.is_file():
+        raise UsageError(f"--out {out} is a folder or a device; give the name of a file.")
+    if os.path.lexists(out) and not options.force:  # also a link to nothing
         raise UsageError(f"--out {out} exists. Pass --force to overwrite it.")
-    if out.exists() and not out.is_file():  # renaming over a device would replace it
-        raise UsageError(f"--out {out} is no file; give the name of one.")
     if not out.parent.is_dir():
         raise UsageError(f"--out: there is no folder {out.parent}.")
     trainer, job, samples = open_run(options.run, options.table, trust=options.trust)
