@@ -313,9 +313,10 @@ def test_an_unknown_system_error_keeps_its_text(tmp_path, monkeypatch):
     def broken(self):
         raise OSError(errno.EIO, "Input/output error")
 
+    cell = save(tmp_path / "a.npy", np.ones(3))
     monkeypatch.setattr(Path, "read_bytes", broken)
     with pytest.raises(ReadError, match="Input/output error"):
-        Array().decode("a.npy")
+        Array().decode(cell)
 
 
 @pytest.mark.parametrize(

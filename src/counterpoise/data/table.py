@@ -186,7 +186,7 @@ class Table:
         """(rows,) the place in ``PARTS`` that the column ``split`` says of each row; -1 where it names no part."""
         codes, texts = self.columns.coded(self.split)
         parts = [part_of(name) for name in texts.to_pylist()]
-        return np.array([*(PARTS.index(part) if part else -1 for part in parts), -1])[codes]
+        return np.array([*(PARTS.index(part) if part else -1 for part in parts), -1], np.int8)[codes]
 
     def flaws(self) -> Iterator[Flaw]:
         """What makes training on this table impossible, without opening any file."""
