@@ -182,7 +182,7 @@ def words(verdict: Verdict) -> str:
     return "; ".join([*said, *(kind for kind in KINDS if getattr(verdict, kind) is True)]) or "–"
 
 
-KINDS = ("starved", "unused", "weak", "hurts", "apart", "together")
+KINDS = ("starved", "unused", "hidden", "weak", "hurts", "apart", "together")
 
 
 def units_table(results: Sequence[Result]) -> str:
@@ -228,6 +228,7 @@ def agreement(results: Sequence[Result], column: str) -> str:
     rules = {
         "apart": np.array([r.verdict.apart for r in results]),
         "starved": np.array([bool(r.verdict.starved) for r in results]),
+        "hidden": np.array([bool(r.verdict.hidden) for r in results]),
         "hurts": np.array([r.verdict.hurts for r in results]),
         "starved, unused or hurts": np.array(
             [bool(r.verdict.starved or r.verdict.unused or r.verdict.hurts) for r in results]

@@ -18,6 +18,7 @@ DATA = ["--data", "digits", "--data.size", "150", "--epochs", "1", "--batch_size
 WELL = Evidence(400, 0.1, 0.7, 0.7, 0.7, 0.7, 0.8, 0.5, 0.4, 0.3, 0.3, 0.1, 0.5)
 NOTHING = replace(WELL, alone=0.11, inside=0.1, probe_alone=0.12, probe_inside=0.1)
 STARVED = replace(WELL, inside=0.3, probe_inside=0.4)
+HIDDEN = replace(WELL, inside=0.3)
 UNUSED = replace(WELL, inside=0.3, contribution=0.05)
 
 
@@ -58,7 +59,12 @@ def found(audio: Evidence = WELL, image: Evidence = WELL, fused: float = 0.8, ap
         (found(apart=0.7), "Balanced", "not starved", "stay with joint"),
         (found(UNUSED), "hardly uses", "hardly used", "--fusion Late"),
         (found(UNUSED, apart=0.9), "hardly uses", "hardly used", "keep audio from being held back"),
-        (found(replace(WELL, inside=0.3)), "Balanced", "not starved", "stay with joint"),  # it contributes its share
+        (found(replace(WELL, inside=0.45)), "Balanced", "not starved", "stay with joint"),  # it contributes its share
+        (found(HIDDEN), "Not settled", "hidden. ", "compare with training in turns"),
+        (found(HIDDEN, apart=0.7), "Balanced", "hidden. ", "stay with joint"),
+        (found(HIDDEN, apart=0.9), "trained apart they predict better", "hidden. ", "Joint,MLA,IGM"),
+        (found(HIDDEN, fused=0.5, apart=0.5), "fusing costs", "hidden. ", "Joint,MLA,IGM,MSES"),
+        (found(HIDDEN, STARVED), "starves image", "hidden. ", "MMPareto"),
         (found(NOTHING), "Not imbalanced", "chance", "encoder of audio"),
         (found(fused=0.5, apart=0.5), "fusing costs", "not starved", "Joint,MLA,IGM,MSES"),
         (found(STARVED, fused=0.5, apart=0.5), "starves audio", "starved. ", "audio held back, and fusing hurts"),
@@ -80,13 +86,14 @@ def test_the_verdict_follows_the_evidence(diagnosis: Diagnosis, answer: str, abo
     [
         (found(), ()),
         (found(STARVED), ("starved",)),
+        (found(HIDDEN), ("hidden",)),
         (found(apart=0.9), ("apart",)),
         (found(STARVED, fused=0.5, apart=0.6), ("apart", "hurts", "starved")),
     ],
 )
 def test_a_verdict_says_how_often_it_was_right(diagnosis: Diagnosis, given: tuple[str, ...]) -> None:
     said = recommend(diagnosis)[-2]
-    names = {"apart": "better apart", "hurts": "fusing costs accuracy", "starved": "starved"}
+    names = {part: part for part in RECORDS} | {"apart": "better apart", "hurts": "fusing costs accuracy"}
     for part, (where, elsewhere) in RECORDS.items():
         same = where if part in given else elsewhere
         which = "with" if part in given else "without"
@@ -141,6 +148,28 @@ def test_linear_classifiers_are_compared_sample_by_sample(
 ) -> None:
     audio = replace(WELL, probe_alone=0.67, probe_inside=inside, probes_differ=differ, samples=samples)
     assert judge(found(audio)).starved == (("audio",) if starved else ())
+
+
+@pytest.mark.parametrize(
+    ("inside", "alone", "samples", "hidden"),
+    [
+        (0.18, 0.70, 108, True),  # 0.08 of 0.60 above chance
+        (0.39, 0.70, 400, True),  # 0.29 of 0.60
+        (0.41, 0.70, 400, False),  # 0.31 of 0.60
+        (0.12, 0.20, 40, False),  # too few to tell
+        (0.70, 0.70, 400, False),
+    ],
+)
+def test_a_prediction_that_keeps_less_than_half_is_hidden(
+    inside: float, alone: float, samples: int, hidden: bool
+) -> None:
+    audio = replace(WELL, inside=inside, alone=alone, samples=samples)
+    assert judge(found(audio)).hidden == (("audio",) if hidden else ())
+
+
+def test_what_the_samples_cannot_show_is_a_number() -> None:
+    # by hand: 2 sqrt(0.2 / 400) = 4.5 points
+    assert "400 validation samples show no difference below 4.5 points" in recommend(found(HIDDEN))[-1]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import numpy as np
 
 from counterpoise.analysis import BalanceCurves, overfitting_ratio
 from counterpoise.studies.base import percent
-from counterpoise.studies.diagnosis_verdict import RECORDS, Verdict, judge, share, unsure
+from counterpoise.studies.diagnosis_verdict import ERRORS, LEAST, RECORDS, Verdict, judge, share, unsure
 
 
 @dataclass(frozen=True)
@@ -196,6 +196,11 @@ def headline(found: Diagnosis) -> str:
         return "No modality is held back, but fusing costs accuracy."
     if verdict.apart:
         return "No modality is held back by itself, but trained apart they predict better together."
+    if verdict.hidden and not verdict.together:
+        return (
+            "Not settled: no loss is shown, but inside the joint model the prediction of "
+            f"{_and(verdict.hidden)} keeps less than half of what it reaches alone."
+        )
     if open_ := unsure(found, verdict):
         return f"No imbalance shown: {_and(open_)} could not be judged, and no other modality is held back."
     if verdict.weak:
@@ -231,6 +236,12 @@ def recommend(found: Diagnosis) -> list[str]:
                 f"{100 * share(found, m):.0f} % of the contributions, {100 * share(found, m, fair=True):.0f} % by "
                 "what each modality reaches alone above chance."
             )
+        elif m in verdict.hidden:
+            said.append(
+                f"{m}: hidden. Its own prediction reaches {inside} inside the joint model, {alone} alone "
+                f"(chance {chance}); on {n} samples the linear classifiers, {probe_inside} and {probe_alone}, show no "
+                "worse encoder."
+            )
         else:
             said.append(
                 f"{m}: not starved as far as {n} samples tell: {inside} inside, {alone} alone; "
@@ -258,13 +269,15 @@ def recommend(found: Diagnosis) -> list[str]:
 
 def _error(verdict: Verdict) -> str:
     """How often training in turns gained on test where the benchmark found the same as here."""
-    names = {"apart": "better apart", "hurts": "fusing costs accuracy", "starved": "starved"}
+    names = {"apart": "better apart", "hurts": "fusing costs accuracy"}
     parts = []
     for part, records in RECORDS.items():
         given = bool(getattr(verdict, part))
         same = records[0] if given else records[1]
         which = "with" if given else "without"
-        parts.append(f'of {same.units} units {which} "{names[part]}" {same.gained} gained and {same.lost} lost')
+        parts.append(
+            f'of {same.units} units {which} "{names.get(part, part)}" {same.gained} gained and {same.lost} lost'
+        )
     return (
         f"How often this is right: by training in turns, {', '.join(parts)} two points or more of the fused "
         "test accuracy (benchmarks/diagnosis.py, docs/studies.md)."
@@ -315,6 +328,13 @@ def _advice(found: Diagnosis, verdict: Verdict) -> str:
         )
     if verdict.hurts:
         return f"Recommendation: {_against_fusing(found, verdict)}"
+    if verdict.hidden and not verdict.together:
+        least = max(LEAST, ERRORS * math.sqrt(float(found.whole("apart_differ").mean()) / found.samples))
+        return (
+            "Recommendation: compare with training in turns before you stay with joint training, by `counterpoise "
+            f"benchmark --methods Joint,MLA,IGM`; {found.samples} validation samples show no difference below "
+            f"{100 * least:.1f} points."
+        )
     if open_ := unsure(found, verdict):
         return f"Recommendation: judge {_and(open_)} on more samples; until then nothing calls for balancing."
     if verdict.weak:

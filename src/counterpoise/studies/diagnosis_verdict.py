@@ -37,6 +37,7 @@ RECORDS: Mapping[str, tuple[Record, Record]] = {
     "apart": (Record(3, 3, 0), Record(21, 1, 1)),
     "hurts": (Record(3, 2, 0), Record(21, 2, 1)),
     "starved": (Record(4, 2, 0), Record(20, 2, 1)),
+    "hidden": (Record(4, 0, 0), Record(20, 4, 1)),
 }
 """Part of the verdict -> where it was given, and where it was not: ``benchmarks/diagnosis.py``, docs/studies.md."""
 
@@ -87,6 +88,8 @@ class Verdict:
         starved: its encoder learned less than alone.
         unused: its encoder learned as much, but its own prediction inside is worse than alone, and its share of all
             contributions less than half of its share of what the modalities reach alone above chance.
+        hidden: its encoder learned as much and it contributes its share, but its own prediction inside keeps less than
+            half of what it reaches alone above chance.
         hurts: the best modality alone beats the joint model.
         apart: the models of one modality each, averaged, beat the joint model: what training in turns keeps.
         together: the joint model beats them: what training in turns gives up.
@@ -95,6 +98,7 @@ class Verdict:
     weak: tuple[str, ...]
     starved: tuple[str, ...]
     unused: tuple[str, ...]
+    hidden: tuple[str, ...]
     hurts: bool
     apart: bool
     together: bool
@@ -102,7 +106,7 @@ class Verdict:
 
 def judge(found: Diagnosis) -> Verdict:
     """The verdict; gradients and overfitting do not enter it."""
-    kinds: dict[str, list[str]] = {"weak": [], "starved": [], "unused": []}
+    kinds: dict[str, list[str]] = {"weak": [], "starved": [], "unused": [], "hidden": []}
     for m in found.modalities:
         n, chance = found.samples_of(m), found.of(m, "chance")
         alone, probe = found.of(m, "alone"), found.of(m, "probe_alone")
@@ -111,17 +115,18 @@ def judge(found: Diagnosis) -> Verdict:
             kinds["weak"].append(m)
         elif _loses(found.of(m, "probe_inside"), probe, n, found.of(m, "probes_differ")):
             kinds["starved"].append(m)
-        elif (
-            _loses(found.of(m, "inside"), alone, n, found.of(m, "own_differ"))
-            and 2 * share(found, m) < share(found, m, fair=True)
-        ):  # fmt: skip
-            kinds["unused"].append(m)
+        elif _loses(inside := found.of(m, "inside"), alone, n, found.of(m, "own_differ")):
+            if 2 * share(found, m) < share(found, m, fair=True):
+                kinds["unused"].append(m)
+            elif 2 * float((inside - chance).mean()) < float((alone - chance).mean()):
+                kinds["hidden"].append(m)
     best, n = found.best, found.samples
     fused, apart, differ = (found.whole(what) for what in ("fused", "apart", "apart_differ"))
     return Verdict(
         tuple(kinds["weak"]),
         tuple(kinds["starved"]),
         tuple(kinds["unused"]),
+        tuple(kinds["hidden"]),
         hurts=_loses(
             found.of(best, "fused"), found.of(best, "alone"), found.samples_of(best), found.of(best, "fused_differ")
         ),
