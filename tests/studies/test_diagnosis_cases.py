@@ -143,7 +143,7 @@ def test_it_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyP
     Counts.__name__ = BalanceWatch.__name__
     monkeypatch.setattr(diagnosis_runs, "BalanceWatch", Counts)
     again = ask(data, tmp_path / "cut", epochs=3)
-    assert trained == [("Unimodal(audio)", 2), ("Unimodal(image)", 0)]  # the joint run was finished
+    assert trained == [("Unimodal(audio)", 1), ("Unimodal(image)", 0)]  # the joint run was finished
     assert str(again) == str(whole)
     rows = [found.measured[0].alone["audio"] for found in (again, whole)]
     np.testing.assert_array_equal(*(vars(kept)["val_loss"] for kept in rows))
