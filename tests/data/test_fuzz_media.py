@@ -128,9 +128,12 @@ def verdict(kind: str, path: Path, intact: np.ndarray) -> str:
         return "same"
     if kind in ("png", "ogg", "flac", "piped-flac"):
         return f"silently changed: {found.shape} for {intact.shape}"
-    # An MP3 with a damaged header keeps what the encoder added before and after the sound.
     for options in ({}, {"flags2": "+skip_manual"} if kind == "mp3" else {}):
         others = by_others(kind, path, **options)
+        if kind == "mp3" and abs(len(found) - len(others)) == 576:
+            # A damaged header keeps what the encoder added around the sound, and may itself be heard as a silent frame.
+            length = min(len(found), len(others))
+            found, others = found[-length:], others[-length:]
         if found.shape == others.shape and np.abs(found.astype(float) - others).max() < 1e-3:
             return "alike"
     return f"others read {others.shape}, this {found.shape}"

@@ -80,6 +80,17 @@ def test_a_flac_of_unknown_length_is_read_and_its_truncation_seen(tmp_path, subt
         read(path)
 
 
+@pytest.mark.parametrize("announced", [11000, 22049, 40000])
+def test_a_flac_with_another_length_than_its_header_says_is_refused(tmp_path, announced):
+    path = tmp_path / "a.flac"
+    soundfile.write(path, chirps(1, 22050), 22050)
+    content = bytearray(path.read_bytes())
+    content[22:26] = announced.to_bytes(4, "big")
+    path.write_bytes(content)
+    with pytest.raises(ReadError, match=r"truncated or damaged: .* samples"):
+        read(path)
+
+
 @pytest.mark.parametrize("seconds", [1, 2, 7])
 def test_gsm_is_read(tmp_path, seconds):
     path = tmp_path / "a.wav"
@@ -146,7 +157,9 @@ def test_joined_recordings_of_one_stream_number_are_read(tmp_path):
     np.testing.assert_array_equal(read(path), np.concatenate([expected] * 3))
 
 
-@pytest.mark.parametrize("damage", ["cut", "cut in a frame", "middle gone", "bytes before", "bytes between"])
+@pytest.mark.parametrize(
+    "damage", ["cut", "cut in a frame", "middle gone", "bytes before", "bytes between", "zeros between"]
+)
 def test_damaged_mp3_is_refused(tmp_path, damage):
     path = bare_mp3(tmp_path / "a.mp3", chirps(3, 44100), 44100, {"b": "128k"})
     whole = path.read_bytes()
@@ -159,6 +172,7 @@ def test_damaged_mp3_is_refused(tmp_path, damage):
         "cut in a frame": (whole[:-100], "ends within a frame"),
         "middle gone": (whole[:20000] + whole[20100:], r"neither sound nor a tag: .*ffmpeg -i OLD|damaged at byte"),
         "bytes before": (b"noise" + whole, "neither sound nor a tag|no readable sound"),
+        "zeros between": (whole[:second] + bytes(200) + whole[second:], f"the bytes from {second} on are neither"),
         "bytes between": (whole[:second] + b"noise" + whole[second:], f"the bytes from {second} on are neither"),
     }[damage]
     path.write_bytes(changed)

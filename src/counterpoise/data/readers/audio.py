@@ -100,7 +100,8 @@ class Audio(Reader):
         try:
             wave = self._waveform(cell)
         except soundfile.LibsndfileError as error:
-            raise ReadError(cell, f"no readable sound: {error.error_string}" + self._hint(cell)) from error
+            reason = f"no readable sound: {error.error_string} `ffmpeg -i OLD NEW.wav` converts what FFmpeg reads"
+            raise ReadError(cell, reason + self._hint(cell)) from error
         return wave if self.crop == "random" else self.spectrogram(wave[: self.samples])
 
     def transform(self, decoded: Tensor, generator: torch.Generator | None) -> Tensor:

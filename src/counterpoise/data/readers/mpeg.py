@@ -150,23 +150,25 @@ def _check_sum(content: bytes) -> int:
 
 def _frames(file: BinaryIO, end: int, path: str) -> Iterator[tuple[int, _Frame, bytes]]:
     """(position, frame, its bytes) of all frames, in order; tags between them are passed over."""
-    at = file.tell()
+    at, gap = file.tell(), None  # gap: where zeros follow a frame
+    first = True
     while at < end:
         file.seek(at)
         head = file.read(min(32, end - at))
         frame = _frame(head)
-        if frame is not None:
+        if frame is not None and gap is None:
             if at + frame.size > end:
                 raise ReadError(path, f"truncated: it ends within a frame of {frame.size} bytes, at {end - at} of them")
             yield at, frame, head[: frame.size] + file.read(max(0, frame.size - len(head)))
-            at += frame.size
-        elif length := tag_length(head) or _later_tag(file, at, end):
+            at, first = at + frame.size, False
+        elif frame is None and (length := tag_length(head) or _later_tag(file, at, end)):
+            gap = None if head[0] or first else at if gap is None else gap
             at += length
         else:
             raise ReadError(
                 path,
-                f"the bytes from {at} on are neither sound nor a tag: damaged, or cut out of something longer; "
-                "`ffmpeg -i OLD -c copy NEW.mp3` keeps what is sound",
+                f"the bytes from {at if gap is None else gap} on are neither sound nor a tag: damaged, or cut out of "
+                "something longer; `ffmpeg -i OLD -c copy NEW.mp3` keeps what is sound",
             )
 
 
@@ -181,7 +183,7 @@ def tag_length(head: bytes) -> int:
 
 
 def _later_tag(file: BinaryIO, at: int, end: int) -> int:
-    """Bytes of another tag, or of zeros, that start here; 0 when there is neither."""
+    """Bytes of another tag, or of zeros (which no frame may follow), that start here; 0 when there is neither."""
     file.seek(at)
     head = file.read(min(4096, end - at))
     if head[:3] == b"TAG":

@@ -36,8 +36,8 @@ def blocks(path: str) -> Blocks:
         head = file.read(64)
         if head[:4] == b"OggS":
             yield from _ogg(file, start, path)
-        elif head[:4] == b"fLaC" and not int.from_bytes(head[21:26], "big") & 0xFFFFFFFFF:
-            yield from _flac_of_unknown_length(path)
+        elif head[:4] == b"fLaC":
+            yield from _flac(path, int.from_bytes(head[21:26], "big") & 0xFFFFFFFFF)
         elif mpeg.is_mpeg(head):
             file.seek(0)
             yield from mpeg.decoded(file, size, path)
@@ -59,13 +59,6 @@ def _libsndfile(source: str | BinaryIO, path: str) -> Blocks:
             with open(path, "rb") as frames:
                 yield from mpeg.decoded(frames, regular(path), path)
             return
-        if file.format == "FLAC" and file.frames:
-            try:
-                file.seek(file.frames - 1)  # fails when the end is missing, without reading what is before
-                file.seek(0)
-            except soundfile.LibsndfileError as error:
-                reason = f"truncated or damaged: the last of its {file.frames} samples cannot be decoded"
-                raise ReadError(path, reason) from error
         size, total = max(1, _BLOCK // file.channels), 0
         while len(block := file.read(size, dtype="float32", always_2d=True)):
             total += len(block)
@@ -74,25 +67,36 @@ def _libsndfile(source: str | BinaryIO, path: str) -> Blocks:
             raise ReadError(path, f"truncated or damaged: {total} of {file.frames} samples can be decoded")
 
 
-def _flac_of_unknown_length(path: str) -> Blocks:
-    """FLAC written to a pipe, which libsndfile refuses; every frame has a check sum, so that a cut is seen."""
+def _flac(path: str, announced: int) -> Blocks:
+    """FLAC, every frame of which has a check sum and a number; ``announced`` samples, 0 when written to a pipe.
+
+    libsndfile reads neither a FLAC of unknown length nor more than is announced, but it finds the end at once.
+    """
     import av
+    import soundfile
     from av.error import FFmpegError
 
+    total = 0
     try:
+        if announced:
+            with soundfile.SoundFile(path) as file:
+                file.seek(announced - 1)  # fails when the end is missing, without reading what is before
         with av.open(path) as container:
             stream = container.streams.audio[0]
             stream.codec_context.options = {"err_detect": "crccheck+bitstream+buffer+explode"}
             as_float = av.AudioResampler(format="flt")
-            total = 0
             for frame in container.decode(stream):
                 if frame.time is not None and round(frame.time * stream.rate) != total:
                     raise ReadError(path, f"damaged: frames are missing after sample {total}")
                 total += frame.samples
                 for part in as_float.resample(frame):
                     yield stream.rate, part.to_ndarray().reshape(part.samples, -1)
+    except soundfile.LibsndfileError as error:
+        raise ReadError(path, f"truncated or damaged: the last of its {announced} samples cannot be decoded") from error
     except FFmpegError as error:
         raise ReadError(path, f"truncated or damaged: {error.strerror}") from error
+    if announced and total != announced:
+        raise ReadError(path, f"truncated or damaged: {total} samples, and {announced} in the header")
 
 
 def _ogg(file: BinaryIO, start: int, path: str) -> Blocks:
