@@ -212,7 +212,7 @@ def test_no_test_rows_is_said(run: Run, tmp_path: Path) -> None:
 def test_one_modality_stated_leaves_the_others_out(run: Run, texts: Path) -> None:
     done = run("fit", "--data", texts, "--method", "IGM", "--data.modalities.said", "text", *QUICK)
     assert done.code == 2
-    assert "not used (no reader stated): seen" in done.out
+    assert "'seen' is not used: no reader stated" in done.out
     assert "IGM needs at least 2 modalities; this model has 1 (said)" in done.err
 
 
