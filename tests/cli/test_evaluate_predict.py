@@ -227,3 +227,20 @@ def test_a_pool_is_part_of_the_run(run: Run, texts: Path, options: str) -> None:
     share = sum(row["predicted"] == "ab"[i % 2] for i, row in enumerate(rows("p.csv"))) / 60
     scores = json.loads(run("evaluate", "r", "--table", texts, "--json").out)["scores"]
     assert scores["fused/accuracy"] == pytest.approx(share)
+
+
+def test_evaluate_takes_the_subsets_that_are_named(run: Run, tiny: Sequence[str]) -> None:
+    assert run("fit", *tiny, "--method", "joint", "--run_dir", "r").code == 0
+    done = run("evaluate", "r", "--json", "--subsets", "image+audio", "image")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    record = json.loads(Path("r/result.json").read_text())
+    assert found["subsets"].keys() == {"audio+image", "image"}
+    assert found["subsets"]["image"] == pytest.approx(record["subsets"]["image"])
+    assert found["contributions"] == {}
+    for wrong, said in (("imag", "Did you mean 'image'"), ("audio+", "Known: audio, image"), ("+", "Known")):
+        refused = run("evaluate", "r", "--subsets", wrong)
+        assert refused.code == 2
+        assert f"--subsets {wrong}: Unknown modality" in refused.err
+        assert said in refused.err
+    assert "A modality's row is of its slice of the fused layer." in run("evaluate", "r").out

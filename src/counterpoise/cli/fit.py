@@ -119,4 +119,4 @@ def print_scores(
     if shares:
         each = ", ".join(f"{m} {100 * s['share']:.1f} ± {100 * s['error']:.1f}" for m, s in shares.items())
         print(f"Not every subset of {len(shares)} modalities is scored. Shapley shares of the accuracy, in points ±")
-        print(f"standard error over sampled orders of joining: {each}.")
+        print(f"standard error over sampled orders of joining: {shown(each)}.")
