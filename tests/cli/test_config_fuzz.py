@@ -135,7 +135,8 @@ def test_the_configuration_itself_trains(run: Run, texts: Path) -> None:
     ["encoders: x", "encoders: [a]", "encoders: {said: 3}", "encoders: {said: {class_path: Frozen, init_args: [1]}}",
      "encoders: {said: {class_path: 3}}", "data: 3", "data: [x.csv]", "data: {class_path: [a]}", "method: {a: b}",
      "data: {class_path: Table, init_args: 3}", "fusion: [Late]", "optimizer: 3", "schedule: {init_args: 3}",
-     "metrics: 3", "epochs: [1]", "seed: 2020-01-01", "label: [x]", "encoder_weights: {said: 3}"],
+     "metrics: 3", "epochs: [1]", "seed: 2020-01-01", "run_dir: {a: b}", "run_dir: [a]", "label: [x]",
+     "encoder_weights: {said: 3}"],
 )  # fmt: skip
 def test_odd_values(line: str, run: Run, texts: Path) -> None:
     name = line.split(":")[0]

@@ -314,6 +314,8 @@ def config(path: str | Path) -> dict[str, Any]:
                 f"--config {path}: {name!r} is no option of a file. Names are those of the command line without the "
                 "dashes; what follows a dot there stands under init_args here."
             )
+    if isinstance(found.get("run_dir"), dict | list):  # the parser would make a name of it
+        raise UsageError(f"--config {path}: --run_dir must be text or null; got {found['run_dir']!r}.")
     if "data" in found:
         found["data"] = _data(found["data"])
     for kind in ("method", "fusion", "optimizer", "schedule"):
