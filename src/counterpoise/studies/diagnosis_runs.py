@@ -95,14 +95,11 @@ def measure(joint: Opened, alone: Mapping[str, Opened], splits: Splits, method: 
     nothing, monitor = chance(tested.target), joint.record["monitor"]
     shares = contributions(subsets, model.modalities, nothing)
     balance = gradient_balance(model, splits.train, batch_size=BATCH, most=BATCHES, predict=predict)
-    inner = joint.trainer.predict(tested)
-    outer = {m: run.trainer.predict(tested).fused for m, run in alone.items()}
-    right = inner.fused.argmax(1) == inner.target
-    votes = torch.stack(list(outer.values()))
-    apart = rules.mean(votes, stack_present(outer, inner.present)).argmax(1) == inner.target
+    inner, outer = joint.trainer.predict(tested), {m: run.trainer.predict(tested).fused for m, run in alone.items()}
+    votes = rules.mean(torch.stack(list(outer.values())), stack_present(outer, inner.present))
+    right, apart = (logits.argmax(1) == inner.target for logits in (inner.fused, votes))
     found, lines = {}, {}
     for i, (m, run) in enumerate(alone.items()):
-        there = features(model, tested, m)
         has = torch.ones_like(right) if inner.present is None else inner.present.get(m, torch.ones_like(right))
         by_itself, within = (logits[m][has].argmax(1) == inner.target[has] for logits in (outer, inner.unimodal))
         own, inside = (
@@ -112,7 +109,7 @@ def measure(joint: Opened, alone: Mapping[str, Opened], splits: Splits, method: 
         angles = balance.alignment[:, i][np.isfinite(balance.alignment[:, i])]
         found[m] = Evidence(
             samples=own.samples,
-            chance=chance(there[1]),
+            chance=chance(inner.target[has]),
             alone=run.record["val"][f"{m}/accuracy"],
             inside=joint.record["val"][f"{m}/accuracy"],
             probe_alone=own.accuracy,
