@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from counterpoise import fusions
-from counterpoise._checks import did_you_mean
+from counterpoise._checks import did_you_mean, whole
 from counterpoise.fusions import Fusion
 from counterpoise.model import MultimodalModel
+from counterpoise.task import SingleLabel, Task
 
 if TYPE_CHECKING:
     from counterpoise.data.split import Split
@@ -21,7 +22,8 @@ def build_model(
     encoders: Mapping[str, nn.Module],
     fusion: str | Fusion | Callable[..., Fusion] = "Concat",
     *,
-    num_classes: int,
+    num_classes: int | None = None,
+    task: Task | None = None,
     heads: bool = False,
     pool: bool = False,
     example: Split | None = None,
@@ -33,7 +35,8 @@ def build_model(
         fusion: name of a class of ``counterpoise.fusions``; or what builds one, called as
             ``fusion(dims, num_classes)``, with ``heads=True`` where ``heads`` is (a class, or
             ``functools.partial(Late, rule="sum")``); or a fusion that is built already.
-        num_classes: number of classes.
+        num_classes: number of classes, when one of several is to be predicted.
+        task: what is predicted, as ``data.task`` says it; instead of ``num_classes``.
         heads: give each modality a linear head of its own as well.
         pool: predict by a pool of the fused and the unimodal predictions, fitted on validation when training is over.
         example: where to read a sample or two to find the width of encoders that do not say it
@@ -53,6 +56,11 @@ def build_model(
             given = f"the class {encoder.__name__}" if isinstance(encoder, type) else type(encoder).__name__
             made = "; make one: " + f"{encoder.__name__}(...)" if isinstance(encoder, type) else ""
             raise ValueError(f"encoders[{m!r}] must be an nn.Module; got {given}{made}.")
+    if (task is None) == (num_classes is None):
+        raise ValueError("What is to be predicted? Pass task=data.task, or num_classes=... for one class of several.")
+    if task is None and num_classes is not None:
+        task = SingleLabel(whole("num_classes", num_classes, low=2))
+    assert task is not None
     dims = {m: _width(m, encoder, example) for m, encoder in encoders.items()}
     if not isinstance(fusion, Fusion):
         if isinstance(fusion, str):
@@ -62,15 +70,15 @@ def build_model(
             fusion = getattr(fusions, fusion)
         assert callable(fusion)
         asked = {"heads": True} if heads else {}  # a builder's own choice of heads stands otherwise
-        return MultimodalModel(encoders, fusion(dims, num_classes, **asked), pool=pool)
-    if fusion.dims != dims or fusion.num_classes != num_classes:
+        return MultimodalModel(encoders, fusion(dims, task.width, **asked), task=task, pool=pool)
+    if fusion.dims != dims or fusion.num_classes != task.width:
         raise ValueError(
             f"fusion was built for widths {fusion.dims} and {fusion.num_classes} classes, the encoders give "
-            f"{dims} and num_classes is {num_classes}. Pass its class or name to have it built to fit."
+            f"{dims} and num_classes is {task.width}. Pass its class or name to have it built to fit."
         )
     if heads and not fusion.has_own_heads:
         raise ValueError("heads=True comes too late for a fusion that is built; build it with heads=True.")
-    return MultimodalModel(encoders, fusion, pool=pool)
+    return MultimodalModel(encoders, fusion, task=task, pool=pool)
 
 
 def _width(modality: str, encoder: nn.Module, example: Split | None) -> int:

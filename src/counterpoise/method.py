@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor, nn
 
+from counterpoise.task import MultiLabel, Regression, SingleLabel, Task
 from counterpoise.types import Output, Phase
 
 if TYPE_CHECKING:
@@ -77,10 +78,12 @@ class Method(nn.Module):
         default_fusion: the fusion used when the user names none.
         edits_by_scale: the method acts by scaling gradients, which Adam-type optimizers cancel;
             the engine warns.
+        tasks: the tasks it is defined for; the engine refuses others.
         min_modalities: the fewest modalities that make sense; the engine refuses a model with fewer.
     """
 
     info: ClassVar[Info]
+    tasks: ClassVar[tuple[type[Task], ...]] = (SingleLabel, MultiLabel, Regression)
     min_modalities: ClassVar[int] = 2
     own_heads: ClassVar[bool] = False
     default_fusion: ClassVar[str] = "Concat"

@@ -16,6 +16,7 @@ from counterpoise._checks import did_you_mean
 from counterpoise.functional.statistics import lone_sample
 from counterpoise.fusions import Fusion
 from counterpoise.fusions.pool import ExpertPool
+from counterpoise.task import Task
 from counterpoise.types import Output
 
 FUSED = "fused"
@@ -30,13 +31,17 @@ class MultimodalModel(nn.Module):
             of the modalities everywhere.
         fusion: a fusion built for the widths of these encoders. ``counterpoise.build_model`` finds
             the widths and builds it by name.
+        task: what is predicted; None leaves it to the fusion: one of its ``num_classes`` classes.
         pool: predict by a pool of the fused and the unimodal predictions (``read_out``).
 
     Raises:
-        ValueError: when the fusion was built for other modalities, or has a pool and is to be pooled again.
+        ValueError: when the fusion was built for other modalities or another task, or has a pool and is to be pooled
+            again.
     """
 
-    def __init__(self, encoders: Mapping[str, nn.Module], fusion: Fusion, *, pool: bool = False):
+    def __init__(
+        self, encoders: Mapping[str, nn.Module], fusion: Fusion, *, task: Task | None = None, pool: bool = False
+    ):
         super().__init__()
         if not encoders:
             raise ValueError("encoders: a model needs at least one modality; got none.")
@@ -52,7 +57,9 @@ class MultimodalModel(nn.Module):
             )
         self.encoders = nn.ModuleDict(encoders)
         self.fusion = fusion
-        self.pool = ExpertPool((FUSED, *fusion.dims), fusion.num_classes, first=FUSED) if pool else None
+        if task is not None:
+            fusion.predict(task)
+        self.pool = ExpertPool((FUSED, *fusion.dims), self.task, first=FUSED) if pool else None
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -60,8 +67,13 @@ class MultimodalModel(nn.Module):
         return tuple(self.encoders)
 
     @property
+    def task(self) -> Task:
+        """What is predicted."""
+        return self.fusion.task
+
+    @property
     def num_classes(self) -> int:
-        """Number of classes."""
+        """Number of classes, labels or numbers that are predicted."""
         return self.fusion.num_classes
 
     def select(self, only: Collection[str] | None) -> tuple[str, ...]:
@@ -136,7 +148,7 @@ class MultimodalModel(nn.Module):
         return self.fuse(self.encode(inputs, only, present), present)
 
     def read_out(self, output: Output) -> Tensor:
-        """The prediction as logits (batch, classes): the fused one, or with ``pool=True`` the pool.
+        """The prediction as logits (batch, classes) or numbers: the fused one, or with ``pool=True`` the pool.
 
         Training does not use it. Until ``calibrate`` has fitted the pool, it is the fused prediction.
 
@@ -152,7 +164,7 @@ class MultimodalModel(nn.Module):
 
         Args:
             output: of the samples, with what the method predicts as its logits.
-            target: (samples,) class numbers.
+            target: of the samples, as the task has it.
         """
         fitted = self.fusion.calibrate(output.unimodal, target, output.present)
         if self.pool is not None:

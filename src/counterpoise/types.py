@@ -15,7 +15,7 @@ class Batch(NamedTuple):
 
     Attributes:
         inputs: modality -> (batch, ...) tensor. Only the modalities that were asked for are there.
-        target: (batch,) class numbers, int64.
+        target: as the task has it; of one class of several (batch,) class numbers, int64.
         index: (batch,) positions in the split, int64.
         present: modality -> (batch,) bool, False where the sample lacks that modality.
             None when every sample has every modality (the common case, which costs nothing).
@@ -31,8 +31,8 @@ class Output(NamedTuple):
     """What the model says about a batch; float32 whatever the precision, attached to the graph.
 
     Attributes:
-        logits: (batch, classes), fused.
-        unimodal: modality -> (batch, classes), what that modality says alone.
+        logits: (batch, classes), fused; of other tasks logits of labels, or standardised numbers.
+        unimodal: modality -> the same shape, what that modality says alone.
         features: modality -> (batch, dim), rows of absent samples are zero.
         present: the masks it was fused with, as in ``Batch``. A row of zeros alone does not tell: a sample that is
             there can have such a feature.

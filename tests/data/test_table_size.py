@@ -56,7 +56,7 @@ def test_groups_are_split_as_by_their_names(tmp_path):
     """Whatever the order in which they first appear, and beyond ASCII."""
     table = Table(long(tmp_path / "t.csv", 300, groups="{}ü"), {"words": "text"}, test=0.2)
     names = np.array(table.columns.cells("group"), dtype=str)
-    expected = shares(table.labels[0].numpy(), table.val, table.test, 0, names)
+    expected = shares(table.labels.target.numpy(), table.val, table.test, 0, names)
     for part, rows in table.rows().items():
         assert (rows == expected[part]).all(), part
 

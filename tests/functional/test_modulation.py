@@ -8,7 +8,7 @@ import torch
 from counterpoise.functional.modulation import (
     agm_coefficients,
     agm_ratios,
-    floored_nll,
+    floored,
     ge_noise,
     ogm_coefficients,
     ogm_ratios,
@@ -16,6 +16,7 @@ from counterpoise.functional.modulation import (
     opm_ratios,
     true_probability,
 )
+from counterpoise.task import SingleLabel
 
 
 def t(*values):
@@ -159,8 +160,8 @@ def test_agm_cap_and_finiteness():
     assert agm_coefficients(late.float(), early.float(), 4.0, cap=None).isfinite().all()
 
 
-def test_floored_nll():
+def test_the_likelihood_is_floored():
     logits = torch.tensor([[0.0, 200.0], [3.0, 1.0]], requires_grad=True)
-    values = floored_nll(logits, torch.tensor([0, 0]))
+    values = floored(SingleLabel(2).losses(logits, torch.tensor([0, 0])))
     assert values[0].item() == pytest.approx(-math.log(1e-8), rel=1e-6)
     assert values[1].item() == pytest.approx(math.log(1 + math.exp(-2)), rel=1e-6)

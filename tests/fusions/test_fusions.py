@@ -6,8 +6,8 @@ from torch import nn
 
 from counterpoise import fusions
 from counterpoise._checks import settings
+from counterpoise.functional.rules import RULES
 from counterpoise.fusions import Concat, FiLM, Fusion, Gated, Late, Shared, Sum
-from counterpoise.fusions.rules import RULES
 
 torch.set_num_threads(1)
 

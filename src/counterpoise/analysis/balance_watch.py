@@ -109,7 +109,7 @@ class BalanceWatch(Observer):
         row["epoch"] = np.array(trainer.epoch)
         for name, split in (("train_loss", train), ("val_loss", val)):
             row[name] = np.array([_own_loss(trainer, split, m) if m in names else np.nan for m in model.modalities])
-            fused = SplitLoss(model, split, criterion=trainer.criterion, predict=predict, only=names)
+            fused = SplitLoss(model, split, criterion=trainer.loss, predict=predict, only=names)
             row[f"fused_{name}"] = np.array(value(fused))
         self._rows.append(row)
         self.write()
@@ -128,7 +128,7 @@ def _own_loss(trainer: Trainer, split: Split, modality: str) -> float:
     """The loss; nan where no sample of the split has the modality."""
     if split.present is not None and modality in split.present and not split.present[modality].any():
         return float("nan")
-    return value(SplitLoss(trainer.model, split, modality, criterion=trainer.criterion))
+    return value(SplitLoss(trainer.model, split, modality, criterion=trainer.loss))
 
 
 def _mean(rows: np.ndarray) -> np.ndarray:

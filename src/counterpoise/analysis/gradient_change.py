@@ -238,7 +238,7 @@ class GradientChange(Observer):
             with torch.no_grad():
                 encoded = model.encode({modality: x}, (modality,), {modality: there.bool()})
             logits = trainer.method.predict(model.fuse(encoded).alone(modality), model).float()
-            losses = trainer.criterion(logits, samples.target)
+            losses = trainer.loss(logits, samples.target)
             loss = (losses * there).sum() / there.sum().clamp_min(1)
             return list(torch.autograd.grad(loss, params, allow_unused=True, materialize_grads=True))
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -117,7 +116,7 @@ class SplitLoss:
         self.model = copy.deepcopy(model).double() if double else model
         self.prediction, self.statistics = prediction, choice("statistics", statistics, STATISTICS)
         self.predict, self.double = predict, double
-        self.criterion = criterion or _cross_entropy
+        self.criterion = criterion or model.task.losses
         self.modalities = model.select(only) if prediction == FUSED else (prediction,)
         if prediction != FUSED and split.present is not None and prediction in split.present:
             split = split.subset(split.present[prediction].nonzero().flatten())
@@ -176,10 +175,6 @@ class SplitLoss:
                 m.momentum = momentum
                 for buffer, value in zip(m.buffers(recurse=False), buffers, strict=True):
                     buffer.copy_(value)
-
-
-def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    return F.cross_entropy(logits, target, reduction="none")
 
 
 def correct(logits: Tensor, target: Tensor) -> Tensor:

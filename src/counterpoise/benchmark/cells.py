@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from counterpoise.metrics import lower_is_better
+from counterpoise.metrics import SHARES, lower_is_better
 
-SHARES = {"accuracy", "map", "macro_f1", "ece", "gap"}
-"""Metrics between 0 and 1, shown in percent."""
 PASSES = ("forward", "backward")
 """Columns of what training cost: 1 is every encoder over every training sample once."""
 NAMES = {"seconds": "training time", "forward": "forward passes", "backward": "backward passes"}

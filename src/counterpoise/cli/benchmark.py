@@ -24,7 +24,6 @@ from counterpoise.cli.job import Job, source_of
 from counterpoise.cli.messages import Options, UsageError, usage
 from counterpoise.cli.options import fit_parser, parse
 from counterpoise.data.readers import ReadError
-from counterpoise.data.source import Table
 from counterpoise.metrics import BACKEND
 
 UNIMODAL = "Unimodal"
@@ -120,8 +119,7 @@ def plan(
         options = parse(parser, [*common, "--method", first, *any_modality])
         source = source_of(parser, options.data)
         job = Job(parser, options, source)
-    if isinstance(source, Table):
-        source.splits()  # what is wrong with the table is said once, here, and not by every run
+        _ = job.splits  # what is wrong with the data is said once, here, and not by every run
     files = {path.name: path.read_text(encoding="utf-8") for path in config_files(common)}
     shared = {"files": files} if files else {}  # a changed file makes other runs
     variants: dict[str, list[dict[str, Any]]] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +24,7 @@ from counterpoise.engine import Trainer, keep_freed_memory
 from counterpoise.engine.state import mix, seed_everything
 from counterpoise.method import Method
 from counterpoise.observer import Observer
+from counterpoise.task import SingleLabel, Task
 
 OWN = (
     "config", "data", "method", "fusion", "pool", "encoders", "encoder_weights", "freeze_encoders", "gradient_change",
@@ -46,14 +47,14 @@ class Job:
         parser: that read the options.
         options: what it read.
         source: the data set.
-        classes: class names, when they are known without opening the data.
+        task: what is predicted, when it is known without opening the data.
         samples: of another table than the one trained on.
     """
 
     parser: ArgumentParser
     options: Namespace
     source: Source
-    classes: Sequence[str] | None = None
+    task: Task | None = None
     samples: Split | None = None
 
     @classmethod
@@ -80,8 +81,9 @@ class Job:
         """The data set in a few lines."""
         parts = [("training", self.splits.train), ("validation", self.splits.val), ("test", self.splits.test)]
         counts = ", ".join(f"{0 if split is None else len(split)} {name}" for name, split in parts)
-        lines = [self.source.describe(), f"  {counts} samples of {len(self.splits.classes)} classes"]
-        for name, split in parts:
+        what = {"single-label": "classes", "multi-label": "labels"}.get(self.splits.task.kind, "numbers")
+        lines = [self.source.describe(), f"  {counts} samples of {len(self.splits.classes)} {what}"]
+        for name, split in parts if isinstance(self.splits.task, SingleLabel) else ():
             there = [] if split is None else split.target.unique().tolist()
             gone = [repr(c) for i, c in enumerate(self.splits.classes) if i not in there]
             if gone and split is not None:
@@ -102,11 +104,10 @@ class Job:
         if options.run_dir == AUTO:
             label = re.sub(r"[^A-Za-z0-9]+", "-", options.label or method.label).strip("-")
             options.run_dir = made.run_dir = str(Path("runs") / f"{self.source.name}-{label}-s{options.seed}")
-        classes = self.splits.classes if self.classes is None else self.classes
         model = build_model(
             _encoders(self.source, made.encoders, made.encoder_weights or {}, made.freeze_encoders),
             made.fusion or method.default_fusion,
-            num_classes=len(classes),
+            task=self.task or self.splits.task,
             heads=method.own_heads,
             pool=made.pool,
             example=self.splits.train if self.samples is None else self.samples,

@@ -22,6 +22,7 @@ from counterpoise.data import readers
 from counterpoise.data.source import Arrays, Digits, Layout, Source, Table
 from counterpoise.engine import Optimizer, Schedule, Trainer
 from counterpoise.fusions import Fusion
+from counterpoise.losses import LOSSES, Loss
 from counterpoise.method import Method
 
 REGISTRIES: dict[str, Mapping[str, type]] = {
@@ -30,6 +31,7 @@ REGISTRIES: dict[str, Mapping[str, type]] = {
     "method": {name: getattr(methods, name) for name in methods.__all__},
     "fusion": {name: getattr(fusions, name) for name in fusions.__all__ if name != "Fusion"},
     "encoder": encoders.ENCODERS,
+    "loss": LOSSES,
     "optimizer": {name: getattr(engine, name) for name in ("SGD", "Adam", "AdamW")},
     "schedule": {name: getattr(engine, name) for name in ("Constant", "StepDecay", "Milestones", "Cosine", "Plateau")},
 }
@@ -41,6 +43,7 @@ KINDS = {
     "method": r"--method",
     "fusion": r"--fusion",
     "encoder": r"--encoders(\.[^.]+(\.encoder)*)?",
+    "loss": r"--loss",
     "optimizer": r"--optimizer",
     "schedule": r"--schedule",
 }
@@ -48,7 +51,7 @@ KINDS = {
 
 TABLES = (".csv", ".tsv", ".parquet", ".pq")
 AUTO = "auto"
-_FROM_TRAINER: set[str | int] = {"model", "method", "optimizer", "schedule", "observers", "criterion", "fabric"}
+_FROM_TRAINER: set[str | int] = {"model", "method", "optimizer", "schedule", "observers", "loss", "fabric"}
 
 
 class _HelpFormatter(DefaultHelpFormatter):
@@ -106,7 +109,7 @@ def fit_parser(prog: str = "counterpoise fit", others: Iterable[str] = ()) -> Ar
         usage=f"{prog} --data DATA --method METHOD [options]",
         description="Train one method on one data set. Every option can stand in a YAML file given by --config. "
         "--method.help NAME shows the options of a method, given as --method.OPTION VALUE; so do --data.help, "
-        "--fusion.help, --encoders.help, --optimizer.help and --schedule.help.",
+        "--fusion.help, --encoders.help, --loss.help, --optimizer.help and --schedule.help.",
     )
     parser.add_argument("--config", action="config", help="YAML file of options; later options win.")
     parser.add_argument(
@@ -147,6 +150,12 @@ def fit_parser(prog: str = "counterpoise fit", others: Iterable[str] = ()) -> Ar
             default={"class_path": f"counterpoise.engine.{default}"},
             help=f"One of {', '.join(REGISTRIES[name])}.",
         )
+    parser.add_argument(
+        "--loss",
+        type=Optional[Loss],  # noqa: UP045
+        default=None,
+        help=f"One of {', '.join(REGISTRIES['loss'])}, or your own; the task's when left out.",
+    )
     parser.add_class_arguments(Trainer, None, skip=_FROM_TRAINER)
     parser.add_argument(
         "--gradient_change",

@@ -15,6 +15,7 @@ from counterpoise.cli.messages import Options, UsageError
 from counterpoise.cli.trained import TRUST, open_run
 from counterpoise.data.progress import after_two_seconds
 from counterpoise.engine import Predictions
+from counterpoise.task import Task
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -38,15 +39,15 @@ def main(arguments: Sequence[str]) -> int:
         raise UsageError(f"--out: there is no folder {out.parent}.")
     trainer, job, samples = open_run(options.run, options.table, trust=options.trust)
     assert samples is not None
-    assert job.classes is not None
+    assert job.task is not None
     done, empty, formulas = 0, 0, 0
     with writing(out, newline="") as file:
         writer = csv.writer(file)
         batches = -(-len(samples) // trainer.batch_size)
         for found in after_two_seconds(trainer.evaluator.stream(samples), batches, "predicting"):
-            names = [f"{n}:{c}" for n in found.named() for c in job.classes]
+            names = [f"{n}:{c}" for n in found.named() for c in job.task.names]
             there = found.anything()
-            rows = list(_rows(found, there, samples.ids[done : done + len(there)], job.classes))
+            rows = list(_rows(found, there, samples.ids[done : done + len(there)], job.task))
             written = [*([["id", "predicted", *names]] if not done else []), *rows]
             formulas += sum(_plain(cell) != cell for row in written for cell in row)
             writer.writerows([_plain(cell) for cell in row] for row in written)
@@ -66,13 +67,14 @@ def _plain(cell: str) -> str:
     return "'" + cell
 
 
-def _rows(found: Predictions, there: Tensor, ids: Sequence[str], classes: Sequence[str]) -> Iterator[list[str]]:
+def _rows(found: Predictions, there: Tensor, ids: Sequence[str], task: Task) -> Iterator[list[str]]:
     """One row a sample; the cells of an absent modality are empty."""
-    probabilities = {name: logits.softmax(1).tolist() for name, logits in found.named().items()}
+    predictions = {name: task.predictions(outputs) for name, outputs in found.named().items()}
     masks = {"fused": there, **(found.present or {})}
-    for i, best in enumerate(found.fused.argmax(1).tolist()):
-        row = [ids[i], classes[best] if there[i] else ""]
-        for name, values in probabilities.items():
+    cells = {name: values.tolist() for name, values in predictions.items()}
+    for i, said in enumerate(task.said(predictions["fused"])):
+        row = [ids[i], said if there[i] else ""]
+        for name, values in cells.items():
             shown = name not in masks or masks[name][i]
-            row += [f"{p:.6f}" for p in values[i]] if shown else [""] * len(classes)
+            row += [f"{p:.6f}" for p in values[i]] if shown else [""] * task.width
         yield row

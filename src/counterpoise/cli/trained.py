@@ -13,6 +13,7 @@ from counterpoise.data.source import Table
 from counterpoise.data.split import Split
 from counterpoise.engine import Trainer
 from counterpoise.engine.checkpoint import content_of, load
+from counterpoise.task import task_of
 
 TRUST = "import the classes outside this package that the run's config.yaml names, such as a method of your own"
 
@@ -46,9 +47,9 @@ def open_run(
     if not best.is_file():
         raise FileNotFoundError(f"{run} has no best.ckpt yet: no epoch of it is finished.")
     with content_of(best):
-        classes = [str(name) for name in load(best)["classes"]]
+        task = task_of(load(best)["task"])
     if table is None:
-        job = Job(parser, options, source_of(parser, options.data), classes)
+        job = Job(parser, options, source_of(parser, options.data), task)
         trainer = job.trainer(run_dir=None, progress=False, devices=1, num_nodes=1)
         trainer.restore(best, job.splits.val)
         return trainer, job, None
@@ -58,7 +59,7 @@ def open_run(
             "Train on a CSV, or use Trainer.predict from Python."
         )
     data = options.data.clone()
-    data.init_args.path, data.init_args.classes = table, list(classes)
+    data.init_args.path, data.init_args.classes = table, list(task.names)
     for role in ("split", "group"):  # roles of training; the other table may lack the columns
         data.init_args[role] = role
     try:
@@ -69,7 +70,7 @@ def open_run(
         raise ValueError(f"{error} Where samples lack a modality, leave the cells of its column empty.") from error
     assert isinstance(source, Table)
     samples = source.samples(labelled=labelled)
-    job = Job(parser, options, source, classes, samples)
+    job = Job(parser, options, source, task, samples)
     trainer = job.trainer(run_dir=None, progress=False, devices=1, num_nodes=1)
     trainer.restore(best, samples)
     return trainer, job, samples

@@ -19,7 +19,6 @@ from counterpoise.cli.execution import add_execution, execution_of, folder_of
 from counterpoise.cli.job import Job
 from counterpoise.cli.messages import Options, UsageError, usage
 from counterpoise.cli.options import fit_parser, parse
-from counterpoise.data.source import Table
 from counterpoise.tuning import database
 from counterpoise.tuning.search import Search
 from counterpoise.tuning.space import SYNTAX, Parameter, parameter
@@ -122,8 +121,8 @@ def _checked(
             made = {key: value for key, value in vars(parsed[-1]).items() if key in CHECKED}
             parser.instantiate(Namespace(**made))
         source = Job.of(parser, parsed[0]).source
-    if isinstance(source, Table):
-        source.splits()  # what is wrong with the table is said once, here, and not by every run
+        task = source.splits().task  # what is wrong with the data is said once, here, and not by every run
+    parsed[0].monitor = parsed[0].monitor or task.monitor
     files = {path.name: path.read_text(encoding="utf-8") for path in benchmark.config_files(common)}
     return {"method": method, "options": list(common), **({"files": files} if files else {})}, parsed[0]
 

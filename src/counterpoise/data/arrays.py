@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from counterpoise._checks import number, per_modality
+from counterpoise.task import SingleLabel, Task
 
-from .labels import alike, at_least_two, encode, parts, plain_array
+from .labels import alike, parts, plain_array
 from .split import Split, Splits, digest, lacking
 from .splitting import holdout
+from .targets import encoded, standardised
 
 
 class ArraySplit(Split):
@@ -23,8 +25,8 @@ class ArraySplit(Split):
 
     Args:
         inputs: modality -> (n, ...) tensor. Rows of absent samples should be zero.
-        target: (n,) class numbers, int64.
-        classes: class names.
+        target: (n,) class numbers, int64, or what the task has.
+        task: what is predicted, or the class names of one class of several.
         ids: one name per sample; their positions when None.
         present: modality -> (n,) bool, where some sample lacks that modality.
     """
@@ -33,14 +35,14 @@ class ArraySplit(Split):
         self,
         inputs: Mapping[str, Tensor],
         target: Tensor,
-        classes: Sequence[str],
+        task: Task | Sequence[str],
         *,
         ids: Sequence[str] | None = None,
         present: Mapping[str, Tensor] | None = None,
     ):
         self.inputs = dict(inputs)
         self.modalities = tuple(inputs)
-        self.classes = tuple(classes)
+        self.task = task if isinstance(task, Task) else SingleLabel(task)
         self.target = target
         self.ids = [str(i) for i in range(len(target))] if ids is None else list(ids)
         self.present = lacking(present)
@@ -51,10 +53,15 @@ class ArraySplit(Split):
     @cached_property
     def _content(self) -> str:
         masks = [part for m, mask in (self.present or {}).items() for part in (m, mask)]
-        return digest(*self.classes, self.target, *masks, *(p for m, x in self.inputs.items() for p in (m, x)))
+        return digest(*_text(self.task), self.target, *masks, *(p for m, x in self.inputs.items() for p in (m, x)))
 
     def fingerprint(self) -> str:
         return self._content
+
+
+def _text(task: Task) -> tuple[str, ...]:
+    """The task, for a hash."""
+    return task.names if isinstance(task, SingleLabel) else (repr(task.to_dict()),)
 
 
 def from_arrays(
@@ -68,6 +75,7 @@ def from_arrays(
     present: Mapping[str, Any] | None = None,
     seed: int = 0,
     classes: Sequence[str] | None = None,
+    task: Task | str | None = None,
 ) -> Splits:
     """A data set from features in memory.
 
@@ -82,16 +90,19 @@ def from_arrays(
 
     Args:
         inputs: modality -> NumPy array or tensor, samples on the first axis.
-        y: (n,) labels, integers or strings.
+        y: (n,) labels, integers or strings. With task "multi-label" a collection of label names per sample, or
+            (n, labels) of zeros and ones; with "regression" (n,) or (n, numbers) of numbers.
         split: (n,) names out of "train", "val", "test". Without it, or without "val" in it, a share
-            is split off by ``seed``, every class in proportion.
+            is split off by ``seed``, every class, label or quantile in proportion.
         val: share of all samples for validation (of the training samples when ``split`` names no "val").
         test: share of all samples for the test; 0 for none. Unused with ``split``.
         group: (n,) names (speakers, say); no group is on two sides of a share split off by seed.
         present: modality -> (n,) bool, False where the sample lacks that modality. What such a row
             holds does not matter. A row of NaN is an error, never a silent absence.
         seed: which random split.
-        classes: class names in order; the sorted distinct labels when None.
+        classes: names of the classes, labels or numbers in order; the sorted distinct labels when None.
+        task: "single-label" (one class of several, also for None), "multi-label" or "regression"; or the task of a
+            data set like this one, as ``other.task``.
 
     Raises:
         ValueError: lengths differ, NaN or infinity, fewer than two classes, labels or split names
@@ -102,36 +113,37 @@ def from_arrays(
         raise ValueError(f"inputs must map modalities to arrays, as {{'audio': A, 'video': V}}; got {kind}.")
     if not inputs:
         raise ValueError("inputs must hold at least one modality; got none.")
-    target, names = encode(y, classes)
-    at_least_two(names)
-    for line in alike(names):
+    target, kind = encoded(y, task, classes)
+    for line in alike(kind.names):
         warnings.warn(f"y: {line}.", stacklevel=2)
     masks = {m: _mask(m, mask, len(target)) for m, mask in (present or {}).items()}
     per_modality("present", masks, inputs)
     tensors = {m: _features(m, x, len(target), masks.get(m)) for m, x in inputs.items()}
-    whole = ArraySplit(tensors, torch.from_numpy(target), names, present=masks)
+    strata = kind.strata(target)
     group = None if group is None else plain_array(group, "group")
-    if group is not None and group.shape != target.shape:
+    if group is not None and group.shape != (len(target),):
         raise ValueError(f"group must have one entry per sample: {len(target)} samples, shape {group.shape}.")
-    rows = shares(target, val, test, seed, group) if split is None else parts(split, len(target))
-    return assemble(whole, complete(rows, target, val, seed, group))
+    rows = shares(strata, val, test, seed, group) if split is None else parts(split, len(target))
+    rows = complete(rows, strata, val, seed, group)
+    kind = standardised(kind, task, target[torch.from_numpy(rows["train"])])
+    return assemble(ArraySplit(tensors, target, kind, present=masks), rows)
 
 
-def shares(target: np.ndarray, val: float, test: float, seed: int, group: np.ndarray | None) -> dict[str, np.ndarray]:
+def shares(strata: np.ndarray, val: float, test: float, seed: int, group: np.ndarray | None) -> dict[str, np.ndarray]:
     """Train, val and test positions; ``val`` and ``test`` are shares of all samples."""
     number("val", val, above=0, below=1)
     number("test", test, low=0, below=1)
     if val + test >= 1:
         raise ValueError(f"val + test must leave something to train on; got {val} + {test}.")
-    rest, held = np.arange(len(target)), {}
+    rest, held = np.arange(len(strata)), {}
     if test > 0:
-        rest, held["test"] = holdout(target, test, seed, group)
-    train, chosen = holdout(target[rest], val / (1 - test), seed + 1, None if group is None else group[rest])
+        rest, held["test"] = holdout(strata, test, seed, group)
+    train, chosen = holdout(strata[rest], val / (1 - test), seed + 1, None if group is None else group[rest])
     return {"train": rest[train], "val": rest[chosen], **held}
 
 
 def complete(
-    rows: dict[str, np.ndarray], target: np.ndarray, val: float, seed: int, group: np.ndarray | None
+    rows: dict[str, np.ndarray], strata: np.ndarray, val: float, seed: int, group: np.ndarray | None
 ) -> dict[str, np.ndarray]:
     """The same parts, with a validation part split off train when there is none; ValueError without train."""
     if "train" not in rows:
@@ -139,7 +151,7 @@ def complete(
     if "val" in rows:
         return rows
     train = rows["train"]
-    kept, held = holdout(target[train], val, seed, None if group is None else group[train])
+    kept, held = holdout(strata[train], val, seed, None if group is None else group[train])
     return {**rows, "train": train[kept], "val": train[held]}
 
 

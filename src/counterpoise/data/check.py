@@ -13,12 +13,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+
+from counterpoise.task import Regression, SingleLabel, Task
 
 from .labels import PARTS, alike
 from .progress import after_two_seconds
 from .readers.array import RAGGED
 from .readers.base import regular
 from .table import Table
+from .table_labels import Labels
 
 _PARTS = ("", "all", *PARTS)  # of a row: its place here; "" for a row that is in no part
 SHOWN = 20  # problems of one kind that the text lists; the data have all
@@ -166,15 +170,17 @@ def _parts(table: Table) -> np.ndarray:
 
 def _count(table: Table, part_of: np.ndarray, report: Report) -> None:
     try:
-        target, classes = table.labels
+        labels = table.labels
     except ValueError:  # reported as a flaw already
-        target, classes = torch.full((len(table),), -1), ()
+        labels = Labels(torch.full((len(table),), -1), SingleLabel(()), torch.ones(len(table), dtype=torch.bool))
+    classes = () if isinstance(labels.task, Regression) else labels.task.names
     names = [part for i, part in enumerate(_PARTS) if part and (part_of == i).any()]
     for part in names:
         chosen = torch.from_numpy(part_of == _PARTS.index(part))
-        labels = target[chosen & (target >= 0)]
-        counts = torch.bincount(labels, minlength=len(classes)).tolist()
-        report.summary["classes"][part] = dict(zip(classes, counts, strict=True))
+        target = labels.target[chosen & ~labels.missing]
+        single = isinstance(labels.task, SingleLabel)
+        counts = torch.bincount(target, minlength=len(classes)) if single else target.sum(0).int()
+        report.summary["classes"][part] = dict(zip(classes, counts.tolist(), strict=bool(classes)))
         for m, mask in (table.present or {}).items():
             report.summary["absent"].setdefault(m, {})[part] = int((~mask[chosen]).sum())
     for m, mask in (table.present or {}).items():
@@ -333,6 +339,12 @@ def _quietly(items: Iterable[Any], total: int, title: str) -> Iterable[Any]:
     return items
 
 
+def _label(task: Task, target: Tensor) -> str:
+    if isinstance(task, SingleLabel):
+        return task.names[int(target)]
+    return task.said(target.unsqueeze(0))[0]
+
+
 def show(table: Table, row: int = 0) -> dict[str, Any]:
     """One sample as an encoder gets it: per modality the cell, shape, type and range of values.
 
@@ -346,8 +358,7 @@ def show(table: Table, row: int = 0) -> dict[str, Any]:
     if not 0 <= row < len(table):
         raise IndexError(f"row must be in 0..{len(table) - 1}; got {row}.")
     split = table.samples()
-    number = int(split.target[row])
-    label = table.labels[1][number] if number >= 0 else None
+    label = None if table.labels.missing[row] else _label(split.task, split.target[row])
     lines = [table.describe(), table.place(row), f"  label: {label}"]
     seen: dict[str, Any] = {}
     for m, reader in table.readers.items():

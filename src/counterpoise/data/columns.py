@@ -62,6 +62,10 @@ class Columns:
     def __len__(self) -> int:
         return len(self._data)
 
+    def any_of(self, names: Iterable[str]) -> bool:
+        """Whether one of the columns is there."""
+        return any(name in self for name in names)
+
     def __contains__(self, name: str) -> bool:
         return name in self._types
 

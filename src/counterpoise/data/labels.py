@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from counterpoise._checks import did_you_mean
+from counterpoise._checks import choice, did_you_mean
 
 PARTS = ("train", "val", "test")
 _SYNONYMS = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "development": "val"}
@@ -107,7 +107,8 @@ def encode(
     if values.ndim != 1:
         raise ValueError(
             f"{name} must be one-dimensional, one label per sample; got shape {values.shape}. "
-            "For one-hot rows pass y.argmax(1)."
+            "For zeros and ones, a column per label, pass task='multi-label'; for columns of numbers, "
+            "task='regression'."
         )
     if values.dtype == object:
         values = _plain(values, name)
@@ -115,8 +116,8 @@ def encode(
         values = values.astype(np.int64)
     if values.dtype.kind not in "iuU":
         raise ValueError(
-            f"{name} must be integers or strings; got {values.dtype}. For class numbers pass y.astype(int); "
-            "regression is not supported."
+            f"{name} must be integers or strings; got {values.dtype}. To predict numbers pass task='regression'; for "
+            "class numbers y.astype(int)."
         )
     distinct, number = np.unique(values, return_inverse=True)
     number = number.reshape(-1)
@@ -184,3 +185,14 @@ def parts(split: Any, size: int, *, name: str = "split") -> dict[str, np.ndarray
         warnings.warn(f"{name}: " + ", ".join(f"{n!r} is read as {p!r}" for n, p in others.items()), stacklevel=3)
     of = {part: [n for n in found if part_of(n) == part] for part in PARTS}
     return {part: np.flatnonzero(np.isin(texts, words)) for part, words in of.items() if words}
+
+
+def unknown_split(cell: str | None) -> str:
+    """What is wrong with a cell of the column ``split`` that names no part."""
+    if cell is None:
+        return "has no split"
+    try:
+        choice("split", cell, PARTS)
+    except ValueError as error:
+        return f"is in no part: {error}"
+    return ""

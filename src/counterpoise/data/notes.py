@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from .labels import alike, part_of
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 def notes(table: Table) -> Iterator[str]:
     """Columns that are left out and why, names of splits that are read as others, doubtful labels and cells."""
-    columns, roles = table.columns, (table.label, table.id, table.split, table.group)
+    columns, roles = table.columns, (*table.label_columns, table.id, table.split, table.group)
     for name in columns.names:
         if name not in table.readers and name not in roles:
             yield f"{name!r} is not used: {table.ignored.get(name, 'no reader stated')}"
@@ -23,9 +24,12 @@ def notes(table: Table) -> Iterator[str]:
         for name in columns.coded(table.split).texts.to_pylist():
             if part_of(name) not in (None, name):
                 yield f"{table.split}: {name!r} is read as {part_of(name)!r}"
-    if table.label in columns:
-        yield from (f"{table.label}: {line}" for line in alike(columns.coded(table.label).texts.to_pylist()))
-    for name in (*table.readers, *((table.label,) if table.label in columns else ())):
+    labels = [name for name in table.label_columns if name in columns]
+    with suppress(ValueError):  # a flaw of its own
+        yield from filter(None, [table.labels.note])
+    for name in labels:
+        yield from (f"{name}: {line}" for line in alike(columns.coded(name).texts.to_pylist()))
+    for name in (*table.readers, *labels):
         cells = Counter(c for block in columns.blocks(name) for c in block if c and c.casefold() in MISSING)
         yield from (
             f"{name}: {c!r} in {n} rows is read as it stands; only empty cells are absent" for c, n in cells.items()

@@ -20,6 +20,7 @@ from counterpoise.data.readers.base import without_window
 from counterpoise.data.readers.stored import arrays_of
 from counterpoise.data.split import Split, Splits
 from counterpoise.data.table import Table as _Table
+from counterpoise.task import TASKS
 
 
 class Layout(NamedTuple):
@@ -59,13 +60,14 @@ class Table(Source):
         path: the file.
         modalities: column -> reader with its options; left out, every column with a reader guessed.
         root: folder that paths are relative to; the table's own folder by default.
-        label: column of class names.
+        label: column of class names, of label sets as "a|b", or of a number; or a list of columns.
         id: column of sample names.
         split: column of "train", "val", "test".
         group: column of names (speakers, say) that no split may separate.
         val: share for validation, where the table names none.
         test: share for the test, where the table has no split column.
         classes: class names in order; the sorted labels by default.
+        task: single-label, multi-label or regression; guessed from the labels when left out.
         seed: which random split.
         cache: folder to keep decoded files in.
     """
@@ -75,13 +77,14 @@ class Table(Source):
         path: str,
         modalities: dict[str, Reader] | None = None,
         root: str | None = None,
-        label: str = "label",
+        label: str | list[str] = "label",
         id: str = "id",
         split: str = "split",
         group: str = "group",
         val: float = 0.15,
         test: float = 0.15,
         classes: list[str] | None = None,
+        task: str | None = None,
         seed: int = 0,
         cache: str | None = None,
     ):
@@ -89,7 +92,7 @@ class Table(Source):
         self.name = Path(path).resolve().parent.name if Path(path).name == "manifest.csv" else Path(path).stem
         self.table = _Table(
             path, modalities, root=root, label=label, id=id, split=split, group=group, val=val, test=test,
-            classes=classes, seed=seed, cache=cache,
+            classes=classes, task=task, seed=seed, cache=cache,
         )  # fmt: skip
 
     def splits(self) -> Splits:
@@ -182,6 +185,7 @@ class Arrays(Source):
         group: name of an array of names that no split may separate.
         val: share for validation.
         test: share for the test.
+        task: single-label, multi-label or regression.
         seed: which random split.
     """
 
@@ -194,8 +198,10 @@ class Arrays(Source):
         group: str = "group",
         val: float = 0.15,
         test: float = 0.15,
+        task: str = "single-label",
         seed: int = 0,
     ):
+        self.task = choice("task", task, TASKS)
         self.name, self.path = Path(path).stem, path
         arrays = _opened(path)
         if label not in arrays:
@@ -218,7 +224,14 @@ class Arrays(Source):
         inputs = {m: self._numbers(m, array) for m, array in self.inputs.items()}
         try:
             return from_arrays(
-                inputs, self.y, split=self.parts, group=self.groups, val=self.val, test=self.test, seed=self.seed
+                inputs,
+                self.y,
+                split=self.parts,
+                group=self.groups,
+                val=self.val,
+                test=self.test,
+                seed=self.seed,
+                task=self.task,
             )
         except ValueError as error:
             raise ValueError(f"{self.path}: {error}") from error

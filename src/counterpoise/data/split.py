@@ -10,27 +10,34 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from counterpoise.task import Task
+
 
 class Split(ABC):
     """One part of a data set: n labelled samples of one or more modalities.
 
     Attributes:
         modalities: names, in order.
-        classes: class names; ``target`` counts into them.
+        task: what is predicted.
         ids: one name per sample, for messages and predictions.
-        target: (n,) class numbers, int64.
+        target: as the task has it; of one class of several (n,) class numbers, int64.
         present: modality -> (n,) bool, for the modalities that some sample lacks; None when no
             sample lacks any.
     """
 
     modalities: tuple[str, ...]
-    classes: tuple[str, ...]
+    task: Task
     ids: Sequence[str]
     target: Tensor
     present: dict[str, Tensor] | None
 
     def __len__(self) -> int:
         return len(self.target)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, labels or numbers that are predicted."""
+        return self.task.names
 
     @abstractmethod
     def batch(self, indices: Sequence[int], modality: str, seed: int | None) -> Tensor:
@@ -56,7 +63,7 @@ class Split(ABC):
 class _Subset(Split):
     def __init__(self, whole: Split, indices: Tensor):
         self.whole, self.indices = whole, indices
-        self.modalities, self.classes = whole.modalities, whole.classes
+        self.modalities, self.task = whole.modalities, whole.task
         self.ids = [whole.ids[int(i)] for i in indices]
         self.target = whole.target[indices]
         self.present = lacking(whole.present, indices)
@@ -82,8 +89,13 @@ class Splits:
         return self.train.modalities
 
     @property
+    def task(self) -> Task:
+        """What is predicted."""
+        return self.train.task
+
+    @property
     def classes(self) -> tuple[str, ...]:
-        """Class names, in the order of the class numbers."""
+        """Names of the classes in the order of the class numbers, or of the labels or numbers that are predicted."""
         return self.train.classes
 
 

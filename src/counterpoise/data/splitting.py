@@ -12,7 +12,7 @@ from counterpoise._checks import number
 
 
 def holdout(
-    target: Sequence[int] | np.ndarray, share: float, seed: int, group: Sequence[Any] | np.ndarray | None = None
+    strata: Sequence[int] | np.ndarray, share: float, seed: int, group: Sequence[Any] | np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split samples in two, each class in the same proportions on both sides.
 
@@ -22,7 +22,8 @@ def holdout(
     share is only approximate with few or uneven groups.
 
     Args:
-        target: (n,) class numbers.
+        strata: (n,) class numbers; or (n, labels) of zeros and ones, which are divided by iterative
+            stratification (Sechidis et al., 2011), samples with no label as if that were one.
         share: how much of the samples to hold out, strictly between 0 and 1.
         seed: which of the many such splits.
         group: (n,) names; samples of one group (a speaker, a patient) stay on one side.
@@ -35,14 +36,17 @@ def holdout(
             class (group) that can be spared.
     """
     number("share", share, above=0, below=1)
-    labels = _numbered(np.asarray(target))
+    strata = np.asarray(strata)
+    if strata.ndim == 2:
+        return _of_labels(strata > 0, share, seed, group)
+    labels = _numbered(strata)
     if group is None:
         held = _held_samples(labels, share, seed)
     else:
-        names = np.asarray(group)
-        if len(names) != len(labels):
-            raise ValueError(f"group must have one entry per sample: {len(labels)} samples, {len(names)} groups.")
-        held = _held_groups(labels, _numbered(names), share, seed)
+        groups = _groups(group, labels)
+        counts = np.zeros((groups.max(initial=-1) + 1, labels.max(initial=-1) + 1), np.int64)
+        np.add.at(counts, (groups, labels), 1)
+        held = _held_groups(counts, share, seed)[groups]
     if not held.any():
         unit = "sample" if group is None else "group"
         raise ValueError(
@@ -51,7 +55,7 @@ def holdout(
         )
     alone = np.flatnonzero(np.bincount(labels[held], minlength=labels.max() + 1) == 0)
     if len(alone):
-        values = np.unique(np.asarray(target))[alone]
+        values = np.unique(strata)[alone]
         warnings.warn(
             f"{len(alone)} of {labels.max() + 1} classes cannot be divided and stay whole in the larger part "
             f"(class numbers {', '.join(map(str, values[:5].tolist()))}{', ...' if len(alone) > 5 else ''}).",
@@ -92,16 +96,60 @@ def _quotas(counts: np.ndarray, share: float) -> np.ndarray:
     return np.clip(quota, np.minimum(1, counts - 1), counts - 1)
 
 
-def _held_groups(labels: np.ndarray, groups: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Greedy: the largest groups first, each to the side where the class counts come closer to the wish."""
-    size = int(groups.max()) + 1 if len(groups) else 0
+def _groups(group: Sequence[Any] | np.ndarray, samples: np.ndarray) -> np.ndarray:
+    names = np.asarray(group)
+    if len(names) != len(samples):
+        raise ValueError(f"group must have one entry per sample: {len(samples)} samples, {len(names)} groups.")
+    return _numbered(names)
+
+
+def _of_labels(
+    labels: np.ndarray, share: float, seed: int, group: Sequence[Any] | np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    if len(labels) < 2:
+        raise ValueError(f"Splitting needs at least 2 samples; got {len(labels)}.")
+    member = np.hstack([labels, ~labels.any(1, keepdims=True)])
+    member = member[:, member.any(0)].astype(np.int64)
+    if group is None:
+        held = _held_by_label(member.astype(bool), share, seed)
+    else:
+        groups = _groups(group, labels)
+        counts = np.zeros((groups.max() + 1, member.shape[1]), np.int64)
+        np.add.at(counts, groups, member)
+        held = _held_groups(counts, share, seed)[groups]
+    if not held.any() or held.all():
+        raise ValueError(
+            f"Cannot split off {share:.0%} of {len(labels)} samples: one side would be empty. Give the split yourself "
+            "(a split column or array), or add data."
+        )
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def _held_by_label(member: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Iterative stratification: the rarest label first, each of its samples to the side that lacks it most."""
+    order = np.argsort(_shuffle_keys(len(member), seed), kind="stable")
+    wish = np.stack([member.sum(0) * (1 - share), member.sum(0) * share])
+    size = np.array([len(member) * (1 - share), len(member) * share])
+    held, left = np.zeros(len(member), bool), np.ones(len(member), bool)
+    while left.any():
+        remaining = member[left].sum(0)
+        label = int(np.where(remaining > 0, remaining, len(member) + 1).argmin())
+        for sample in order[(member[order, label]) & left[order]]:
+            side = int(np.lexsort((size, wish[:, label]))[-1])
+            held[sample], left[sample] = side == 1, False
+            wish[side, member[sample]] -= 1
+            size[side] -= 1
+    return held
+
+
+def _held_groups(counts: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Greedy: the largest of (groups, classes) first, each to the side where the counts come closer to the wish."""
+    size = len(counts)
     if size < 2:
         raise ValueError(
             f"group has {size} distinct value(s), so no split keeps groups whole. "
             "Leave group out, or give the split yourself."
         )
-    counts = np.zeros((size, int(labels.max()) + 1), np.int64)
-    np.add.at(counts, (groups, labels), 1)
     total = counts.sum(0)
     wish = total * share
     held = np.zeros(size, bool)
@@ -122,7 +170,7 @@ def _held_groups(labels: np.ndarray, groups: np.ndarray, share: float, seed: int
         if spare:
             best = min(spare, key=lambda g: _cost(sums + counts[g], wish, total))
             held[best], sums = True, sums + counts[best]
-    return held[groups]
+    return held
 
 
 def _cost(sums: np.ndarray, wish: np.ndarray, total: np.ndarray) -> float:

@@ -13,15 +13,18 @@ import torch
 from torch import Tensor
 
 from counterpoise._checks import choice, did_you_mean, misnamed
+from counterpoise.task import TASKS, MultiLabel, SingleLabel, Task
 
 from .arrays import complete, shares
 from .cache import DecodeCache
 from .columns import Columns, Names
-from .labels import PARTS, at_least_two, encode, is_whole, part_of, renamed
+from .labels import PARTS, at_least_two, part_of, renamed, unknown_split
 from .notes import notes
 from .readers import READERS, Reader, ReadError, guess
 from .readers.base import all_finite
 from .split import Split, Splits, digest, lacking, positions
+from .table_labels import BAR, Labels, read_labels
+from .targets import standardised
 
 
 class Flaw(NamedTuple):
@@ -49,14 +52,16 @@ class Table:
         modalities: column -> reader, or the name of a reader with its default settings. None takes every
             column that is not named below, with a reader guessed from its cells; ``describe()`` tells which.
         root: folder that paths are relative to; the table's own folder when None.
-        label: column of class names or numbers. May be missing where only predictions are asked for.
+        label: column of class names or numbers, of label sets as "a|b" ("|" is none), or of numbers; or columns: of
+            zeros and ones, one per label, or of numbers. May be missing where only predictions are asked for.
         id: column of sample names; row numbers when there is none.
         split: column of "train", "val", "test". Without it (or without "val" in it) shares are split
             off by ``seed``, every class in proportion.
         group: column of names (speakers, say) that no split made here may separate.
         val: share for validation, where the table names none.
         test: share for the test, where there is no ``split`` column; 0 for none.
-        classes: class names in order; the sorted distinct labels when None.
+        classes: names of classes, labels or numbers in order; the sorted distinct labels, or columns, when None.
+        task: "single-label", "multi-label" or "regression"; guessed from the labels when None.
         seed: which random split.
         cache: folder to keep decoded files in; None decodes every time.
 
@@ -71,13 +76,14 @@ class Table:
         modalities: Mapping[str, Reader | str] | None = None,
         *,
         root: str | Path | None = None,
-        label: str = "label",
+        label: str | Sequence[str] = "label",
         id: str = "id",
         split: str = "split",
         group: str = "group",
         val: float = 0.15,
         test: float = 0.0,
         classes: Sequence[str] | None = None,
+        task: Task | str | None = None,
         seed: int = 0,
         cache: str | Path | None = None,
     ):
@@ -88,13 +94,16 @@ class Table:
         self.folder = Path(root).expanduser() if root is not None else self.columns.path.parent
         if not self.folder.is_dir():
             raise FileNotFoundError(f"root must be a folder; there is no {self.folder}.")
-        roles = {"label": label, "id": id, "split": split, "group": group}
-        for role in ("id", "split", "group"):  # a name the user chose must exist; the default ones are optional
+        self.task = task if task is None or isinstance(task, Task) else choice("task", task, TASKS)
+        self.label_columns = (label,) if isinstance(label, str) else tuple(label)
+        roles = {"id": id, "split": split, "group": group}
+        taken = (*self.label_columns, *roles.values())
+        for role in roles:  # a name the user chose must exist; the default ones are optional
             if roles[role] != role:
                 self.columns.require(roles[role])
         self.ignored: dict[str, str] = {}
-        self.readers = self._guessed(set(roles.values())) if modalities is None else self._stated(modalities)
-        self.columns.keep([*self.readers, *(c for c in roles.values() if c in self.columns and c not in self.readers)])
+        self.readers = self._guessed(set(taken)) if modalities is None else self._stated(modalities)
+        self.columns.keep([*self.readers, *(c for c in taken if c in self.columns and c not in self.readers)])
         self.caches = {
             m: DecodeCache(Path(cache).expanduser(), reader)
             for m, reader in self.readers.items()
@@ -168,18 +177,9 @@ class Table:
         return lacking({m: self.columns.filled(m) for m in self.readers})
 
     @cached_property
-    def labels(self) -> tuple[Tensor, tuple[str, ...]]:
-        """(rows,) class numbers, int32, -1 where there is no label, and the class names."""
-        target = torch.full((len(self),), -1, dtype=torch.int32)
-        if self.label not in self.columns:
-            return target, tuple(self.classes or ())
-        codes, texts = column = self.columns.coded(self.label)
-        values = np.array(texts.to_pylist(), dtype=str)
-        if len(values) and all(is_whole(v) and str(int(v)) == v for v in values.tolist()):
-            values = values.astype(np.int64)
-        name = f"column {self.label!r}"
-        number, names = encode(values, self.classes, name=name, place=lambda i: self.place(column.first()[i]))
-        return torch.from_numpy(np.append(number, -1).astype(np.int32)[codes]), names
+    def labels(self) -> Labels:
+        """The labels of every row, and what they are; ValueError where they are none of the task."""
+        return read_labels(self)
 
     @cached_property
     def part_of_rows(self) -> np.ndarray:
@@ -191,13 +191,16 @@ class Table:
     def flaws(self) -> Iterator[Flaw]:
         """What makes training on this table impossible, without opening any file."""
         yield from (Flaw(None, f"{self.path}, column {m!r}: {misnamed(m)}") for m in self.readers if misnamed(m))
-        if self.label not in self.columns:
+        if not self.columns.any_of(self.label_columns):
             yield Flaw(None, self._without_label())
             return
+        name = ", ".join(self.label_columns)
         try:
-            target, names = self.labels
-            at_least_two(names, f"{self.path}: column {self.label!r}")
-            yield from (Flaw(r, f"has no {self.label}") for r in (target < 0).nonzero().flatten().tolist())
+            labels = self.labels
+            if isinstance(labels.task, SingleLabel):
+                at_least_two(labels.task.names, f"{self.path}: column {name!r}")
+            none = f" ({BAR} says that none applies)" if isinstance(labels.task, MultiLabel) else ""
+            yield from (Flaw(r, f"has no {name}{none}") for r in labels.missing.nonzero().flatten().tolist())
         except ValueError as error:
             yield Flaw(None, str(error))
         if self.id in self.columns:
@@ -206,7 +209,7 @@ class Table:
         if self.split in self.columns:
             codes, texts = self.columns.coded(self.split)
             names = texts.to_pylist()
-            wrong = ["" if name and part_of(name) else _unknown_split(name) for name in (*names, None)]
+            wrong = ["" if name and part_of(name) else unknown_split(name) for name in (*names, None)]
             yield from (Flaw(r, wrong[codes[r]]) for r in np.flatnonzero(np.array(wrong, bool)[codes]).tolist())
             if "train" not in map(part_of, names):
                 yield Flaw(None, f"{self.path}: column {self.split!r} puts no row in 'train'")
@@ -222,8 +225,8 @@ class Table:
             yield from (Flaw(r, "lacks every modality") for r in nothing.nonzero().flatten().tolist())
 
     def _without_label(self) -> str:
-        unknown = did_you_mean("column", self.label, self.columns.names)
-        return f"{self.path}: {unknown} Name the column of the classes: label=... (--data.label COLUMN)."
+        unknown = did_you_mean("column", self.label_columns[0], self.columns.names)
+        return f"{self.path}: {unknown} Name the column of the labels: label=... (--data.label COLUMN)."
 
     def _sound(self) -> None:
         flaws = list(self.flaws())
@@ -237,44 +240,48 @@ class Table:
     def rows(self) -> dict[str, np.ndarray]:
         """Part name -> row numbers, as training uses them; deterministic by ``seed``."""
         self._sound()
-        target = self.labels[0].numpy()
+        strata = self.labels.task.strata(self.labels.target)
         group = self.columns.coded(self.group).ranks() if self.group in self.columns else None
         if self.split not in self.columns:
-            return shares(target, self.val, self.test, self.seed, group)
+            return shares(strata, self.val, self.test, self.seed, group)
         part = self.part_of_rows
         named = {name: np.flatnonzero(part == i) for i, name in enumerate(PARTS) if (part == i).any()}
-        return complete(named, target, self.val, self.seed, group)
+        return complete(named, strata, self.val, self.seed, group)
 
     def splits(self) -> Splits:
         """The parts to train and evaluate on; ValueError listing what makes that impossible."""
-        made = {name: TableSplit(self, torch.from_numpy(rows)) for name, rows in self.rows().items()}
+        rows = self.rows()
+        made = {name: TableSplit(self, torch.from_numpy(where), self._fitted(rows)) for name, where in rows.items()}
         return Splits(made["train"], made["val"], made.get("test"))
+
+    def _fitted(self, rows: Mapping[str, np.ndarray]) -> Task:
+        return standardised(self.labels.task, self.task, self.labels.target[torch.from_numpy(rows["train"])])
 
     def samples(self, part: str | None = None, *, labelled: bool = False) -> TableSplit:
         """Every row, or the rows of one part, to predict or evaluate.
 
         Args:
             part: "train", "val" or "test"; None for every row, whatever the ``split`` column says.
-            labelled: refuse rows without a label. Otherwise their target is -1.
+            labelled: refuse rows without a label. Otherwise their target is -1, or NaN.
         """
         if part is None:
-            missing = self.labels[0] < 0
-            if labelled and self.label not in self.columns:
+            missing = self.labels.missing
+            if labelled and not self.columns.any_of(self.label_columns):
                 raise ValueError(self._without_label())
             if labelled and missing.any():
                 row, count = int(missing.int().argmax()), int(missing.sum())
-                raise ValueError(f"{self.place(row)} has no {self.label} ({count} rows in all).")
-            return TableSplit(self, torch.arange(len(self)))
+                raise ValueError(f"{self.place(row)} has no {', '.join(self.label_columns)} ({count} rows in all).")
+            return TableSplit(self, torch.arange(len(self)), self.labels.task)
         rows = self.rows()
         if choice("part", part, PARTS) not in rows:
             raise ValueError(f"{self.path} has no rows for {part!r}.")
-        return TableSplit(self, torch.from_numpy(rows[part]))
+        return TableSplit(self, torch.from_numpy(rows[part]), self._fitted(rows))
 
     @cached_property
     def fingerprint(self) -> str:
         """A hash of the cells in use and of how they are read; the files' bytes are not part of it."""
         state = hashlib.blake2b(digest_size=16)
-        for name in (*self.readers, *(c for c in (self.label, self.id) if c in self.columns)):
+        for name in (*self.readers, *(c for c in (*self.label_columns, self.id) if c in self.columns)):
             reader = self.readers.get(name)
             state.update(f"{name} {reader.fingerprint() if reader else ''}\0".encode())
             for block in self.columns.blocks(name):
@@ -289,9 +296,12 @@ class Table:
             absent = 0 if self.present is None or m not in self.present else int((~self.present[m]).sum())
             name = next((n for n, c in READERS.items() if type(reader) is c), type(reader).__name__)
             lines.append(f"  {m}: reader {name} ({how})" + (f", absent in {absent} rows" if absent else ""))
-        for role in ("label", "id", "split", "group"):
-            column = getattr(self, role)
-            lines.append(f"  {role}: " + (f"column {column!r}" if column in self.columns else "no such column"))
+        for role, names in (
+            ("label", self.label_columns),
+            *((r, (getattr(self, r),)) for r in ("id", "split", "group")),
+        ):
+            found = ", ".join(repr(name) for name in names if name in self.columns)
+            lines.append(f"  {role}: " + (f"column {found}" if found else "no such column"))
         lines += [f"  {note}" for note in notes(self)]
         return "\n".join(lines)
 
@@ -302,18 +312,19 @@ class TableSplit(Split):
     Args:
         table: whose rows.
         rows: (n,) row numbers, from 0.
+        task: what is predicted.
     """
 
-    def __init__(self, table: Table, rows: Tensor):
-        self.table, self.rows = table, rows
-        target, self.classes = table.labels
+    def __init__(self, table: Table, rows: Tensor, task: Task):
+        self.table, self.rows, self.task = table, rows, task
         self.modalities = tuple(table.readers)
-        self.target = target[rows].long()
+        target = table.labels.target[rows]
+        self.target = target if target.is_floating_point() else target.long()
         self.ids = Names(table.columns, table.id if table.id in table.columns else None, rows)
         self.present = lacking(table.present, rows)
 
     def subset(self, indices: Sequence[int] | Tensor) -> TableSplit:
-        return TableSplit(self.table, self.rows[positions(indices, len(self))])
+        return TableSplit(self.table, self.rows[positions(indices, len(self))], self.task)
 
     def fingerprint(self) -> str:
         return digest(self.table.fingerprint, *self.classes, self.rows)
@@ -387,13 +398,3 @@ class TableSplit(Split):
 def _seed(seed: int, row: int, stream: str) -> int:
     key = hashlib.blake2b(f"{seed} {row} {stream}".encode(), digest_size=8)
     return int.from_bytes(key.digest(), "little") >> 1
-
-
-def _unknown_split(cell: str | None) -> str:
-    if cell is None:
-        return "has no split"
-    try:
-        choice("split", cell, PARTS)
-    except ValueError as error:
-        return f"is in no part: {error}"
-    return ""

@@ -14,7 +14,6 @@ from counterpoise.engine.replicas import gather_rows
 from counterpoise.engine.setup import check_split
 from counterpoise.functional.shapley import coalitions, sampled_orders, shapley, shapley_error
 from counterpoise.metrics.balance import subset_name, subsets
-from counterpoise.metrics.classification import score
 
 if TYPE_CHECKING:
     from counterpoise.engine.trainer import Trainer
@@ -185,7 +184,11 @@ class Evaluator:
             if found.present is not None:
                 some = torch.stack([found.present.get(m, torch.ones(len(target), dtype=torch.bool)) for m in names])
                 logits, target = logits[some.any(0)], target[some.any(0)]
-            scores = score({"fused": logits}, target, None, trainer.metrics) if len(target) else {}
+            scores = (
+                trainer.task.scores({"fused": logits}, target, None, trainer.metrics, trainer.loss.mean)
+                if len(target)
+                else {}
+            )
             results[subset_name(names)] = {name.removeprefix("fused/"): value for name, value in scores.items()}
         self.forget()
         return results

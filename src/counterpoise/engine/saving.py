@@ -13,7 +13,15 @@ from torch import Tensor
 
 from counterpoise._files import rename
 from counterpoise.data.split import Split
-from counterpoise.engine.checkpoint import CheckpointError, content_of, fingerprint, load, refuse_other, save
+from counterpoise.engine.checkpoint import (
+    CheckpointError,
+    content_of,
+    fingerprint,
+    load,
+    refuse_other,
+    save,
+    short_hash,
+)
 from counterpoise.engine.cost import summary
 from counterpoise.engine.optim import restore
 from counterpoise.engine.phase_ends import PhaseEnds, best_of
@@ -64,8 +72,8 @@ class Keeper:
         }  # fmt: skip
         return {
             **fingerprint(
-                t.model, fusion=t.model.fusion, method=t.method, optimizer=t.settings, schedule=t.schedule,
-                train=t.train_split.fingerprint(), val=t.val_split.fingerprint(),
+                t.model, fusion=t.model.fusion, method=t.method, loss=t.loss, optimizer=t.settings, schedule=t.schedule,
+                task=short_hash(t.task.to_dict()), train=t.train_split.fingerprint(), val=t.val_split.fingerprint(),
             ),
             "trainer": {name: str(value) for name, value in numbers.items()},
         }  # fmt: skip
@@ -199,6 +207,7 @@ class Keeper:
             refuse_other({name: saved["fingerprint"].get(name) for name in here}, here, path)
             trainer.model.load_state_dict(saved["model"])
             trainer.state.best_epoch = saved["epoch"]
+            trainer.loss.load_state_dict(saved["loss"])
             own = trainer.method.state_dict()  # buffers sized by the training data serve no prediction
             fits = {k: v for k, v in saved["method"].items() if not isinstance(v, Tensor) or own[k].shape == v.shape}
             trainer.method.load_state_dict({**own, **fits})
@@ -214,8 +223,10 @@ class Keeper:
         self.best = {
             "epoch": state.best_epoch,
             "classes": list(trainer.train_split.classes),
+            "task": trainer.task.to_dict(),
             "model": _on_cpu(trainer.model.state_dict()),
             "method": _on_cpu(trainer.method.state_dict()),
+            "loss": _on_cpu(trainer.loss.state_dict()),
             "scores": dict(scores),
         }
         return True
@@ -290,6 +301,7 @@ class Keeper:
             "seed": trainer.seed,
             "data": data,
             "modalities": list(trainer.model.modalities),
+            "task": trainer.task.kind,
             "classes": list(trainer.train_split.classes),
             "fusion": type(trainer.model.fusion).__name__,
             "unimodal": trainer.method.unimodal_by(trainer.model),

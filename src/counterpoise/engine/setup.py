@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from counterpoise._checks import did_you_mean, number, whole
 from counterpoise.data.split import Split, Splits
 from counterpoise.engine.optim import Optimizer, Schedule
+from counterpoise.losses import Likelihood, Loss
 from counterpoise.method import Method
-from counterpoise.metrics.classification import METRICS
 from counterpoise.model import MultimodalModel
 from counterpoise.observer import Observer
+from counterpoise.task import SingleLabel, Task
 
 if TYPE_CHECKING:
     from counterpoise.engine.trainer import Trainer
@@ -22,6 +23,7 @@ PARTS: dict[str, tuple[type, str]] = {
     "method": (Method, "one of counterpoise.methods"),
     "optimizer": (Optimizer, "SGD(lr=0.05)"),
     "schedule": (Schedule, "Cosine()"),
+    "loss": (Loss, "counterpoise.losses.CrossEntropy()"),
 }
 """Arguments of ``Trainer``: what they must be, and how to make one."""
 
@@ -41,13 +43,15 @@ def check_numbers(*, epochs: int, batch_size: int, sam: float, clip_norm: float 
     whole("batch_size", batch_size, low=2)
 
 
-def check_metrics(metrics: Sequence[str], monitor: str) -> None:
-    """ValueError when a metric is unknown."""
+def check_metrics(task: Task, metrics: Sequence[str] | None, monitor: str | None) -> tuple[str, tuple[str, ...]]:
+    """What selects and what is reported, the task's own where None; ValueError when a metric is not one of the task."""
+    monitor, metrics = monitor or task.monitor, task.reported if metrics is None else metrics
     if isinstance(metrics, str):
         raise ValueError(f"metrics must be a list of names, as [{metrics!r}]; got the text {metrics!r}.")
     for name in (*metrics, monitor):
-        if name not in METRICS:
-            raise ValueError(did_you_mean("metric", name, METRICS))
+        if name not in task.metrics:
+            raise ValueError(did_you_mean(f"metric of a {task.kind} task", name, task.metrics))
+    return monitor, tuple(metrics)
 
 
 def check_modalities(method: Method, modalities: Sequence[str]) -> None:
@@ -57,6 +61,16 @@ def check_modalities(method: Method, modalities: Sequence[str]) -> None:
             f"{type(method).__name__} needs at least {method.min_modalities} modalities; this model has "
             f"{len(modalities)} ({', '.join(modalities)}). Add a modality, "
             "or choose a method that takes fewer (`counterpoise methods` lists M)."
+        )
+
+
+def check_task(method: Method, task: Task) -> None:
+    """ValueError when the method is not defined for what is predicted."""
+    if not isinstance(task, method.tasks):
+        kinds = " and ".join(kind.kind for kind in method.tasks)
+        raise ValueError(
+            f"{type(method).__name__} is defined for {kinds} targets; these are {task.kind}. "
+            "`counterpoise methods` lists which method takes which."
         )
 
 
@@ -70,6 +84,13 @@ def check_parts(**parts: object) -> None:
             raise ValueError(f"{type(part).__name__}.__init__ must call super().__init__() before anything else.")
         given = f"the class {part.__name__}" if isinstance(part, type) else repr(part).splitlines()[0]
         raise ValueError(f"{argument} must be of the class {kind.__name__}, such as {example}; got {given}.")
+
+
+def prepared(loss: Loss | None, task: Task) -> Loss:
+    """The loss, or the task's own, for this task; ValueError when it is for others."""
+    loss = Likelihood() if loss is None else loss
+    loss.prepare(task)
+    return loss
 
 
 def check_observers(observers: Sequence[Observer]) -> None:
@@ -87,6 +108,7 @@ def check_method(trainer: Trainer) -> None:
     """ValueError when the model lacks what the method needs."""
     model, method = trainer.model, trainer.method
     check_modalities(method, model.modalities)
+    check_task(method, model.task)
     if method.own_heads and not model.fusion.has_own_heads:
         raise ValueError(
             f"{type(method).__name__} trains one head per modality beside the fused one; this "
@@ -109,8 +131,8 @@ def check_training(trainer: Trainer, train: Split | None, val: Split | None) -> 
     assert val is not None
     check_data(trainer, train, training=True)
     check_data(trainer, val)
-    gone = set(train.target.unique().tolist())
-    gone = [train.classes[c] for c in val.target.unique().tolist() if c not in gone]
+    gone = set(train.target.unique().tolist()) if isinstance(train.task, SingleLabel) else None
+    gone = [train.classes[c] for c in val.target.unique().tolist() if c not in gone] if gone is not None else []
     if gone:
         shown = ", ".join(map(repr, gone[:5])) + (", ..." if len(gone) > 5 else "")
         warnings.warn(
@@ -168,6 +190,11 @@ def check_data(trainer: Trainer, split: Split, *, training: bool = False) -> Non
             f"The model has modality {missing[0]!r}, the data have {', '.join(split.modalities)}. "
             "Name the encoders after the modalities of the data."
         )
+    if split.task.kind != model.task.kind:
+        raise ValueError(
+            f"The model is built for {model.task.kind} targets, the data have {split.task.kind} ones. Build it with "
+            "build_model(..., task=data.task)."
+        )
     if len(split.classes) != model.num_classes:
         raise ValueError(
             f"The model has {model.num_classes} classes, the data {len(split.classes)} ({', '.join(split.classes[:5])}"
@@ -180,12 +207,7 @@ def check_data(trainer: Trainer, split: Split, *, training: bool = False) -> Non
             f"batch_size={trainer.batch_size} is larger than the {len(split)} training samples. "
             f"Pass batch_size={max(2, min(len(split), 32))} or less."
         )
-    low, high = int(split.target.min()), int(split.target.max())
-    if low < 0 or high >= model.num_classes:
-        raise ValueError(
-            f"Labels must lie in 0..{model.num_classes - 1}; found {low if low < 0 else high}. "
-            "Unlabelled rows can be predicted, not trained on or evaluated."
-        )
+    split.task.check(split.target)
 
 
 def warn_if_scales_cancel(trainer: Trainer) -> None:

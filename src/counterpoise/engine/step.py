@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from counterpoise.engine.averaging import SummedBackward, average_
@@ -17,11 +16,6 @@ from counterpoise.types import Batch, Output
 
 if TYPE_CHECKING:
     from counterpoise.engine.trainer import Trainer
-
-
-def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """(batch,) cross-entropy of each sample."""
-    return F.cross_entropy(logits, target, reduction="none")
 
 
 def scalar(name: str, value: object) -> None:
@@ -37,6 +31,7 @@ class Step:
     Attributes:
         batch: this replica's share of the global batch.
         model: the model being trained.
+        task: what is predicted.
         phase: what trains now.
         phase_index: number of the phase.
         epoch: epochs finished so far in the run.
@@ -49,7 +44,7 @@ class Step:
     def __init__(self, trainer: Trainer, batch: Batch, index: int, num_batches: int):
         self._trainer, self._fabric = trainer, trainer.fabric
         self.batch, self.index, self.num_batches = batch, index, num_batches
-        self.model, self.phase = trainer.model, trainer.phase
+        self.model, self.task, self.phase = trainer.model, trainer.task, trainer.phase
         self.phase_index, self.epoch = trainer.state.phase_index, trainer.state.epoch
         self.generator = trainer.generator
 
@@ -81,14 +76,19 @@ class Step:
 
     def losses(self, logits: Tensor, target: Tensor | None = None) -> Tensor:
         """(batch,) loss of each sample."""
-        return self._trainer.criterion(logits, self.batch.target if target is None else target)
+        return self._trainer.loss(logits, self.batch.target if target is None else target)
 
     def criterion(self, logits: Tensor, target: Tensor | None = None, present: Tensor | None = None) -> Tensor:
-        """Mean loss over the batch, or over its samples where ``present`` is True (0 when there is none)."""
-        losses = self.losses(logits, target)
-        if present is None:
+        """Mean loss over the batch, or over its samples where ``present`` is True (0 when there is none).
+
+        Where the loss weighs samples, it is the weighted mean.
+        """
+        target = self.batch.target if target is None else target
+        losses, weights = self._trainer.loss(logits, target), self._trainer.loss.weights(target)
+        if present is None and weights is None:
             return losses.mean()
-        mask = present.to(losses.dtype)
+        mask = torch.ones_like(losses) if present is None else present.to(losses.dtype)
+        mask = mask if weights is None else mask * weights.to(losses.dtype)
         count = self.mean(mask.sum())  # so that the average over replicas is the mean over the global batch
         return (losses * mask).sum() / torch.where(count > 0, count, 1.0)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from os import PathLike
 from pathlib import Path
@@ -24,10 +24,10 @@ from counterpoise.engine.optim import SGD, Constant, Optimizer, Schedule, parame
 from counterpoise.engine.replicas import make_fabric
 from counterpoise.engine.saving import Keeper
 from counterpoise.engine.state import State, mix, untouched_randomness
-from counterpoise.engine.step import Step, cross_entropy
+from counterpoise.engine.step import Step
 from counterpoise.engine.trial import make_trial
+from counterpoise.losses import Loss
 from counterpoise.method import Method
-from counterpoise.metrics.classification import score
 from counterpoise.model import MultimodalModel
 from counterpoise.observer import Observer
 from counterpoise.types import Batch, Output, Phase
@@ -40,14 +40,13 @@ class Trainer:
         model: encoders and fusion.
         method: how to train it.
         epochs: the budget, at least 1; methods with phases share it out.
-        batch_size: samples of the global batch (over all replicas), at least 2. An incomplete last batch
-            is left out of an epoch's training; the order is drawn anew each epoch.
+        batch_size: samples of the global batch (over all replicas), at least 2; an epoch trains on whole batches.
         optimizer: SGD, Adam or AdamW settings.
         schedule: how the learning rate moves.
         sam: radius of sharpness-aware minimisation around any method; 0 is off, 0.05 is usual.
         clip_norm: largest gradient norm, > 0; None leaves gradients alone.
-        monitor: the metric of the fused prediction on validation that selects the weights.
-        metrics: what ``evaluate`` reports.
+        monitor: metric of the fused prediction on validation that selects the weights; None for the task's.
+        metrics: what ``evaluate`` reports; None for the task's.
         seed: of data order, augmentation and everything random in training.
         accelerator: "auto", "cpu", "gpu".
         devices: processes on this machine.
@@ -59,7 +58,7 @@ class Trainer:
         observers: read-only watchers.
         progress: show a progress bar, or a line an epoch where the output is no terminal.
         label: name of the run in tables and reports; None for the method's.
-        criterion: (logits, target) -> (batch,) losses.
+        loss: one of ``counterpoise.losses``; None for the task's own.
         fabric: use this one instead of ``accelerator``, ``devices``, ``num_nodes`` and ``precision``.
 
     Raises:
@@ -77,8 +76,8 @@ class Trainer:
         schedule: Schedule | None = None,
         sam: float = 0.0,
         clip_norm: float | None = None,
-        monitor: str = "accuracy",
-        metrics: Sequence[str] = ("accuracy", "macro_f1", "map", "ece"),
+        monitor: str | None = None,
+        metrics: Sequence[str] | None = None,
         seed: int = 0,
         accelerator: str = "auto",
         devices: int = 1,
@@ -90,17 +89,17 @@ class Trainer:
         observers: Sequence[Observer] = (),
         progress: bool = True,
         label: str | None = None,
-        criterion: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
+        loss: Loss | None = None,
         fabric: Fabric | None = None,
     ):
-        setup.check_parts(model=model, method=method, optimizer=optimizer, schedule=schedule)
+        setup.check_parts(model=model, method=method, optimizer=optimizer, schedule=schedule, loss=loss)
         setup.check_numbers(epochs=epochs, batch_size=batch_size, sam=sam, clip_norm=clip_norm, num_workers=num_workers)
-        setup.check_metrics(metrics, monitor)
+        monitor, metrics = setup.check_metrics(model.task, metrics, monitor)
         setup.check_observers(observers)
         self.epochs, self.batch_size, self.num_workers = epochs, batch_size, num_workers
         self.settings, self.schedule = optimizer or SGD(), schedule or Constant()
-        self.sam, self.clip_norm, self.criterion, self.label = sam, clip_norm, criterion, label
-        self.monitor, self.metrics, self.seed, self.run_dir = monitor, tuple(metrics), seed, run_dir
+        self.sam, self.clip_norm, self.label = sam, clip_norm, label
+        self.monitor, self.metrics, self.seed, self.run_dir = monitor, metrics, seed, run_dir
         self.fabric = fabric or make_fabric(
             accelerator=accelerator, devices=devices, num_nodes=num_nodes, precision=precision
         )
@@ -112,15 +111,15 @@ class Trainer:
         self.observers = [*observers, *([ConsoleProgress()] if shown else [])]
         self.fabric.to_device(model)
         self.fabric.to_device(method)
-        self.model, self.method = model, method
+        self.loss = setup.prepared(loss, model.task).to(self.device)
+        self.model, self.task, self.method = model, model.task, method
         if self.fabric.world_size > 1:
             self.fabric.strategy.setup_module(self.model)
-        self.compile = compile
         if compile:
             compile_encoders(model, self.device)
         self._own = {id(p) for p in self.model.parameters() if p.requires_grad}
         self.config: str | None = None  # the command line's options in full, kept with the run
-        self.is_trial = False
+        self.compile, self.is_trial = compile, False
         self.loaders = Loaders(batch_size, num_workers, self.fabric)
         self.evaluator, self.keeper = Evaluator(self), Keeper(self)
         self.reset()
@@ -252,14 +251,15 @@ class Trainer:
         """``fused/accuracy``, ``audio/accuracy``, ..., ``fused/loss`` of a split."""
         data = self._split(split)
         found = self.evaluator.predict(data, only, keep=data is getattr(self, "val_split", None))
-        wanted = dict.fromkeys(["accuracy", self.monitor, "loss"])
-        return score(found.named(), found.target, found.present, tuple(wanted))
+        wanted = dict.fromkeys([self.task.yardstick, self.monitor, "loss"])
+        return self.task.scores(found.named(), found.target, found.present, tuple(wanted), self.loss.mean)
 
     def evaluate(self, split: Split) -> dict[str, float]:
         """All ``metrics`` and the loss of a split: fused and per modality."""
         setup.check_data(self, split)
         found = self.evaluator.predict(split)
-        return score(found.named(), found.target, found.present, tuple(dict.fromkeys([*self.metrics, "loss"])))
+        wanted = dict.fromkeys([*self.metrics, "loss"])
+        return self.task.scores(found.named(), found.target, found.present, tuple(wanted), self.loss.mean)
 
     def evaluate_subsets(self, split: Split, named: Sequence[Sequence[str]] | None = None) -> SubsetScores:
         """Fused metrics from subsets of the modalities (``metrics.subsets`` or ``named``), of samples that have any."""
@@ -350,6 +350,7 @@ class Trainer:
             Interrupted: after Ctrl-C, once a checkpoint is written.
         """
         self.train_split, self.val_split = setup.check_training(self, train, val)
+        self.loss.fit(self.train_split.target)
         with self.keeper.holding(), untouched_randomness() if self.is_trial else nullcontext():
             run_phases(self, resume)
         return self

@@ -39,7 +39,7 @@ def make_trial(
         num_workers=run.num_workers,
         compile=run.compile,
         progress=False,
-        criterion=run.criterion,
+        loss=copy.deepcopy(run.loss),
         fabric=run.fabric,
     )
     trial.is_trial = True

@@ -6,7 +6,7 @@ from counterpoise.functional.boosting import boost_loss, boosting_stages, consol
 from counterpoise.functional.cosines import cosine_logits
 from counterpoise.functional.divergence import divergence, fusion_gate, gated_losses
 from counterpoise.functional.dropping import keep_mask, sample_uniform
-from counterpoise.functional.entropy import batch_entropy_weights, entropy_weights
+from counterpoise.functional.entropy import batch_entropy_weights, certainty_weights, entropy_weights
 from counterpoise.functional.gaussian_pooling import GaussianPool, fit_gaussian_pool, pooled_gaussian
 from counterpoise.functional.gradients import assign, cosine, flatten, global_norm, unflatten
 from counterpoise.functional.min_norm import min_norm_pair, pareto_gradient
@@ -60,6 +60,7 @@ __all__ = [
     "blend_weights",
     "boost_loss",
     "boosting_stages",
+    "certainty_weights",
     "changed_fraction",
     "coalitions",
     "collect_inputs",

@@ -25,8 +25,22 @@ def entropy_weights(logits: Tensor, present: Tensor | None = None) -> Tensor:
 
     Source: Zhang et al., MLA, CVPR 2024.
     """
+    return certainty_weights(class_certainty(logits), present)
+
+
+def class_certainty(logits: Tensor) -> Tensor:
+    """Minus the entropy of the softmax over the last dimension, in nats."""
     log_p = F.log_softmax(logits, dim=-1)
-    certainty = (log_p.exp() * log_p).sum(-1)
+    return (log_p.exp() * log_p).sum(-1)
+
+
+def label_certainty(logits: Tensor) -> Tensor:
+    """Minus the entropy of independent labels, summed over the last dimension, in nats."""
+    return (logits.sigmoid() * F.logsigmoid(logits) + (-logits).sigmoid() * F.logsigmoid(-logits)).sum(-1)
+
+
+def certainty_weights(certainty: Tensor, present: Tensor | None = None) -> Tensor:
+    """The softmax of certainties (modalities, batch) over the modalities there, as ``entropy_weights`` has it."""
     if present is not None:
         certainty = certainty.masked_fill(~present & present.any(0), -torch.inf)
     return certainty.softmax(dim=0)

@@ -23,10 +23,9 @@ def true_probability(logits: Tensor, target: Tensor) -> Tensor:
     return logits.softmax(1).gather(1, target.unsqueeze(1)).squeeze(1)
 
 
-def floored_nll(logits: Tensor, target: Tensor) -> Tensor:
-    """(batch,) minus log of the true-class probability, which is floored at 1e-8: at most 18.43."""
-    nll = -logits.log_softmax(1).gather(1, target.unsqueeze(1)).squeeze(1)
-    return nll.clamp(max=-math.log(FLOOR))
+def floored(losses: Tensor) -> Tensor:
+    """(batch,) minus log-likelihoods of the targets, which are floored at 1e-8: at most 18.43."""
+    return losses.clamp(max=-math.log(FLOOR))
 
 
 def _pairs(scores: Tensor) -> Tensor:

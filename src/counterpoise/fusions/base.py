@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from counterpoise._checks import did_you_mean, misnamed, whole
+from counterpoise.task import Regression, SingleLabel, Task
 
 Features = Mapping[str, Tensor]
 Present = Mapping[str, Tensor] | None
 
 
 class Fusion(nn.Module):
-    """Turns the features of any non-empty subset of the modalities into logits.
+    """Turns the features of any non-empty subset of the modalities into outputs: logits, or numbers.
 
     Subclasses implement ``fuse`` (the fused logits) and, where the structure gives them exactly,
     ``split`` (the unimodal logits); otherwise a modality's logits are those of the fusion with
@@ -22,13 +23,14 @@ class Fusion(nn.Module):
 
     Args:
         dims: modality -> width of its feature.
-        num_classes: number of classes, at least 2.
+        num_classes: number of classes, or what else the task has: labels, numbers.
         heads: give each modality a linear head of its own beside the fused one, for methods that
             train both; its logits are then the unimodal ones. Late fusions have their own anyway.
 
     Attributes:
         additive: with every modality there, the fused logits are the sum of the unimodal ones.
         own_heads: modality -> head of its own; empty where there is none.
+        task: what is predicted; one of ``num_classes`` classes (of 1: one number) until ``predict`` says otherwise.
     """
 
     additive: bool = False
@@ -40,9 +42,17 @@ class Fusion(nn.Module):
         for m in dims:
             if rule := misnamed(m):
                 raise ValueError(rule)
-        whole("num_classes", num_classes, low=2)
+        whole("num_classes", num_classes, low=1)
         self.dims, self.num_classes, self.heads = dict(dims), num_classes, heads
         self.own_heads = nn.ModuleDict({m: nn.Linear(d, num_classes) for m, d in dims.items()} if heads else {})
+
+        self.task: Task = SingleLabel(num_classes) if num_classes > 1 else Regression(("0",))
+
+    def predict(self, task: Task) -> None:
+        """Predict this, before anything is trained; ValueError when the task has another width."""
+        if task.width != self.num_classes:
+            raise ValueError(f"The fusion gives {self.num_classes} numbers for a sample, the task {task!r} another.")
+        self.task = task
 
     @property
     def has_own_heads(self) -> bool:
@@ -109,7 +119,7 @@ class Fusion(nn.Module):
 
         Args:
             unimodal: modality -> logits (samples, classes), of the modalities that the method reads.
-            target: (samples,) class numbers.
+            target: of the samples, as the task has it.
             present: modality -> (samples,) bool.
         """
         return False

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from counterpoise._checks import choice
-from counterpoise.fusions import rules
+from counterpoise.functional import rules
 from counterpoise.fusions.base import Features, Fusion, Present, stack_present
 from counterpoise.fusions.pool import ExpertPool
+from counterpoise.task import Task
 
 
 def head(dim: int, hidden: Sequence[int], num_classes: int) -> nn.Module:
@@ -41,7 +42,13 @@ class Vote(Fusion):
             raise ValueError("rule='calibrated' is no more: rule='pool' takes its place and is fitted as it was.")
         self.rule, self.hidden = choice("rule", rule, rules.RULES), tuple(hidden)
         self.additive = rule == "sum" and not heads
-        self.pool = ExpertPool(tuple(dims), num_classes) if rule == "pool" else None
+        self.pool: ExpertPool | None = None
+        self.predict(self.task)
+
+    def predict(self, task: Task) -> None:
+        super().predict(task)
+        if self.rule == "pool":
+            self.pool = ExpertPool(tuple(self.dims), task)
 
     def votes(self, features: Features) -> dict[str, Tensor]:
         """Modality -> (batch, classes): what is combined."""
@@ -53,9 +60,9 @@ class Vote(Fusion):
             return self.pool(unimodal, present)
         logits, there = torch.stack(list(unimodal.values())), stack_present(unimodal, present)
         if self.rule == "mean":
-            return rules.mean(logits, there)
+            return self.task.mean(logits, there)
         if self.rule == "entropy":
-            return rules.entropy(logits, there)
+            return rules.by_certainty(logits, self.task.certainty(logits), there)
         return rules.total(logits, there)
 
     def fuse(self, features: Features, present: Present) -> Tensor:
@@ -74,11 +81,12 @@ class Late(Vote):
     Args:
         dims: modality -> width of its feature.
         num_classes: number of classes.
-        rule: ``"mean"`` of the probabilities (as logits: its logarithm); ``"entropy"``, logits
-            weighted per sample by softmax(-entropy) over the modalities (MLA); ``"sum"`` of the
-            logits; ``"pool"``, weighted product of the tempered probabilities with a fallback on
-            the best modality (``functional.pooling``), fitted on validation when training is over;
-            until then the mean of the log-probabilities. Each over the modalities the sample has.
+        rule: ``"mean"`` of the probabilities (as logits: its logarithm) or numbers; ``"entropy"``, logits
+            weighted per sample by softmax(-entropy) over the modalities (MLA; of numbers, whose predicted
+            distributions are all equally wide, the mean); ``"sum"`` of the logits or numbers; ``"pool"``,
+            weighted product of the tempered probabilities with a fallback on the best modality
+            (``functional.pooling``), fitted on validation when training is over; until then the mean
+            of the log-probabilities. Each over the modalities the sample has.
         hidden: widths of the head's hidden layers; the default is FC-ReLU-FC-FC of the IGM paper,
             () one linear layer.
         heads: without effect; accepted so that all fusions are built alike.

@@ -8,80 +8,109 @@ from collections.abc import Collection, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from counterpoise.functional.pool_fitting import MIN_SAMPLES, Evidence, evidence, fit_pool
-from counterpoise.functional.pooling import Pool, pooled
+from counterpoise.functional.gaussian_pooling import GaussianPool, fit_gaussian_pool, pooled_gaussian
+from counterpoise.functional.pool_fitting import MIN_SAMPLES, Evidence, evidence, fit_label_pools, fit_pool
+from counterpoise.functional.pooling import Pool, pooled, pooled_labels
 from counterpoise.fusions.base import Present, stack_present
+from counterpoise.task import MultiLabel, Regression, SingleLabel, Task
+
+OF_EXPERTS = ("temperature", "weight", "loss", "offset", "slope", "error")
+"""Fields of a pool whose last dimension is the experts."""
+TOO_FEW = f"{MIN_SAMPLES} are needed, so its weights are equal and its temperatures 1"
 
 
 class ExpertPool(nn.Module):
     """The pool of ``functional.pooling`` in buffers, so that it is stored and restored with the model.
 
+    Of labels there is one pool for each, and of numbers that of ``functional.gaussian_pooling``.
+
     Args:
         experts: their names, in order.
-        num_classes: number of classes.
+        task: what they predict.
         first: the expert whose log-probabilities are the prediction until the fit; None for the normalised mean of all.
     """
 
-    def __init__(self, experts: Sequence[str], num_classes: int, *, first: str | None = None):
+    def __init__(self, experts: Sequence[str], task: Task, *, first: str | None = None):
         super().__init__()
-        self.experts, self.num_classes, self.first = tuple(experts), num_classes, first
+        self.experts, self.task, self.first = tuple(experts), task, first
         for name, value in self._before_the_fit()._asdict().items():
             self.register_buffer(name, value.to(torch.get_default_dtype()))
 
-    def _before_the_fit(self) -> Pool:
-        pool = Pool.equal(len(self.experts), self.num_classes, floor=0.0)
+    def _before_the_fit(self) -> Pool | GaussianPool:
+        count, width = len(self.experts), self.task.width
+        if isinstance(self.task, SingleLabel):
+            pool = Pool.equal(count, width, floor=0.0)
+        elif isinstance(self.task, MultiLabel):
+            pool = Pool(*(torch.stack([value] * width) for value in Pool.equal(count, 2, floor=0.0)))
+        else:
+            pool = GaussianPool(*(torch.stack([value] * width) for value in GaussianPool.equal(count)))
         if self.first is None:
             return pool
-        return pool._replace(weight=torch.tensor([float(name == self.first) for name in self.experts]))
+        chosen = torch.tensor([float(name == self.first) for name in self.experts])
+        return pool._replace(weight=chosen.expand_as(pool.weight).clone())
 
     @property
-    def values(self) -> Pool:
+    def values(self) -> Pool | GaussianPool:
         """The buffers, experts in the order of ``experts``."""
-        return Pool(*(self.get_buffer(name) for name in Pool._fields))
+        kind = GaussianPool if isinstance(self.task, Regression) else Pool
+        return kind(*(self.get_buffer(name) for name in kind._fields))
 
     def reset(self) -> None:
         """Undo the fit."""
         self._keep(self._before_the_fit())
 
-    def _keep(self, pool: Pool) -> None:
+    def _keep(self, pool: Pool | GaussianPool) -> None:
         for name, value in pool._asdict().items():
             self.get_buffer(name).copy_(value)
 
     def forward(self, logits: Mapping[str, Tensor], present: Present = None) -> Tensor:
-        """Log-probabilities (batch, classes) from the logits of any non-empty subset of the experts.
+        """Log-probabilities (batch, classes), logits of labels or numbers of any non-empty subset of the experts.
 
         Args:
-            logits: expert -> (batch, classes).
+            logits: expert -> (batch, classes), what each predicts.
             present: expert -> (batch,) bool; None, or no entry, where it is there for every sample.
         """
         rows = [self.experts.index(name) for name in logits]
         pool = self.values
-        pool = pool._replace(temperature=pool.temperature[rows], weight=pool.weight[rows], loss=pool.loss[rows])
-        return pooled(pool, torch.stack(list(logits.values())), stack_present(logits, present))
+        of_experts = [name for name in OF_EXPERTS if name in pool._fields]
+        pool = pool._replace(**{name: getattr(pool, name)[..., rows] for name in of_experts})
+        stacked, there = torch.stack(list(logits.values())), stack_present(logits, present)
+        if isinstance(pool, GaussianPool):
+            return pooled_gaussian(pool, stacked, there)[0]
+        return (pooled if isinstance(self.task, SingleLabel) else pooled_labels)(pool, stacked, there)
 
     def fit(self, logits: Mapping[str, Tensor], target: Tensor, present: Present = None) -> None:
         """Fit the pool on validation outputs, with a warning for what could not be fitted.
 
         Args:
             logits: expert -> (samples, classes). Experts that are not in it count as absent.
-            target: (samples,) class numbers.
+            target: of the samples, as the task has it.
             present: as for a call.
         """
         some = next(iter(logits.values()))
         unread = {name: torch.zeros(len(some), dtype=torch.bool) for name in self.experts if name not in logits}
         there = stack_present(dict.fromkeys(self.experts, some), {**(present or {}), **unread})
         stacked = torch.stack([logits.get(name, torch.zeros_like(some)) for name in self.experts])
-        seen = evidence(stacked, target, there)
-        remarks = self._remarks(seen, tuple(logits))
+        if isinstance(self.task, SingleLabel):
+            seen = evidence(stacked, target, there)
+            samples, remarks = seen.samples, self._remarks(seen, tuple(logits))
+        else:
+            samples = len(target)
+            remarks = [TOO_FEW] if samples < MIN_SAMPLES else []
         if remarks:
-            basis = f"The pool has {seen.samples} validation samples to be fitted on"
+            basis = f"The pool has {samples} validation samples to be fitted on"
             warnings.warn(f"{basis}: {'; '.join(remarks)}.", stacklevel=2)
-        self._keep(fit_pool(stacked, target, there))
+        if isinstance(self.task, SingleLabel):
+            self._keep(fit_pool(stacked, target, there))
+        elif isinstance(self.task, Regression):
+            self._keep(fit_gaussian_pool(stacked, self.task.standardised(target), there))
+        else:
+            self._keep(fit_label_pools(stacked, target, there))
 
     def _remarks(self, seen: Evidence, read: Collection[str]) -> list[str]:
         """What is not fitted, and why."""
         few = seen.samples < MIN_SAMPLES
-        remarks = [f"{MIN_SAMPLES} are needed, so its weights are equal and its temperatures 1"] if few else []
+        remarks = [TOO_FEW] if few else []
         columns = (seen.there.sum(1), seen.broken, seen.constant)
         for name, count, broken, constant in zip(self.experts, *(column.tolist() for column in columns), strict=True):
             if broken:

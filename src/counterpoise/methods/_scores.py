@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def has(step: Step) -> Tensor:
     """(batch, M) bool: which samples have which modality, in model order."""
-    everyone = torch.ones_like(step.batch.target, dtype=torch.bool)
+    everyone = torch.ones_like(step.batch.index, dtype=torch.bool)
     masks = [step.present(m) for m in step.model.modalities]
     return torch.stack([everyone if mask is None else mask for mask in masks], dim=1)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from counterpoise._checks import number
-from counterpoise.functional.modulation import agm_coefficients, floored_nll
+from counterpoise.functional.modulation import agm_coefficients, floored
 from counterpoise.functional.shapley import coalitions, sampled_orders, shapley
 from counterpoise.method import Info, Method
 from counterpoise.methods._scores import has, mean_scores
@@ -87,7 +87,7 @@ class AGM(Method):
 
     def _scores(self, phi: dict[str, Tensor], step: Step) -> tuple[Tensor, Tensor]:
         """This batch's scores, and whether it has any; the running means stand in where it has not."""
-        losses = (floored_nll(response.detach(), step.batch.target) for response in phi.values())
+        losses = (floored(step.task.losses(response.detach(), step.batch.target)) for response in phi.values())
         s, count = mean_scores(step, losses, has(step).all(1))
         return torch.where(count > 0, s, self.means), count > 0
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from counterpoise._checks import choice, number
 from counterpoise.functional.divergence import CLOSED, REFERENCES, divergence, fusion_gate, gated_losses
 from counterpoise.method import Info, Method
+from counterpoise.task import SingleLabel
 from counterpoise.types import Output, Phase
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class DOMFN(Method):
         url="https://doi.org/10.1145/3503161.3548203",
         fusions="any with heads=True",
     )
+    tasks = (SingleLabel,)
     own_heads = True
 
     def __init__(

@@ -115,9 +115,10 @@ class GBlending(Method):
         split, seed = trainer.train_split, trainer.seed
         with warnings.catch_warnings():  # a class with one sample stays on the training side
             warnings.filterwarnings("ignore", message=".*classes cannot be divided.*")
-            kept, held = split_off(split.target.numpy(), self.holdout, seed)
+            strata = split.task.strata(split.target)
+            kept, held = split_off(strata, self.holdout, seed)
             # the training loss is measured on as many samples as the held-out one
-            seen = kept[split_off(split.target.numpy()[kept], min(len(held) / len(kept), 0.5), seed)[1]]
+            seen = kept[split_off(strata[kept], min(len(held) / len(kept), 0.5), seed)[1]]
         kept, held, seen = torch.from_numpy(kept), torch.from_numpy(held), torch.from_numpy(seen)
         return _Parts(kept, split.subset(kept), split.subset(seen), split.subset(held))
 

@@ -146,7 +146,7 @@ class LFM(Method):
         target = trainer.train_split.target
         if self.held >= len(target):
             raise ValueError(f"held must be less than the {len(target)} training samples; got {self.held}.")
-        kept, held = split_off(target.numpy(), self.held / len(target), trainer.seed)
+        kept, held = split_off(trainer.task.strata(target), self.held / len(target), trainer.seed)
         return torch.from_numpy(kept), torch.from_numpy(held)
 
 

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from counterpoise._checks import choice, number
-from counterpoise.functional import batch_entropy_weights, entropy_weights, project_inputs, rls_update
+from counterpoise.functional import batch_entropy_weights, certainty_weights, project_inputs, rls_update
 from counterpoise.fusions import Shared
 from counterpoise.method import Info, Method
+from counterpoise.task import SingleLabel
 from counterpoise.types import Output
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ class MLA(Method):
                 f"MLA trains one linear head shared by all modalities; this model has fusion={found}. "
                 "Use fusion=Shared (hidden=(), heads=False)."
             )
+        if self.mode == "released" and not isinstance(trainer.task, SingleLabel):
+            raise ValueError("MLA(mode='released') weighs modalities by class probabilities; use mode='paper'.")
         wide = torch.float32 if trainer.device.type == "mps" else torch.float64
         self.register_buffer("P", torch.eye(fusion.head.in_features, dtype=wide, device=trainer.device))
 
@@ -100,7 +103,7 @@ class MLA(Method):
         logits = torch.stack(list(output.unimodal.values()))
         if self.mode == "released":
             return torch.einsum("m,mbc->bc", batch_entropy_weights(logits), logits)
-        return torch.einsum("mb,mbc->bc", entropy_weights(logits, output.there()), logits)
+        return torch.einsum("mb,mbc->bc", certainty_weights(model.task.certainty(logits), output.there()), logits)
 
 
 def _loss(step: Step, modality: str) -> Tensor:

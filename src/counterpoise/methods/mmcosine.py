@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from counterpoise._checks import number
 from counterpoise.functional.cosines import cosine_logits
 from counterpoise.method import Info, Method
+from counterpoise.task import SingleLabel
 from counterpoise.types import Output
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class MMCosine(Method):
         url="https://arxiv.org/abs/2303.05338",
         fusions="Concat, Sum, Shared(rule='sum')",
     )
+    tasks = (SingleLabel,)
 
     def __init__(self, scale: float = 10.0):
         super().__init__()

@@ -84,7 +84,7 @@ class MSLR(Method):
         if self.strategy != "dynamic":
             return
         rates = self._start_rates(trainer.model.modalities)
-        accuracy = torch.tensor([scores.get(f"{m}/accuracy", 0.0) for m in rates]).to(self.history)
+        accuracy = torch.tensor([scores.get(f"{m}/{trainer.task.yardstick}", 0.0) for m in rates]).to(self.history)
         if self.seen >= self.window:
             for m, ratio in zip(rates, accuracy_ratio(self.history, accuracy).tolist(), strict=True):
                 trainer.rescale(m, rates[m] * ratio)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from counterpoise._checks import choice, number, whole
-from counterpoise.functional.modulation import ge_noise, ogm_coefficients, ogm_ratios, true_probability
+from counterpoise.functional.modulation import ge_noise, ogm_coefficients, ogm_ratios
 from counterpoise.method import Info, Method
 from counterpoise.methods._scores import has, mean_scores, probe_loss, require_unimodal_logits
 from counterpoise.types import Output
@@ -83,7 +83,7 @@ class OGM(Method):
         if not self.start <= step.epoch <= self.end:
             return
         target = step.batch.target
-        s, _ = mean_scores(step, (true_probability(u, target) for u in output.unimodal.values()), has(step).all(1))
+        s, _ = mean_scores(step, (step.task.score(u, target) for u in output.unimodal.values()), has(step).all(1))
         rho = ogm_ratios(s, self.ratio)
         k = ogm_coefficients(rho, self.alpha)
         # One number of the stream that all replicas share seeds the noise, which is then drawn where it is used.

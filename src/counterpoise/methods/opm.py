@@ -9,7 +9,7 @@ from torch import Tensor
 
 from counterpoise._checks import number, whole
 from counterpoise.functional.dropping import keep_mask, sample_uniform
-from counterpoise.functional.modulation import opm_rates, opm_ratios, true_probability
+from counterpoise.functional.modulation import opm_rates, opm_ratios
 from counterpoise.method import Info, Method
 from counterpoise.methods._scores import has, mean_scores, probe_loss, require_unimodal_logits
 from counterpoise.types import Output
@@ -69,7 +69,7 @@ class OPM(Method):
         there, target = has(step), step.batch.target
         with torch.no_grad():
             unimodal = step.fuse(z).unimodal
-            s, _ = mean_scores(step, (true_probability(u, target) for u in unimodal.values()), there.all(1))
+            s, _ = mean_scores(step, (step.task.score(u, target) for u in unimodal.values()), there.all(1))
             q = opm_rates(opm_ratios(s), self.q_base, self.strength)
             width = q.new_tensor([f.shape[1] for f in z.values()])
             theta = (width * q).sum() / width.sum()

@@ -20,6 +20,7 @@ from counterpoise.functional.prototypes import (
 )
 from counterpoise.method import Info, Method
 from counterpoise.methods._scores import has, masked_mean, mean_scores
+from counterpoise.task import SingleLabel
 from counterpoise.types import Output
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class PMR(Method):
         forward="1 (and a tenth of the data once more)",
         state="class prototypes per modality",
     )
+    tasks = (SingleLabel,)
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from counterpoise._checks import choice, number, whole
 from counterpoise.functional.boosting import Stage, boost_loss, boosting_stages, consolidation_loss
 from counterpoise.method import Info, Method
+from counterpoise.task import SingleLabel
 from counterpoise.types import Output, Phase
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class ReconBoost(Method):
         fusions="Sum, Shared and Late with rule sum, Concat",
         state="the boost rate",
     )
+    tasks = (SingleLabel,)
     default_fusion = "Sum"
 
     def __init__(

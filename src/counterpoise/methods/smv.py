@@ -105,6 +105,6 @@ class SMV(Method):
         right = {}
         for subset in coalitions(names, orders):
             found = trainer.evaluator.predict(split, sorted(subset), keep=True)
-            right[subset] = found.fused.argmax(1) == found.target
+            right[subset] = trainer.task.hits(found.fused, found.target)
         trainer.evaluator.forget()
         return smv_values(right, names, split.present, orders)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from counterpoise._checks import did_you_mean
+from counterpoise.metrics.metric import Metric
 
 # torchmetrics takes a second to import, so each function imports what it needs. `validate_args=False`
 # everywhere: `_checked` has looked at shapes and ranges once, with messages that name our arguments.
@@ -55,89 +52,64 @@ def expected_calibration_error(logits: Tensor, target: Tensor, bins: int = 15) -
     return float(multiclass_calibration_error(scores, target, logits.shape[1], n_bins=bins, validate_args=False))
 
 
+def balanced_accuracy(logits: Tensor, target: Tensor) -> float:
+    """Mean over the classes that occur of the share of their samples that is found."""
+    found = (logits.argmax(1) == target).double()
+    counts = torch.bincount(target, minlength=logits.shape[1])
+    recall = torch.bincount(target, found, minlength=logits.shape[1]) / counts.clamp(min=1)
+    return float(recall[counts > 0].mean())
+
+
+def weighted_f1(logits: Tensor, target: Tensor) -> float:
+    """Mean of the classes' F1, weighted by how often each occurs in the target."""
+    from torchmetrics.functional.classification import multiclass_f1_score
+
+    classes = logits.shape[1]
+    return float(multiclass_f1_score(logits.argmax(1), target, classes, average="weighted", validate_args=False))
+
+
+def area_under_roc(logits: Tensor, target: Tensor) -> float | None:
+    """Area under the ROC curve of each class against the rest; mean over the classes that occur and do not fill it."""
+    from counterpoise.metrics.multilabel import area_under_roc as of_labels
+
+    return of_labels(logits.softmax(1), F.one_hot(target, logits.shape[1]))
+
+
+def kappa(logits: Tensor, target: Tensor) -> float:
+    """Cohen's kappa: agreement beyond chance, 1 at best."""
+    from torchmetrics.functional.classification import multiclass_cohen_kappa
+
+    return float(multiclass_cohen_kappa(logits.argmax(1), target, logits.shape[1], validate_args=False))
+
+
+def matthews(logits: Tensor, target: Tensor) -> float:
+    """Matthews' correlation of predicted and true classes, between -1 and 1."""
+    from torchmetrics.functional.classification import multiclass_matthews_corrcoef
+
+    return float(multiclass_matthews_corrcoef(logits.argmax(1), target, logits.shape[1], validate_args=False))
+
+
+def brier(logits: Tensor, target: Tensor) -> float:
+    """Brier score: squared distance of the probabilities from the one-hot class, mean over samples; in [0, 2]."""
+    return float((logits.softmax(1) - F.one_hot(target, logits.shape[1])).square().sum(1).mean())
+
+
 def loss(logits: Tensor, target: Tensor) -> float:
     """Mean cross-entropy, in nats."""
     return float(F.cross_entropy(logits, target))
 
 
-METRICS: dict[str, Callable[[Tensor, Tensor], float]] = {
-    "accuracy": accuracy,
-    "map": mean_average_precision,
-    "macro_f1": macro_f1,
-    "ece": expected_calibration_error,
-    "loss": loss,
+METRICS = {
+    "accuracy": Metric(accuracy),
+    "map": Metric(mean_average_precision),
+    "macro_f1": Metric(macro_f1),
+    "balanced_accuracy": Metric(balanced_accuracy),
+    "weighted_f1": Metric(weighted_f1),
+    "auroc": Metric(area_under_roc),
+    "kappa": Metric(kappa, share=False),
+    "mcc": Metric(matthews, share=False),
+    "brier": Metric(brier, lower_is_better=True, share=False),
+    "ece": Metric(expected_calibration_error, lower_is_better=True),
+    "loss": Metric(loss, lower_is_better=True, share=False),
 }
-"""Name -> function of (logits, target). Add your own under a new name."""
-
-LOWER_IS_BETTER = {"ece", "loss", "gap", "seconds"}
-"""Names of the quantities where less is better; everything else is better when larger."""
-
-
-def lower_is_better(name: str) -> bool:
-    """Whether less is better, for a metric (``"loss"``) or a score of a run (``"audio/loss"``)."""
-    return name.rsplit("/", 1)[-1] in LOWER_IS_BETTER
-
-
-def score(
-    logits_by_name: Mapping[str, Tensor],
-    target: Tensor,
-    present: Mapping[str, Tensor] | None = None,
-    metrics: Sequence[str] = tuple(METRICS),
-) -> dict[str, float]:
-    """Every metric of every set of logits.
-
-    Args:
-        logits_by_name: ``"fused"`` or a modality -> (n, classes).
-        target: (n,) class numbers.
-        present: modality -> (n,) bool. A modality is scored on the samples that have it, and left
-            out when no sample has it; names that are not in ``present`` are scored on all samples.
-        metrics: names from ``METRICS``.
-
-    Returns:
-        ``"fused/accuracy"``, ``"audio/accuracy"``, ... Logits that are not finite (a run that
-        diverged) score ``nan`` in every metric.
-
-    Raises:
-        ValueError: for an unknown metric, one that is not finite for finite logits, no samples, or shapes
-            and class numbers that do not fit.
-    """
-    for metric in metrics:
-        if metric not in METRICS:
-            raise ValueError(did_you_mean("metric", metric, METRICS))
-    target = target.detach().cpu()
-    scores: dict[str, float] = {}
-    for name, logits in logits_by_name.items():
-        # Float64 on the CPU: ranks and bins do not depend on the device or on float32 saturation.
-        logits = _checked(name, logits, target)
-        truth = target
-        if present is not None and name in present:
-            rows = present[name].detach().cpu()
-            logits, truth = logits[rows], target[rows]
-        if not len(truth):
-            continue
-        finite = bool(logits.isfinite().all())
-        for metric in metrics:
-            value = METRICS[metric](logits, truth) if finite else math.nan
-            if finite and not math.isfinite(value):
-                raise ValueError(
-                    f"Metric {metric!r} is {value} for the {name} prediction of {len(truth)} samples, whose logits are "
-                    "finite. A metric must be a finite number there: define it for this case, or leave it out."
-                )
-            scores[f"{name}/{metric}"] = value
-    return scores
-
-
-def _checked(name: str, logits: Tensor, target: Tensor) -> Tensor:
-    if target.ndim != 1 or logits.ndim != 2 or len(logits) != len(target):
-        raise ValueError(
-            f"Scores need logits (n, classes) and target (n,); {name!r} has logits {tuple(logits.shape)} "
-            f"and target {tuple(target.shape)}."
-        )
-    if not len(target):
-        raise ValueError(f"Scores of {name!r} need at least one sample; got none.")
-    if target.min() < 0 or target.max() >= logits.shape[1]:
-        raise ValueError(
-            f"target must be class numbers from 0 to {logits.shape[1] - 1} (the logits of {name!r} have "
-            f"{logits.shape[1]} classes); found {int(target.min())} to {int(target.max())}."
-        )
-    return logits.detach().cpu().double()
+"""Name -> metric of (logits, class numbers). Add your own under a new name."""

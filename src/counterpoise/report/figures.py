@@ -129,9 +129,8 @@ def learning_curves(panels: Mapping[str, Panel], modalities: Sequence[str], metr
 
 def accuracy_dots(summary: Summary, metric: str, modalities: Sequence[str]) -> Figure:
     """Fused and unimodal scores of every method, single seeds faint, and the paired difference to the baseline."""
-    from counterpoise.benchmark.cells import SHARES
     from counterpoise.benchmark.summary import SPLITS
-    from counterpoise.metrics import lower_is_better
+    from counterpoise.metrics import SHARES, lower_is_better
 
     fused = f"{FUSED}/{metric}"
     scale, unit = (100, " (%)") if metric in SHARES else (1, "")
@@ -201,8 +200,8 @@ def accuracy_dots(summary: Summary, metric: str, modalities: Sequence[str]) -> F
 
 def time_accuracy(summary: Summary, metric: str) -> Figure:
     """Seconds of training against the fused score, one labelled point per method, whiskers ± sd."""
-    from counterpoise.benchmark.cells import SHARES
     from counterpoise.benchmark.summary import SPLITS
+    from counterpoise.metrics import SHARES
 
     fused = f"{FUSED}/{metric}"
     scale, unit = (100, " (%)") if metric in SHARES else (1, "")

@@ -10,8 +10,9 @@ from importlib.resources import files
 from pathlib import Path
 
 from counterpoise._files import write_text
-from counterpoise.benchmark.cells import SHARES, number_text
+from counterpoise.benchmark.cells import number_text
 from counterpoise.benchmark.summary import SPLITS, Summary, summarize
+from counterpoise.metrics import SHARES
 from counterpoise.report import figures
 from counterpoise.report.collect import OWN_TO_A_RUN, Run, collect
 from counterpoise.report.tables import common_and_different, html_table, runs_rows, subset_records, summary_html

@@ -12,7 +12,7 @@ import numpy as np
 
 from counterpoise._files import write_text
 from counterpoise._json import to_json
-from counterpoise.benchmark.cells import SHARES
+from counterpoise.metrics import SHARES
 from counterpoise.report.figures import FAINT, save_png, to_svg
 from counterpoise.report.studies import bars, curves
 from counterpoise.report.tables import html_table

@@ -83,7 +83,7 @@ def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
         for prediction in (*given.modalities, FUSED):
             more: dict[str, Any] = {"predict": trainer.method.predict}
             loss = SplitLoss(
-                trainer.model, split, prediction, statistics=own.statistics, criterion=trainer.criterion, **more
+                trainer.model, split, prediction, statistics=own.statistics, criterion=trainer.loss, **more
             )
             named = loss.parameters()
             params = list(named.values())
@@ -108,7 +108,7 @@ def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
                 starts[before[prediction][0]] = before[prediction][1]
             before[prediction] = run.row, weights
             more["statistics"] = "recomputed"  # those of training belong to one end
-            along = SplitLoss(trainer.model, split, prediction, criterion=trainer.criterion, **more)
+            along = SplitLoss(trainer.model, split, prediction, criterion=trainer.loss, **more)
             right = SplitLoss(trainer.model, split, prediction, criterion=correct, **more)
             for start, at in starts.items():
                 begin, end = [at[name].detach() for name in weights], list(weights.values())

@@ -55,8 +55,7 @@ def write_tables(found: Sequence[dict[str, Any]], out: Path, about: dict[str, An
 
 def draw(found: Sequence[dict[str, Any]], space: Sequence[Parameter], out: Path, title: str, monitor: str) -> Path:
     """``history.png``, ``slices.png`` and ``tuning.html`` with both and the table; returns the page."""
-    from counterpoise.benchmark.cells import SHARES
-    from counterpoise.metrics import lower_is_better
+    from counterpoise.metrics import SHARES, lower_is_better
 
     share, less = monitor in SHARES, lower_is_better(monitor)
     label = f"validation {monitor}" + (" (%)" if share else "")
