@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from counterpoise._checks import whole
@@ -53,9 +52,9 @@ def subset_accuracies(
             for subset in names:
                 output = model.fuse({m: encoded[m] for m in subset}, batch.present)
                 logits = output.logits if predict is None else predict(output, model)
-                correct = logits.argmax(1) == batch.target
+                correct = model.task.hits(logits, batch.target)
                 if batch.present is not None and all(m in batch.present for m in subset):
-                    correct &= torch.stack([batch.present[m] for m in subset]).any(0)
+                    correct = correct * torch.stack([batch.present[m] for m in subset]).any(0)
                 right[subset] += float(correct.sum())
     return {subset_name(subset): count / len(split) for subset, count in right.items()}
 
@@ -138,11 +137,13 @@ def gradient_balance(
         for batch in batches(split, names, batch_size, device, order):
             output = model(batch.inputs, names, batch.present)
             logits = output.logits if predict is None else predict(output, model)
-            fused = F.cross_entropy(logits, batch.target)
+            fused = model.task.losses(logits, batch.target).mean()
             by_fused, by_own, by_shared = {}, {}, {}
             for m in names:
                 alone = output.unimodal[m] if predict is None else predict(output.alone(m), model)
-                loss = _mean(alone, batch.target, None if batch.present is None else batch.present.get(m))
+                loss = _mean(
+                    model.task.losses(alone, batch.target), None if batch.present is None else batch.present.get(m)
+                )
                 by_fused[m], by_own[m] = _grad(fused, own[m]), _grad(loss, own[m])
                 by_shared[m] = _grad(loss, shared)
             lengths = torch.stack([_norm(by_fused[m]) for m in names])
@@ -154,9 +155,8 @@ def gradient_balance(
     return GradientBalance(names, found[0], found[1], found[2], found[3])
 
 
-def _mean(logits: Tensor, target: Tensor, present: Tensor | None) -> Tensor:
-    """Mean loss over the samples that have the modality; 0 when there is none."""
-    losses = F.cross_entropy(logits, target, reduction="none")
+def _mean(losses: Tensor, present: Tensor | None) -> Tensor:
+    """Mean over the samples that have the modality; 0 when there is none."""
     if present is None:
         return losses.mean()
     return (losses * present).sum() / present.sum().clamp_min(1)

@@ -16,7 +16,7 @@ from counterpoise.cli.trained import open_run
 from counterpoise.studies.base import Row, alone, configs, method_names
 from counterpoise.studies.diagnosis import Diagnosis
 from counterpoise.studies.diagnosis_page import write
-from counterpoise.studies.diagnosis_runs import Opened, measure
+from counterpoise.studies.diagnosis_runs import Opened, check_labels, measure
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -37,7 +37,9 @@ def main(arguments: Sequence[str]) -> int:
         raise UsageError(f"--method must be one method; got {own.method}.")
     fit = fit_parser("counterpoise diagnose")
     with usage():
-        modalities = list(source_of(fit, parse(fit, [*common, "--method", "Joint"]).data).layouts())
+        source = source_of(fit, parse(fit, [*common, "--method", "Joint"]).data)
+        modalities = list(source.layouts())
+        check_labels(source.splits().task)
     if len(modalities) < 2:
         raise UsageError(f"--data has one modality ({modalities[0]}); there is nothing to balance.")
     rows = [*alone(modalities), Row(names[0], names[0])]

@@ -85,12 +85,12 @@ def _without(table: Table) -> Labels:
 
 
 def _classes(table: Table, note: str) -> Labels:
-    if len(table.label_columns) > 1:
+    name, *more = table.label_columns
+    if more:
         raise ValueError(
             f"label: one class of several is read from one column; got {len(table.label_columns)}. For a column of "
             "zeros and ones per label pass task='multi-label', for columns of numbers 'regression'."
         )
-    (name,) = table.label_columns
     codes, texts = column = table.columns.coded(name)
     values = np.array(texts.to_pylist(), dtype=str)
     if len(values) and all(is_whole(v) and str(int(v)) == v for v in values.tolist()):
@@ -102,7 +102,7 @@ def _classes(table: Table, note: str) -> Labels:
 
 
 def _label_sets(table: Table, kind: str) -> Labels:
-    (name,) = table.label_columns
+    name, *_ = table.label_columns
     codes, texts = column = table.columns.coded(name)
     sets = [{part.strip() for part in cell.split(BAR) if part.strip()} for cell in texts.to_pylist()]
     found = sorted({label for labels in sets for label in labels}, key=natural)

@@ -131,14 +131,15 @@ def check_training(trainer: Trainer, train: Split | None, val: Split | None) -> 
     assert val is not None
     check_data(trainer, train, training=True)
     check_data(trainer, val)
-    gone = set(train.target.unique().tolist()) if isinstance(train.task, SingleLabel) else None
-    gone = [train.classes[c] for c in val.target.unique().tolist() if c not in gone] if gone is not None else []
+    seen, asked = (set(split.target.unique().tolist()) for split in (train, val))
+    gone = [train.classes[c] for c in sorted(asked - seen)] if isinstance(train.task, SingleLabel) else []
     if gone:
         shown = ", ".join(map(repr, gone[:5])) + (", ..." if len(gone) > 5 else "")
         warnings.warn(
             f"No training sample has the class {shown}, validation samples have: it cannot be learned.", stacklevel=3
         )
-    never = [m for m in trainer.model.modalities if m in (train.present or {}) and not train.present[m].any()]
+    some = train.present or {}
+    never = [m for m in trainer.model.modalities if m in some and not some[m].any()]
     if never:
         shown = ", ".join(map(repr, never))
         warnings.warn(

@@ -34,7 +34,7 @@ from counterpoise.cli.job import BALANCE
 from counterpoise.data.split import Splits
 from counterpoise.engine import Trainer
 from counterpoise.engine.state import mix, seed_everything
-from counterpoise.fusions import rules
+from counterpoise.functional import rules
 from counterpoise.fusions.base import stack_present
 from counterpoise.method import Method
 from counterpoise.methods import Joint, Unimodal
@@ -172,6 +172,7 @@ def diagnose(
             parameters twice.
     """
     from counterpoise.studies.diagnosis_page import write
+from counterpoise.task import SingleLabel, Task
 
     for name in OWN_OPTIONS:
         if name in options:
@@ -179,6 +180,7 @@ def diagnose(
     if not seeds or isinstance(method, Method):
         raise ValueError("seeds must not be empty, and method must be a class or function that makes a new one.")
     modalities = _checked(build)
+    check_labels(data.task)
     data = replace(data, test=None)
     runs, started = Path(out) / "runs", time.monotonic()
     plans = [(seed, m) for seed in seeds for m in (None, *modalities)]
@@ -201,6 +203,15 @@ def diagnose(
     found = Diagnosis(label, monitor, measured)
     write(found, Path(out))
     return found
+
+
+def check_labels(task: Task) -> None:
+    """ValueError for a task whose predictions are not right or wrong."""
+    if not isinstance(task, SingleLabel):
+        raise ValueError(
+            f"A diagnosis compares which samples models get right, so it takes single-label targets; these are "
+            f"{task.kind}."
+        )
 
 
 def _checked(build: Callable[[], MultimodalModel]) -> tuple[str, ...]:
