@@ -42,6 +42,7 @@ from counterpoise.model import MultimodalModel
 from counterpoise.report.collect import collect
 from counterpoise.studies.base import FUSED
 from counterpoise.studies.diagnosis import Diagnosis, Evidence, Measured
+from counterpoise.task import SingleLabel, Task
 
 SAMPLES = 2000
 """Training samples that probes are fitted to, at most."""
@@ -172,7 +173,6 @@ def diagnose(
             parameters twice.
     """
     from counterpoise.studies.diagnosis_page import write
-from counterpoise.task import SingleLabel, Task
 
     for name in OWN_OPTIONS:
         if name in options:
