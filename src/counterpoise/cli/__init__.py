@@ -22,8 +22,8 @@ COMMANDS = {
 
 USAGE = """usage: counterpoise COMMAND [options]
 
-Balanced multimodal learning: train classifiers on several modalities when one
-learns faster and starves the rest.
+Balanced multimodal learning: train on several modalities when one learns faster
+and starves the rest.
 
 commands:
 {rows}

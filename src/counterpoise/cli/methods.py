@@ -16,6 +16,7 @@ from counterpoise import methods
 from counterpoise._checks import did_you_mean
 from counterpoise.cli.messages import Options, UsageError
 from counterpoise.method import Method
+from counterpoise.task import TASKS
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -51,7 +52,12 @@ def main(arguments: Sequence[str]) -> int:
 def row(name: str) -> dict[str, object]:
     """The table row of a method."""
     cls: type[Method] = getattr(methods, name)
-    return {"method": name, **asdict(cls.info), "default_fusion": cls.default_fusion}
+    return {
+        "method": name,
+        **asdict(cls.info),
+        "default_fusion": cls.default_fusion,
+        "tasks": "any" if len(cls.tasks) == len(TASKS) else ", ".join(task.kind for task in cls.tasks),
+    }
 
 
 def _told(name: str) -> tuple[str, str]:
@@ -60,6 +66,7 @@ def _told(name: str) -> tuple[str, str]:
     lines = [
         r["summary"],
         f"passes: forward {r['forward']}; backward {r['backward']}",
+        *([] if r["tasks"] == "any" else [f"targets: {r['tasks']}"]),
         f"fusions: {r['fusions']}" + ("" if r["state"] == "none" else f"; keeps {r['state']}"),
         r["paper"],
     ]
@@ -68,14 +75,14 @@ def _told(name: str) -> tuple[str, str]:
 
 def markdown() -> str:
     """The method table as Markdown; README and docs hold exactly this."""
-    columns = ("method", "what it changes", "family", "forward", "backward", "fusions", "M", "keeps", "paper")
-    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+    header = "| method | what it changes | family | forward | backward | fusions | M | targets | keeps | paper |"
+    lines = [header, "|---" * (header.count("|") - 1) + "|"]
     for name in methods.__all__:
         r = row(name)
         paper = f"[{r['paper']}]({r['url']})" if r["url"] else r["paper"]
         lines.append(
             f"| [{name}](docs/methods/{name.lower()}.md) | {r['summary']} | {r['family']} | {r['forward']} | "
-            f"{r['backward']} | {r['fusions']} | {r['modalities']} | {r['state']} | {paper} |"
+            f"{r['backward']} | {r['fusions']} | {r['modalities']} | {r['tasks']} | {r['state']} | {paper} |"
         )
     return "\n".join(lines)
 
