@@ -167,7 +167,7 @@ def test_a_run_that_names_classes_elsewhere_is_opened_with_trust_only(run: Run, 
 def test_what_a_configuration_imports() -> None:
     assert foreign({**DIGITS, "run_dir": "a/b.c", "label": "a.b", "x": ["resnet18.pth", "layer4.1.conv"]}) == []
     assert foreign({"method": "counterpoise.methods.IGM"}) == []
-    assert foreign({"a": [{"b.c": "os.system"}], "torch.nn.Flatten": 1, "activation": "os.system"}) == [
+    assert foreign({"a": [{"no_such_module.c": "os.system"}], "torch.nn.Flatten": 1, "activation": "os.system"}) == [
         "os.system",
         "torch.nn.Flatten",
     ]

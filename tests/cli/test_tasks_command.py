@@ -105,7 +105,7 @@ def test_a_loss_and_a_metric_of_the_task(folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--data.label", "price", "--monitor", "accuracy"], "metric of a regression task 'accuracy'"),
+        (["--data.label", "price", "--monitor", "accuracy"], "Unknown metric 'accuracy'"),
         (["--data.label", "moods", "--loss", "Huber"], "Huber is for regression targets; these are multi-label"),
         (["--data.label", "kind", "--data.task", "regression"], "must be a finite number; found 'a'"),
         (["--data.label", '["joy", "price"]', "--data.task", "multi-label"], "must be 0 or 1"),

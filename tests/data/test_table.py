@@ -354,7 +354,7 @@ def test_near_misses_of_a_table(tmp_path):
         Table(tmp_path / "other.csv")
     table = Table(tmp_path / "mine.csv")
     for ask in (table.splits, lambda: table.samples(labelled=True)):
-        with pytest.raises(ValueError, match=r"Unknown column 'label'.*Name the column of the classes: label=.*--data"):
+        with pytest.raises(ValueError, match=r"Unknown column 'label'.*Name the column of the labels: label=.*--data"):
             ask()
     (tmp_path / "tabs.csv").write_text("label\tsaid\na\tx\n")
     with pytest.raises(ValueError, match=r"separated by tabs; rename it to tabs\.tsv"):

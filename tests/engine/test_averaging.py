@@ -56,7 +56,7 @@ class Alone:
 
     def __init__(self, fabric, parameters):
         self.fabric, self.parameters = fabric, parameters
-        self.model = self.phase = self.generator = None
+        self.model = self.task = self.phase = self.generator = None
         self.state = type("State", (), {"phase_index": 0, "epoch": 0})
 
     def trainable(self):

@@ -67,7 +67,7 @@ def test_a_resumed_bar_starts_where_the_run_is(monkeypatch, tmp_path):
         cut.fit(data.train, data.val)
     trainer, _, screen = live(monkeypatch, run_dir=tmp_path)
     trainer.fit(data.train, data.val, resume=True)
-    assert " 9/12" in screen.getvalue()
+    assert " 6/12" in screen.getvalue()
     assert "12/12" in screen.getvalue()
 
 

@@ -29,7 +29,7 @@ TWO = ("first", "second")
         ({"clip_norm": 0}, "clip_norm must be"),
         ({"num_workers": -1}, "num_workers must be"),
         ({"monitor": "acuracy"}, "Did you mean 'accuracy'"),
-        ({"metrics": ("f1",)}, "task 'f1'"),
+        ({"metrics": ("f1",)}, "metric 'f1'"),
         ({"precision": "16-mixed"}, "16-mixed"),
         ({"devices": 0}, "devices must be"),
     ],

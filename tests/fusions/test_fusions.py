@@ -314,8 +314,8 @@ def test_bad_widths(cls, bad):
 @pytest.mark.parametrize("name", NAMES)
 def test_messages_about_what_is_passed_in(name):
     cls = getattr(fusions, name)
-    with pytest.raises(ValueError, match="num_classes must be a whole number >= 2; got 1"):
-        cls({"a": 3}, 1)
+    with pytest.raises(ValueError, match="num_classes must be a whole number >= 1; got 0"):
+        cls({"a": 3}, 0)
     with pytest.raises(ValueError, match=r"at least one modality|one width"):
         cls({}, 2)
     fusion = cls({"sound": 3}, 2)

@@ -10,6 +10,7 @@ from counterpoise.encoders import MLP
 from counterpoise.functional import fit_pool, pooled
 from counterpoise.fusions import Concat, Late, Shared
 from counterpoise.fusions.pool import ExpertPool
+from counterpoise.task import SingleLabel
 from counterpoise.types import Output
 
 torch.set_num_threads(1)
@@ -94,7 +95,7 @@ def test_shared_cannot_be_pooled_beside_heads_of_its_own():
 
 
 def warned(u, y, present=None, read=None):
-    pool = ExpertPool(tuple(u), 3)
+    pool = ExpertPool(tuple(u), SingleLabel(3))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         pool.fit({m: u[m] for m in read or u}, y, present)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from counterpoise.data.arrays import from_arrays
 from counterpoise.engine import SGD, Observer
 from counterpoise.fusions import Shared
 from counterpoise.methods.mla import MLA
+from counterpoise.task import SingleLabel
 from counterpoise.testing import NAMES, accepts_absent, assert_same, check_method, resumes_exactly, trainer_for
 from counterpoise.types import Output
 
@@ -117,13 +119,16 @@ def test_released_mode_never_projects():
     assert torch.equal(trainer.method.P, torch.eye(5, dtype=torch.float64))
 
 
+THREE = SimpleNamespace(task=SingleLabel(3))  # what MLA asks of a model
+
+
 def worked_output():
     logits = {"a": torch.tensor([[2.0, 0.0, 0.0]]), "v": torch.tensor([[0.0, 0.0, 0.0]])}
     return Output(torch.zeros(1, 3), logits, {m: torch.ones(1, 2) for m in logits})
 
 
 def test_prediction_weighs_by_certainty():
-    fused = MLA().predict(worked_output(), None)
+    fused = MLA().predict(worked_output(), THREE)
     torch.testing.assert_close(fused, torch.tensor([[1.2132, 0.0, 0.0]]), rtol=0, atol=5e-5)
 
 
@@ -131,13 +136,13 @@ def test_prediction_of_a_sample_ignores_the_rest_of_the_batch_and_absent_modalit
     torch.manual_seed(0)
     logits, features = ({m: torch.randn(4, 3) for m in "abc"} for _ in range(2))
     present = {"b": torch.arange(4) != 2}
-    whole = MLA().predict(Output(torch.zeros(4, 3), logits, features, present), None)
+    whole = MLA().predict(Output(torch.zeros(4, 3), logits, features, present), THREE)
     part = {m: z[2:3] for m, z in logits.items() if m != "b"}
-    alone = MLA().predict(Output(torch.zeros(1, 3), part, {m: features[m][2:3] for m in part}), None)
+    alone = MLA().predict(Output(torch.zeros(1, 3), part, {m: features[m][2:3] for m in part}), THREE)
     torch.testing.assert_close(whole[2:3], alone)
-    released = MLA(mode="released").predict(Output(torch.zeros(4, 3), logits, features), None)
+    released = MLA(mode="released").predict(Output(torch.zeros(4, 3), logits, features), THREE)
     some = Output(torch.zeros(2, 3), {m: z[:2] for m, z in logits.items()}, features)
-    assert not torch.allclose(released[:2], MLA(mode="released").predict(some, None))
+    assert not torch.allclose(released[:2], MLA(mode="released").predict(some, THREE))
 
 
 def test_a_feature_of_zeros_is_not_an_absent_modality():

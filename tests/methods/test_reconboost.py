@@ -219,6 +219,7 @@ def test_it_learns(fusion, form):
     assert t.scores("val")["fused/accuracy"] > 0.75
 
 
+@pytest.mark.filterwarnings("ignore:No training sample has the modality")
 def test_degenerate_data_stay_finite():
     data = split(names=AVT, present={"text": torch.zeros(64, dtype=torch.bool), "video": torch.arange(64) % 4 > 0})
     data.target.zero_()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from counterpoise.task import Task
+from counterpoise.task import SingleLabel, Task
 
 
 class Split(ABC):
@@ -36,8 +36,12 @@ class Split(ABC):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes, labels or numbers that are predicted."""
+        """Names of the classes, labels or numbers that are predicted; set, they make the task one class of these."""
         return self.task.names
+
+    @classes.setter
+    def classes(self, names: Sequence[str]) -> None:
+        self.task = SingleLabel(names)
 
     @abstractmethod
     def batch(self, indices: Sequence[int], modality: str, seed: int | None) -> Tensor:

@@ -50,7 +50,7 @@ def check_metrics(task: Task, metrics: Sequence[str] | None, monitor: str | None
         raise ValueError(f"metrics must be a list of names, as [{metrics!r}]; got the text {metrics!r}.")
     for name in (*metrics, monitor):
         if name not in task.metrics:
-            raise ValueError(did_you_mean(f"metric of a {task.kind} task", name, task.metrics))
+            raise ValueError(did_you_mean("metric", name, task.metrics))
     return monitor, tuple(metrics)
 
 

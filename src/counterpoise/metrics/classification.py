@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -75,11 +77,12 @@ def area_under_roc(logits: Tensor, target: Tensor) -> float | None:
     return of_labels(logits.softmax(1), F.one_hot(target, logits.shape[1]))
 
 
-def kappa(logits: Tensor, target: Tensor) -> float:
-    """Cohen's kappa: agreement beyond chance, 1 at best."""
+def kappa(logits: Tensor, target: Tensor) -> float | None:
+    """Cohen's kappa: agreement beyond chance, 1 at best; undefined where prediction and target are of one class."""
     from torchmetrics.functional.classification import multiclass_cohen_kappa
 
-    return float(multiclass_cohen_kappa(logits.argmax(1), target, logits.shape[1], validate_args=False))
+    value = float(multiclass_cohen_kappa(logits.argmax(1), target, logits.shape[1], validate_args=False))
+    return None if math.isnan(value) else value
 
 
 def matthews(logits: Tensor, target: Tensor) -> float:
