@@ -28,8 +28,16 @@ def _check(name: str, kind: str, fusion: Any, modalities: int, check: Callable[.
         check_method(CASES[name][0], modalities=modalities, fusion=fusion, lr=lr, kind=kind, checks=[check])
 
 
-@pytest.mark.parametrize("modalities", [2, 3])
-@pytest.mark.parametrize("check", CHECKS)
+# what a task can break at once; all of it, with two and three modalities, in the slow tests
+QUICK = (trains, accepts_absent)
+RUNS = [
+    pytest.param(check, n, marks=() if n == 3 and check in QUICK else pytest.mark.slow, id=f"{check.__name__}-{n}")
+    for check in CHECKS
+    for n in (2, 3)
+]
+
+
+@pytest.mark.parametrize(("check", "modalities"), RUNS)
 @pytest.mark.parametrize(("name", "kind"), DEFINED)
 def test_contract_of_other_tasks(name: str, kind: str, check: Callable[..., None], modalities: int):
     _check(name, kind, CASES[name][1][0], modalities, check)
@@ -42,7 +50,9 @@ def test_every_rule_of_late_fusion(rule: str, kind: str, check: Callable[..., No
     _check("Joint", kind, partial(Late, rule=rule), 3, check)
 
 
-@pytest.mark.parametrize("name", ["Joint", "OGM", "MMPareto", "SMV", "IGM"])
+@pytest.mark.parametrize(
+    "name", ["OGM", *(pytest.param(name, marks=pytest.mark.slow) for name in ("Joint", "MMPareto", "SMV", "IGM"))]
+)
 @pytest.mark.parametrize("kind", OTHERS)
 def test_one_process_equals_two_for_other_tasks(name: str, kind: str):
     _check(name, kind, CASES[name][1][0], 3, same_on_replicas)
