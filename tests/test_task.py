@@ -275,3 +275,21 @@ def test_the_run_directory_says_what_is_predicted(tmp_path):
     assert {"fused/map", "a/micro_f1", "fused/loss"} <= set(result["val"])
     saved = torch.load(tmp_path / "run" / "best.ckpt", weights_only=True)
     assert task_of(saved["task"]) == data.task
+
+
+@pytest.mark.parametrize(
+    ("task", "monitor", "y"),
+    [
+        ("multi-label", "map", np.zeros((200, 2))),
+        ("multi-label", "auroc", np.ones((200, 2))),
+        ("regression", "r2", np.full(200, 3.0)),
+    ],
+)
+def test_a_monitor_that_cannot_be_said_is_refused_before_training(task, monitor, y):
+    y = y.copy()
+    y[np.arange(200) < 20] = (np.arange(20) % 2).reshape(20, *[1] * (y.ndim - 1))  # in training only
+    data = cp.from_arrays(X, y, task=task, split=np.where(np.arange(200) < 100, "train", "val"))
+    encoders = {"a": cp.encoders.MLP(4, dim=5), "b": cp.encoders.MLP(3, dim=5)}
+    trainer = cp.Trainer(cp.build_model(encoders, task=data.task), cp.methods.Joint(), monitor=monitor, progress=False)
+    with pytest.raises(ValueError, match=f"monitor='{monitor}' is undefined on the 100 validation samples"):
+        trainer.fit(data.train, data.val)

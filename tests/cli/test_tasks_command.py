@@ -168,3 +168,16 @@ def test_data_check_says_what_labels_are(folder, tmp_path, capsys, cell, line):
     captured = capsys.readouterr()
     assert code == (1 if not cell else 0), captured
     assert line in captured.out + captured.err
+
+
+def test_nothing_is_guessed_from_another_table(folder, tmp_path, capsys):
+    assert fit(folder, tmp_path / "run", "--data.label", "price") in (0, None), capsys.readouterr().err
+    few = list(csv.DictReader(io.StringIO((folder / "data.csv").read_text())))[:4]  # four numbers look like classes
+    with (tmp_path / "few.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, few[0])
+        writer.writeheader()
+        writer.writerows({**row, "first": folder / row["first"], "second": folder / row["first"]} for row in few)
+    capsys.readouterr()
+    code = run("evaluate", tmp_path / "run", "--table", tmp_path / "few.csv", "--json")
+    assert code in (0, None), capsys.readouterr()
+    assert "fused/rmse" in json.loads(capsys.readouterr().out)["scores"]

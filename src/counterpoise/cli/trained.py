@@ -60,6 +60,7 @@ def open_run(
         )
     data = options.data.clone()
     data.init_args.path, data.init_args.classes = table, list(task.names)
+    data.init_args.task = task.kind  # nothing is guessed from other samples
     for role in ("split", "group"):  # roles of training; the other table may lack the columns
         data.init_args[role] = role
     try:

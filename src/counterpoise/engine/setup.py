@@ -6,6 +6,8 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import torch
+
 from counterpoise._checks import did_you_mean, number, whole
 from counterpoise.data.split import Split, Splits
 from counterpoise.engine.optim import Optimizer, Schedule
@@ -131,6 +133,7 @@ def check_training(trainer: Trainer, train: Split | None, val: Split | None) -> 
     assert val is not None
     check_data(trainer, train, training=True)
     check_data(trainer, val)
+    check_monitor(trainer, val)
     seen, asked = (set(split.target.unique().tolist()) for split in (train, val))
     gone = [train.classes[c] for c in sorted(asked - seen)] if isinstance(train.task, SingleLabel) else []
     if gone:
@@ -148,6 +151,16 @@ def check_training(trainer: Trainer, train: Split | None, val: Split | None) -> 
             stacklevel=3,
         )
     return train, val
+
+
+def check_monitor(trainer: Trainer, val: Split) -> None:
+    """ValueError when the metric that selects cannot be said of these samples, whatever the prediction is."""
+    anything = torch.randn(len(val), trainer.task.width, generator=torch.Generator().manual_seed(0))
+    if not trainer.task.scores({"fused": anything}, val.target, None, (trainer.monitor,)):
+        raise ValueError(
+            f"monitor={trainer.monitor!r} is undefined on the {len(val)} validation samples: no class or label there "
+            "has both sides, or a number is constant. Choose another monitor, such as 'loss', or other samples."
+        )
 
 
 def check_split(split: object) -> None:
