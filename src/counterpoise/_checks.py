@@ -14,6 +14,11 @@ from typing import Any
 def nearest(name: object, options: Iterable[str], *, cutoff: float = 0.5) -> str:
     """`` Did you mean 'x'?`` for the most similar of ``options``; empty when none is."""
     folded = {option.casefold(): option for option in sorted(options)}
+    longer = [
+        option for start, option in folded.items() if start.startswith(str(name).casefold()) and len(str(name)) > 2
+    ]
+    if longer:  # "acc" is accuracy, and not mcc
+        return f" Did you mean {min(longer, key=len)!r}?"
     near = difflib.get_close_matches(str(name).casefold(), folded, n=1, cutoff=cutoff)
     return f" Did you mean {folded[near[0]]!r}?" if near else ""
 
