@@ -98,3 +98,10 @@ def test_cleaning_counts_words_and_says_what_it_left():
     assert Text(cleaning="letters").decode_fingerprint() != Text().decode_fingerprint()
     with pytest.raises(ValueError, match="cleaning"):
         Text(cleaning="letter")  # pyright: ignore[reportArgumentType]
+
+
+def test_what_readers_gave_before_they_changed_is_not_read_again(monkeypatch):
+    now = (Text().decode_fingerprint(), Text().fingerprint())
+    monkeypatch.setattr("counterpoise.data.readers.base.DECODING", 1)
+    before = (Text().decode_fingerprint(), Text().fingerprint())
+    assert not set(now) & set(before)

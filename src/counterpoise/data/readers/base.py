@@ -30,6 +30,10 @@ _REASONS = {
 }
 
 
+DECODING = 2
+"""Raised when readers of this library give other values than before, so that no cache and no run mixes the two."""
+
+
 class ReadError(ValueError):
     """A cell that cannot be read; the message is one line: the cell, then the reason.
 
@@ -158,7 +162,8 @@ class Reader(ABC):
             raise ReadError(cell, f"{type(error).__name__}: {error}" + self._hint(cell)) from error
 
     def _hash(self, values: dict[str, object]) -> str:
-        text = json.dumps([type(self).__module__, type(self).__qualname__, values], sort_keys=True, default=str)
+        named = [type(self).__module__, type(self).__qualname__, DECODING, values]
+        text = json.dumps(named, sort_keys=True, default=str)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     def _hint(self, cell: str) -> str:
