@@ -35,12 +35,14 @@ class Task(ABC):
     Attributes:
         names: of the classes, the labels or the numbers, in order.
         kind: the task's name on the command line and in files.
+        plural: what ``names`` are.
         monitor: the metric that selects weights unless another is named.
         reported: the metrics that are reported unless others are named.
         yardstick: the metric in [0, 1] by which methods and studies compare modalities: the mean of ``hits``.
     """
 
     kind: ClassVar[str]
+    plural: ClassVar[str]
     monitor: ClassVar[str]
     reported: ClassVar[tuple[str, ...]]
     yardstick: ClassVar[str] = "accuracy"
@@ -138,6 +140,7 @@ class SingleLabel(Task):
     """
 
     kind = "single-label"
+    plural = "classes"
     monitor = "accuracy"
     reported = ("accuracy", "macro_f1", "map", "ece")
 
@@ -193,6 +196,7 @@ class MultiLabel(Task):
     """
 
     kind = "multi-label"
+    plural = "labels"
     monitor = "map"
     reported = ("map", "micro_f1", "macro_f1", "auroc", "subset_accuracy", "accuracy")
 
@@ -247,6 +251,7 @@ class Regression(Task):
     """
 
     kind = "regression"
+    plural = "numbers"
     monitor = "rmse"
     reported = ("rmse", "mae", "r2", "pearson", "spearman", "ccc")
     yardstick = "likelihood"

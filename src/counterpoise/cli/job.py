@@ -81,8 +81,7 @@ class Job:
         """The data set in a few lines."""
         parts = [("training", self.splits.train), ("validation", self.splits.val), ("test", self.splits.test)]
         counts = ", ".join(f"{0 if split is None else len(split)} {name}" for name, split in parts)
-        what = {"single-label": "classes", "multi-label": "labels"}.get(self.splits.task.kind, "numbers")
-        lines = [self.source.describe(), f"  {counts} samples of {len(self.splits.classes)} {what}"]
+        lines = [self.source.describe(), f"  {counts} samples of {len(self.splits.classes)} {self.splits.task.plural}"]
         for name, split in parts if isinstance(self.splits.task, SingleLabel) else ():
             there = [] if split is None else split.target.unique().tolist()
             gone = [repr(c) for i, c in enumerate(self.splits.classes) if i not in there]

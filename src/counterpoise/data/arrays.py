@@ -90,8 +90,7 @@ def from_arrays(
 
     Args:
         inputs: modality -> NumPy array or tensor, samples on the first axis.
-        y: (n,) labels, integers or strings. With task "multi-label" a collection of label names per sample, or
-            (n, labels) of zeros and ones; with "regression" (n,) or (n, numbers) of numbers.
+        y: (n,) labels, integers or strings; for other tasks label names or zeros and ones per sample, or numbers.
         split: (n,) names out of "train", "val", "test". Without it, or without "val" in it, a share
             is split off by ``seed``, every class, label or quantile in proportion.
         val: share of all samples for validation (of the training samples when ``split`` names no "val").
@@ -101,8 +100,7 @@ def from_arrays(
             holds does not matter. A row of NaN is an error, never a silent absence.
         seed: which random split.
         classes: names of the classes, labels or numbers in order; the sorted distinct labels when None.
-        task: "single-label" (one class of several, also for None), "multi-label" or "regression"; or the task of a
-            data set like this one, as ``other.task``.
+        task: "single-label" (also for None), "multi-label", "regression", or the task of another data set.
 
     Raises:
         ValueError: lengths differ, NaN or infinity, fewer than two classes, labels or split names

@@ -134,13 +134,8 @@ def check_training(trainer: Trainer, train: Split | None, val: Split | None) -> 
     check_data(trainer, train, training=True)
     check_data(trainer, val)
     check_monitor(trainer, val)
-    seen, asked = (set(split.target.unique().tolist()) for split in (train, val))
-    gone = [train.classes[c] for c in sorted(asked - seen)] if isinstance(train.task, SingleLabel) else []
-    if gone:
-        shown = ", ".join(map(repr, gone[:5])) + (", ..." if len(gone) > 5 else "")
-        warnings.warn(
-            f"No training sample has the class {shown}, validation samples have: it cannot be learned.", stacklevel=3
-        )
+    if isinstance(train.task, SingleLabel):
+        _warn_of_unseen(train, val)
     some = train.present or {}
     never = [m for m in trainer.model.modalities if m in some and not some[m].any()]
     if never:
@@ -151,6 +146,17 @@ def check_training(trainer: Trainer, train: Split | None, val: Split | None) -> 
             stacklevel=3,
         )
     return train, val
+
+
+def _warn_of_unseen(train: Split, val: Split) -> None:
+    """A warning for classes that validation samples have and no training sample."""
+    seen, asked = (set(split.target.unique().tolist()) for split in (train, val))
+    gone = [train.classes[c] for c in sorted(asked - seen)]
+    if gone:
+        shown = ", ".join(map(repr, gone[:5])) + (", ..." if len(gone) > 5 else "")
+        warnings.warn(
+            f"No training sample has the class {shown}, validation samples have: it cannot be learned.", stacklevel=4
+        )
 
 
 def check_monitor(trainer: Trainer, val: Split) -> None:
