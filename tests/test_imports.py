@@ -48,6 +48,22 @@ PARTS = {
         "observer",
     ),
     "analysis": ("functional", "task", "fusions", "encoders", "model", "build", "metrics", "data", "observer"),
+    "recipe": (
+        "functional",
+        "task",
+        "losses",
+        "fusions",
+        "encoders",
+        "model",
+        "build",
+        "metrics",
+        "data",
+        "method",
+        "methods",
+        "engine",
+        "observer",
+        "analysis",
+    ),
     "report": ("metrics", "analysis", "benchmark"),
 }
 SEE_EVERYTHING = ("__init__", "__main__", "cli", "benchmark", "studies", "testing", "tuning")

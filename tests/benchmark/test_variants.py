@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from counterpoise.cli import benchmark, fit
-from counterpoise.cli.messages import UsageError
+from counterpoise.recipe.messages import UsageError
 from counterpoise.report.collect import collect
 
 DIGITS = ["--data", "digits", "--data.size", "120", "--epochs", "1", "--accelerator", "cpu", "--progress", "false"]

@@ -11,12 +11,12 @@ from torch import nn
 
 from conftest import Run
 from counterpoise._yaml import LIMIT, read_yaml
-from counterpoise.cli.classes import foreign
-from counterpoise.cli.messages import UsageError
-from counterpoise.cli.options import fit_parser, parse
 from counterpoise.data.readers import Array
 from counterpoise.fusions import Fusion, Late
 from counterpoise.methods import Joint
+from counterpoise.recipe.classes import foreign
+from counterpoise.recipe.messages import UsageError
+from counterpoise.recipe.options import fit_parser, parse
 
 QUICK = {"epochs": 1, "batch_size": 16, "progress": False}
 DIGITS = {"data": {"class_path": "digits", "init_args": {"size": 120}}, "method": "Joint", **QUICK}

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from torch import nn
 
-from counterpoise.cli.messages import UsageError
-from counterpoise.cli.options import fit_parser, parse
 from counterpoise.methods import Joint
+from counterpoise.recipe.messages import UsageError
+from counterpoise.recipe.options import fit_parser, parse
 
 DIGITS = ["--data", "digits", "--method", "Joint"]
 

@@ -12,9 +12,9 @@ import yaml
 from clips import write_frames, write_wav
 
 from counterpoise.cli import main
-from counterpoise.cli.options import fit_parser, parse
 from counterpoise.datasets import DATASETS, get, recipes
 from counterpoise.engine import Trainer
+from counterpoise.recipe.options import fit_parser, parse
 
 # the generated sets have a handful of files, so some classes are in no training sample
 pytestmark = pytest.mark.filterwarnings("ignore:No training sample has the class")

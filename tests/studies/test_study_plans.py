@@ -12,10 +12,10 @@ from jsonargparse import Namespace
 from counterpoise.analysis import modality_probes
 from counterpoise.benchmark.grid import RunConfig
 from counterpoise.cli import main
-from counterpoise.cli.messages import UsageError
-from counterpoise.cli.trained import open_run
 from counterpoise.method import Method
 from counterpoise.methods import IGM, Joint
+from counterpoise.recipe.messages import UsageError
+from counterpoise.recipe.trained import open_run
 from counterpoise.studies import STUDIES, Row, study_named
 from counterpoise.studies.base import Given, complete_seed, configs, file_name, method_names
 from counterpoise.testing import trainer_for

@@ -14,9 +14,9 @@ from counterpoise.analysis import LayerSpectrum, SplitLoss, Surface, correct, lo
 from counterpoise.analysis import Path as Line
 from counterpoise.build import build_model
 from counterpoise.cli import main
-from counterpoise.cli.trained import open_run
 from counterpoise.encoders import default_encoder
 from counterpoise.engine.state import mix, seed_everything
+from counterpoise.recipe.trained import open_run
 from counterpoise.studies.interaction import directions
 
 DATA = ["--data", "digits", "--data.size", "150", "--epochs", "2", "--batch_size", "16", "--progress", "false"]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from counterpoise.cli.messages import UsageError
+from counterpoise.recipe.messages import UsageError
 from counterpoise.tuning.space import Parameter, parameter
 
 

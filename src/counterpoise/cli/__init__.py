@@ -55,8 +55,8 @@ def main(arguments: list[str] | None = None) -> None:
 
         fail(did_you_mean("command", name, COMMANDS), 2)
     command = import_module(f"counterpoise.{COMMANDS[name][0]}")
-    from counterpoise.cli.messages import UsageError
     from counterpoise.data.readers import ReadError
+    from counterpoise.recipe.messages import UsageError
 
     code: int | None = 0
     try:

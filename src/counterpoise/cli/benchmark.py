@@ -20,11 +20,11 @@ from counterpoise.benchmark.grid import RunConfig, grid, result_of
 from counterpoise.benchmark.runner import run
 from counterpoise.benchmark.summary import summarize
 from counterpoise.cli.execution import add_execution, execution_of, folder_of
-from counterpoise.cli.job import Job, source_of
-from counterpoise.cli.messages import Options, UsageError, usage
-from counterpoise.cli.options import fit_parser, parse
 from counterpoise.data.readers import ReadError
 from counterpoise.metrics import BACKEND
+from counterpoise.recipe.job import Job, source_of
+from counterpoise.recipe.messages import Options, UsageError, usage
+from counterpoise.recipe.options import fit_parser, parse
 
 UNIMODAL = "Unimodal"
 FIXED = {

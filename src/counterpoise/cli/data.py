@@ -6,10 +6,10 @@ import json
 from collections.abc import Sequence
 
 from counterpoise._checks import shown
-from counterpoise.cli.job import source_of
-from counterpoise.cli.messages import UsageError, usage
-from counterpoise.cli.options import Parser, fit_parser, parse
 from counterpoise.data.source import Source, Table
+from counterpoise.recipe.job import source_of
+from counterpoise.recipe.messages import UsageError, usage
+from counterpoise.recipe.options import Parser, fit_parser, parse
 
 USAGE = """usage: counterpoise data ACTION ...
 

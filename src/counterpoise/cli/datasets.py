@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from counterpoise.cli.messages import Options, usage
 from counterpoise.datasets import DATASETS, get, render
+from counterpoise.recipe.messages import Options, usage
 
 
 def list_(arguments: Sequence[str]) -> int:

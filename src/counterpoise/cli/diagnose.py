@@ -9,10 +9,10 @@ from pathlib import Path
 from counterpoise.benchmark.runner import run
 from counterpoise.cli import benchmark
 from counterpoise.cli.execution import add_execution, execution_of, folder_of
-from counterpoise.cli.job import source_of
-from counterpoise.cli.messages import Options, UsageError, usage
-from counterpoise.cli.options import fit_parser, parse
-from counterpoise.cli.trained import open_run
+from counterpoise.recipe.job import source_of
+from counterpoise.recipe.messages import Options, UsageError, usage
+from counterpoise.recipe.options import fit_parser, parse
+from counterpoise.recipe.trained import open_run
 from counterpoise.studies.base import Row, alone, configs, method_names
 from counterpoise.studies.diagnosis import Diagnosis
 from counterpoise.studies.diagnosis_page import write

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from counterpoise._checks import did_you_mean
 from counterpoise._json import to_json
 from counterpoise.cli.fit import SPLITS, print_scores
-from counterpoise.cli.messages import Options, UsageError
-from counterpoise.cli.trained import TRUST, open_run
 from counterpoise.engine import Trainer
+from counterpoise.recipe.messages import Options, UsageError
+from counterpoise.recipe.trained import TRUST, open_run
 
 
 def main(arguments: Sequence[str]) -> int:

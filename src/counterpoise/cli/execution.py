@@ -8,7 +8,7 @@ from typing import Any
 
 from counterpoise._checks import did_you_mean
 from counterpoise.benchmark.backends import Backend, Local
-from counterpoise.cli.messages import Options, UsageError
+from counterpoise.recipe.messages import Options, UsageError
 
 BACKENDS = ("local", "ray")
 

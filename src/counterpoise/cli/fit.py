@@ -14,13 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from counterpoise._checks import shown
-from counterpoise.cli.job import Job
-from counterpoise.cli.messages import UsageError, usage
-from counterpoise.cli.options import fit_parser, parse
 from counterpoise.data.readers import ReadError
 from counterpoise.data.source import Table as Files
 from counterpoise.engine import Trainer
 from counterpoise.engine.phase_ends import PhaseEnds
+from counterpoise.recipe.job import Job
+from counterpoise.recipe.messages import UsageError, usage
+from counterpoise.recipe.options import fit_parser, parse
 
 SPLITS = {"train": "the training split", "val": "the validation split", "test": "the test split"}
 

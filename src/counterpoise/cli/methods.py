@@ -14,8 +14,8 @@ from rich.table import Table
 
 from counterpoise import methods
 from counterpoise._checks import did_you_mean
-from counterpoise.cli.messages import Options, UsageError
 from counterpoise.method import Method
+from counterpoise.recipe.messages import Options, UsageError
 from counterpoise.task import TASKS
 
 

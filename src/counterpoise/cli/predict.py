@@ -11,10 +11,10 @@ from pathlib import Path
 from torch import Tensor
 
 from counterpoise._files import writing
-from counterpoise.cli.messages import Options, UsageError
-from counterpoise.cli.trained import TRUST, open_run
 from counterpoise.data.progress import after_two_seconds
 from counterpoise.engine import Predictions
+from counterpoise.recipe.messages import Options, UsageError
+from counterpoise.recipe.trained import TRUST, open_run
 from counterpoise.task import Task
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from counterpoise.cli.messages import Options
+from counterpoise.recipe.messages import Options
 
 
 def main(arguments: Sequence[str]) -> int:

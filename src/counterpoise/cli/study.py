@@ -7,7 +7,7 @@ from pathlib import Path
 
 from counterpoise.cli.benchmark import seeds_of
 from counterpoise.cli.execution import add_execution, execution_of, folder_of
-from counterpoise.cli.messages import Options, UsageError
+from counterpoise.recipe.messages import Options, UsageError
 from counterpoise.studies import STUDIES, combine, conduct, draw_again, study_named
 
 USAGE = """usage: counterpoise study NAME[,NAME...] --data DATA --out DIR [options]

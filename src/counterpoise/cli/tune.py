@@ -16,9 +16,9 @@ from counterpoise.benchmark.grid import RunConfig
 from counterpoise.benchmark.runner import drive
 from counterpoise.cli import benchmark
 from counterpoise.cli.execution import add_execution, execution_of, folder_of
-from counterpoise.cli.job import Job
-from counterpoise.cli.messages import Options, UsageError, usage
-from counterpoise.cli.options import fit_parser, parse
+from counterpoise.recipe.job import Job
+from counterpoise.recipe.messages import Options, UsageError, usage
+from counterpoise.recipe.options import fit_parser, parse
 from counterpoise.tuning import database
 from counterpoise.tuning.search import Search
 from counterpoise.tuning.space import SYNTAX, Parameter, parameter

@@ -8,7 +8,7 @@ from typing import Any
 
 from counterpoise.benchmark.cells import Difference
 from counterpoise.benchmark.summary import paired_difference
-from counterpoise.cli.messages import Options
+from counterpoise.recipe.messages import Options
 from counterpoise.report.studies import bars
 from counterpoise.report.tables import html_table
 from counterpoise.studies.base import (

@@ -20,7 +20,7 @@ from counterpoise.benchmark.grid import RunConfig
 from counterpoise.benchmark.notes import read_out_notes
 from counterpoise.benchmark.summary import mean_sd
 from counterpoise.cli import benchmark
-from counterpoise.cli.messages import Options, UsageError
+from counterpoise.recipe.messages import Options, UsageError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

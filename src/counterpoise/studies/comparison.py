@@ -10,8 +10,8 @@ from typing import Any
 from counterpoise.analysis import features, linear_probe, sample
 from counterpoise.benchmark.summary import summarize
 from counterpoise.cli.benchmark import UNIMODAL
-from counterpoise.cli.messages import Options, UsageError
-from counterpoise.cli.trained import open_run
+from counterpoise.recipe.messages import Options, UsageError
+from counterpoise.recipe.trained import open_run
 from counterpoise.report.figures import accuracy_dots
 from counterpoise.report.tables import html_table, sets_html, summary_html
 from counterpoise.studies.base import (

@@ -20,9 +20,9 @@ from counterpoise._json import to_json
 from counterpoise.benchmark.grid import RunConfig, finished
 from counterpoise.benchmark.runner import Outcome, run
 from counterpoise.cli import benchmark
-from counterpoise.cli.job import source_of
-from counterpoise.cli.messages import UsageError, usage
-from counterpoise.cli.options import fit_parser, parse
+from counterpoise.recipe.job import source_of
+from counterpoise.recipe.messages import UsageError, usage
+from counterpoise.recipe.options import fit_parser, parse
 from counterpoise.report.collect import collect
 from counterpoise.studies import comparison
 from counterpoise.studies.base import Given, Picture, Row, Study, Trained, configs

@@ -30,7 +30,6 @@ from counterpoise.analysis import (
 )
 from counterpoise.benchmark.grid import finished
 from counterpoise.benchmark.runner import clock
-from counterpoise.cli.job import BALANCE
 from counterpoise.data.split import Splits
 from counterpoise.engine import Trainer
 from counterpoise.engine.state import mix, seed_everything
@@ -39,6 +38,7 @@ from counterpoise.fusions.base import stack_present
 from counterpoise.method import Method
 from counterpoise.methods import Joint, Unimodal
 from counterpoise.model import MultimodalModel
+from counterpoise.recipe.job import BALANCE
 from counterpoise.report.collect import collect
 from counterpoise.studies.base import FUSED
 from counterpoise.studies.diagnosis import Diagnosis, Evidence, Measured

@@ -11,8 +11,8 @@ import numpy as np
 from counterpoise import methods
 from counterpoise.analysis import GradientChanges, histogram, load, save
 from counterpoise.benchmark.summary import mean_sd
-from counterpoise.cli.job import GRADIENT_CHANGE
-from counterpoise.cli.messages import Options, UsageError
+from counterpoise.recipe.job import GRADIENT_CHANGE
+from counterpoise.recipe.messages import Options, UsageError
 from counterpoise.report.surfaces import histograms
 from counterpoise.report.tables import html_table
 from counterpoise.studies.base import Given, Picture, Row, Trained, file_name, method_names

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from counterpoise.cli.messages import Options
 from counterpoise.metrics import SHARES
+from counterpoise.recipe.messages import Options
 from counterpoise.report.studies import curves
 from counterpoise.report.tables import html_table
 from counterpoise.studies.base import (

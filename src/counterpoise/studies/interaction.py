@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from counterpoise.benchmark.summary import mean_sd
-from counterpoise.cli.messages import Options
 from counterpoise.metrics import SHARES
+from counterpoise.recipe.messages import Options
 from counterpoise.report.studies import curves
 from counterpoise.report.tables import html_table
 from counterpoise.studies.base import FUSED, Given, Picture, Row, Trained, percent

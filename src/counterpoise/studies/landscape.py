@@ -24,8 +24,8 @@ from counterpoise.analysis import (
     top_eigenvalues,
     trace,
 )
-from counterpoise.cli.messages import Options, UsageError
-from counterpoise.cli.trained import open_run
+from counterpoise.recipe.messages import Options, UsageError
+from counterpoise.recipe.trained import open_run
 from counterpoise.report.surfaces import contours, lines, profiles, reliefs
 from counterpoise.report.tables import html_table
 from counterpoise.studies.base import FUSED, Given, Picture, Row, Trained, complete_seed, file_name, method_names

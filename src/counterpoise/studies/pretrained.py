@@ -8,8 +8,8 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from counterpoise.cli.messages import Options, UsageError
 from counterpoise.engine.checkpoint import content_of, load, save
+from counterpoise.recipe.messages import Options, UsageError
 from counterpoise.report.studies import bars
 from counterpoise.studies.base import (
     FUSED,

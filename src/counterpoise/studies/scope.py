@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from counterpoise.cli.messages import Options, UsageError
-from counterpoise.cli.trained import open_run
 from counterpoise.methods import IGM
+from counterpoise.recipe.messages import Options, UsageError
+from counterpoise.recipe.trained import open_run
 from counterpoise.report.studies import bars
 from counterpoise.report.tables import html_table
 from counterpoise.studies.base import SPLITS, Given, Picture, Row, Trained, metric_option, read_outs, scores, values

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from counterpoise._checks import did_you_mean
-from counterpoise.cli.messages import Options, UsageError
 from counterpoise.metrics import METRICS, SHARES
+from counterpoise.recipe.messages import Options, UsageError
 from counterpoise.report.studies import sweep
 from counterpoise.studies.base import FUSED, SPLITS, Given, Picture, Row, Trained, common_split, method_names
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from counterpoise.analysis import LayerSpectrum, input_spectra, load, save
-from counterpoise.cli.messages import Options
-from counterpoise.cli.trained import open_run
+from counterpoise.recipe.messages import Options
+from counterpoise.recipe.trained import open_run
 from counterpoise.report.studies import bars
 from counterpoise.report.surfaces import spectra
 from counterpoise.studies.base import Given, Picture, Row, Trained, complete_seed, file_name

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from counterpoise.benchmark.summary import mean_sd
-from counterpoise.cli.messages import Options
+from counterpoise.recipe.messages import Options
 from counterpoise.report.studies import points
 from counterpoise.report.tables import html_table
 from counterpoise.studies.base import (

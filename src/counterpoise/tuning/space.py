@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from counterpoise.cli.messages import UsageError
+from counterpoise.recipe.messages import UsageError
 
 if TYPE_CHECKING:
     from optuna.trial import Trial

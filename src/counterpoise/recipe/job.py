@@ -15,7 +15,6 @@ from torch import nn
 from counterpoise._checks import did_you_mean
 from counterpoise.analysis import BalanceWatch, GradientChange
 from counterpoise.build import build_model
-from counterpoise.cli.options import AUTO
 from counterpoise.data.source import Source
 from counterpoise.data.split import Split, Splits
 from counterpoise.encoders import Frozen, default_encoder
@@ -24,6 +23,7 @@ from counterpoise.engine import Trainer, keep_freed_memory
 from counterpoise.engine.state import mix, seed_everything
 from counterpoise.method import Method
 from counterpoise.observer import Observer
+from counterpoise.recipe.options import AUTO
 from counterpoise.task import SingleLabel, Task
 
 OWN = (

@@ -16,14 +16,14 @@ from torch import nn
 from counterpoise import encoders, engine, fusions, methods
 from counterpoise._checks import did_you_mean, nearest
 from counterpoise._yaml import read_yaml
-from counterpoise.cli.classes import check_classes
-from counterpoise.cli.messages import FILES, UsageError, explain
 from counterpoise.data import readers
 from counterpoise.data.source import Arrays, Digits, Layout, Source, Table
 from counterpoise.engine import Optimizer, Schedule, Trainer
 from counterpoise.fusions import Fusion
 from counterpoise.losses import LOSSES, Loss
 from counterpoise.method import Method
+from counterpoise.recipe.classes import check_classes
+from counterpoise.recipe.messages import FILES, UsageError, explain
 
 REGISTRIES: dict[str, Mapping[str, type]] = {
     "data": {"Table": Table, "Digits": Digits, "Arrays": Arrays},

@@ -13,7 +13,7 @@ from typing import Any, get_args, get_origin
 
 from jsonargparse import ArgumentParser, Namespace
 
-from counterpoise.cli.messages import UsageError
+from counterpoise.recipe.messages import UsageError
 
 _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from counterpoise.cli.classes import foreign
-from counterpoise.cli.job import Job, config_of, source_of
-from counterpoise.cli.messages import UsageError
-from counterpoise.cli.options import config, fit_parser
 from counterpoise.data.source import Table
 from counterpoise.data.split import Split
 from counterpoise.engine import Trainer
 from counterpoise.engine.checkpoint import content_of, load
+from counterpoise.recipe.classes import foreign
+from counterpoise.recipe.job import Job, config_of, source_of
+from counterpoise.recipe.messages import UsageError
+from counterpoise.recipe.options import config, fit_parser
 from counterpoise.task import task_of
 
 TRUST = "import the classes outside this package that the run's config.yaml names, such as a method of your own"
