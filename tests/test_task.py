@@ -21,6 +21,7 @@ from sklearn.metrics import (
 )
 
 import counterpoise as cp
+from counterpoise.data import Table
 from counterpoise.fusions import Late
 from counterpoise.fusions.pool import ExpertPool
 from counterpoise.metrics import METRICS
@@ -194,6 +195,66 @@ def test_label_sets_and_matrices_are_the_same_data():
 def test_labels_that_are_no_target_of_the_task(y, task, message):
     with pytest.raises(ValueError, match=message):
         cp.from_arrays(X, y, task=task)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "asked"),
+    [
+        ([0, 1], False),
+        ([1, 2], False),
+        ([-1, 1], False),
+        (range(10), False),
+        (range(25), False),
+        (range(1, 26), False),
+        (range(1, 11), True),
+        (range(1, 6), True),
+        ([-1, 0, 1], True),
+        ([0, 1, 2, 4], True),
+        ([*range(1, 13), 14], True),
+    ],
+)
+def test_whole_numbers_that_may_be_classes_or_numbers_ask(numbers, asked, tmp_path):
+    y = np.array(numbers)[np.arange(200) % len(numbers)]
+    message = rf"holds {len(numbers)} different numbers, from {min(numbers)} to {max(numbers)}.*--data.task regression"
+    rows = "\n".join(f"words,{k}" for k in y)
+    (tmp_path / "t.csv").write_text(f"text,label\n{rows}\n")
+    options = {"label": "label", "modalities": {"text": "text"}}
+    for make in (lambda **o: cp.from_arrays(X, y, **o), lambda **o: Table(tmp_path / "t.csv", **options, **o).splits()):
+        if asked:
+            with pytest.raises(ValueError, match=message):
+                make()
+        else:
+            assert make().task.kind == "single-label"
+        assert make(task="regression").task.kind == "regression"
+        assert make(task="single-label").classes == tuple(map(str, numbers))
+        assert make(classes=list(map(str, numbers))).task.kind == "single-label"
+    assert cp.from_arrays(X, y.astype(str)).task.kind == "single-label"  # texts are names
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind"),
+    [
+        (["1.0", "2.0", "3.0"], None),
+        (["0.5", "1", "1.5"], None),
+        (["0.5", "1.5"], "single-label"),
+        (["01", "02", "03"], "single-label"),
+        (["1", "2", "none"], "single-label"),
+        ([f"{k / 4}" for k in range(1, 12)], "regression"),
+        ([f"{k * k}" for k in range(1, 150)], "regression"),  # hardly any of them twice
+        ([f"{k * k}" for k in range(1, 60)], None),
+    ],
+)
+def test_what_cells_of_a_table_look_like(cells, kind, tmp_path):
+    rows = "\n".join(f"words,{cells[i % len(cells)]}" for i in range(200))
+    (tmp_path / "t.csv").write_text(f"text,label\n{rows}\n")
+    table = Table(tmp_path / "t.csv", {"text": "text"})
+    if kind is None:
+        assert any("column 'label' holds" in flaw.text and "--data.task" in flaw.text for flaw in table.flaws())
+        with pytest.raises(ValueError, match="Say which"):
+            table.splits()
+    else:
+        assert table.splits().task.kind == kind
+    assert ("taken as numbers" in table.describe()) == (kind == "regression")
 
 
 def test_rare_labels_are_on_every_side():

@@ -107,6 +107,7 @@ def test_a_loss_and_a_metric_of_the_task(folder, tmp_path, capsys):
     [
         (["--data.label", "price", "--monitor", "accuracy"], "Unknown metric 'accuracy'"),
         (["--data.label", "moods", "--loss", "Huber"], "Huber is for regression targets; these are multi-label"),
+        (["--data.label", "stars"], "column 'stars' holds 5 different numbers, from 1 to 5: they may be classes or"),
         (["--data.label", "kind", "--data.task", "regression"], "must be a finite number; found 'a'"),
         (["--data.label", '["joy", "price"]', "--data.task", "multi-label"], "must be 0 or 1"),
         (

@@ -145,7 +145,7 @@ def test_string_labels_are_in_natural_order_and_stated_classes_win():
     assert [numbered.classes[t] for t in numbered.train.target[:2]] == [
         ["cat", "dog", "owl"][int(i) % 3] for i in numbered.train.ids[:2]
     ]
-    assert from_arrays(_inputs(), _y() * 10 - 10).classes == ("-10", "0", "10")
+    assert from_arrays(_inputs(), _y() * 10 - 10, task="single-label").classes == ("-10", "0", "10")
 
 
 def test_torch_tensors_and_memory_maps(tmp_path):

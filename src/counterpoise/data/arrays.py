@@ -100,7 +100,8 @@ def from_arrays(
             holds does not matter. A row of NaN is an error, never a silent absence.
         seed: which random split.
         classes: names of the classes, labels or numbers in order; the sorted distinct labels when None.
-        task: "single-label" (also for None), "multi-label", "regression", or the task of another data set.
+        task: "single-label", "multi-label", "regression", or the task of another data set. None is one of several
+            classes, and an error for whole numbers that may be either, such as ratings from 1 to 5.
 
     Raises:
         ValueError: lengths differ, NaN or infinity, fewer than two classes, labels or split names

@@ -6,7 +6,7 @@ import re
 import unicodedata
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ import numpy as np
 from counterpoise._checks import choice, did_you_mean
 
 PARTS = ("train", "val", "test")
+SCALE = 10
+"""Scales on which people rate seldom have more steps."""
 _SYNONYMS = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "development": "val"}
 _SYNONYMS |= {"testing": "test"}
 
@@ -59,6 +61,26 @@ def natural(name: str) -> tuple[tuple[int, int, str], ...]:
 def is_whole(name: str) -> bool:
     """Whether a class name is an integer."""
     return re.fullmatch(r"[+-]?\d+", name) is not None
+
+
+def doubtful(numbers: Collection[float]) -> bool:
+    """Whether different numbers may be names of classes, or numbers to predict.
+
+    Two are classes. So are 0, 1, 2, ... without a hole, as classes are numbered, and 1, 2, 3, ... when they are more
+    than ``SCALE``.
+    """
+    found, count = sorted(numbers), len(numbers)
+    numbered = found == list(range(count)) or (count > SCALE and found == list(range(1, count + 1)))
+    return count > 2 and not numbered
+
+
+def undecided(where: str, numbers: Collection[float]) -> str:
+    """The message for numbers that are ``doubtful``."""
+    return (
+        f"{where} holds {len(numbers)} different numbers, from {min(numbers):g} to {max(numbers):g}: they may be "
+        "classes or numbers to predict. Say which: task='single-label' or task='regression' (--data.task single-label, "
+        "--data.task regression)."
+    )
 
 
 def plain_array(values: Any, name: str) -> np.ndarray:

@@ -185,7 +185,7 @@ class Arrays(Source):
         group: name of an array of names that no split may separate.
         val: share for validation.
         test: share for the test.
-        task: single-label, multi-label or regression.
+        task: single-label, multi-label or regression; classes when left out, unless they may be numbers.
         seed: which random split.
     """
 
@@ -198,10 +198,10 @@ class Arrays(Source):
         group: str = "group",
         val: float = 0.15,
         test: float = 0.15,
-        task: str = "single-label",
+        task: str | None = None,
         seed: int = 0,
     ):
-        self.task = choice("task", task, TASKS)
+        self.task = None if task is None else choice("task", task, TASKS)
         self.name, self.path = Path(path).stem, path
         arrays = _opened(path)
         if label not in arrays:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 from counterpoise._checks import did_you_mean
 from counterpoise.task import MultiLabel, Regression, SingleLabel, Task
 
-from .labels import encode, is_whole, natural
+from .labels import SCALE, doubtful, encode, is_whole, natural, undecided
 
 if TYPE_CHECKING:
     from .table import Table
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 BAR = "|"
 """Stands between the labels of a cell; alone it is a sample without any label."""
 YES = {"1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0.0, "true": 1.0, "false": 0.0}
-MANY = 10
-"""So many different numbers with a fraction are no classes."""
 
 
 class Labels(NamedTuple):
@@ -50,7 +49,7 @@ def read_labels(table: Table) -> Labels:
         table.columns.require(name)
     kind, note = (table.task.kind, "") if isinstance(table.task, Task) else (table.task, "")
     if kind is None:
-        kind, note = _guess([table.columns.coded(name).texts.to_pylist() for name in there])
+        kind, note = _guess(table)
         note = note and f"label: {note}; say otherwise by task=... (--data.task)"
     if kind == SingleLabel.kind:
         return _classes(table, note)
@@ -58,21 +57,31 @@ def read_labels(table: Table) -> Labels:
     return found._replace(note=note)
 
 
-def _guess(columns: Sequence[Sequence[str]]) -> tuple[str, str]:
-    """The kind of task that distinct cells look like, and what to say of it."""
-    cells = [cell for texts in columns for cell in texts]
+def _guess(table: Table) -> tuple[str, str]:
+    """The kind of task that the cells look like, and what to say of it; ValueError where it may be one or another."""
+    columns = [table.columns.coded(name) for name in table.label_columns]
+    cells = [cell for column in columns for cell in column.texts.to_pylist()]
     if len(columns) > 1:
         if all(cell.casefold() in YES for cell in cells):
             return MultiLabel.kind, f"{len(columns)} columns of zeros and ones are taken as labels (multi-label)"
         return Regression.kind, f"{len(columns)} columns are taken as numbers (regression)"
     if any(BAR in cell for cell in cells):
         return MultiLabel.kind, f"cells with {BAR} are taken as sets of labels (multi-label)"
-    if len(cells) > MANY and all(_number(cell) is not None for cell in cells) and not all(map(is_whole, cells)):
-        return Regression.kind, f"{len(cells)} different numbers are taken as numbers (regression)"
-    whole = sorted(int(cell) for cell in cells if is_whole(cell))
-    if len(whole) == len(cells) > 2 and whole[0] != 0:
-        return SingleLabel.kind, f"whole numbers from {whole[0]} to {whole[-1]} are taken as classes (single-label)"
-    return SingleLabel.kind, ""
+    read = [_number(cell) for cell in cells]
+    numbers = {number for number in read if number is not None}
+    named = None in read or len(table.classes or ()) > 1 or any(map(_padded, cells))
+    if named or not doubtful(numbers):
+        counted = f"whole numbers from 1 to {len(numbers)} are taken as classes (single-label)"
+        return SingleLabel.kind, counted if not named and min(numbers, default=0) == 1 and len(numbers) > 2 else ""
+    often = int((columns[0].codes >= 0).sum()) / len(numbers)  # classes are there more than once
+    if len(numbers) > SCALE and (often < 2 or not all(map(is_whole, cells))):
+        return Regression.kind, f"{len(numbers)} different numbers are taken as numbers (regression)"
+    raise ValueError(undecided(f"{table.path}: column {table.label_columns[0]!r}", numbers))
+
+
+def _padded(cell: str) -> bool:
+    """Whether it is a number written as names are: 007."""
+    return re.match(r"[+-]?0\d", cell) is not None
 
 
 def _without(table: Table) -> Labels:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from counterpoise._checks import choice, did_you_mean
-from counterpoise.data.labels import at_least_two, encode, natural
+from counterpoise.data.labels import at_least_two, doubtful, encode, natural, undecided
 from counterpoise.task import TASKS, MultiLabel, Regression, SingleLabel, Task
 
 
@@ -20,7 +20,7 @@ def encoded(y: Any, task: Task | str | None, names: Sequence[str] | None, *, nam
     Args:
         y: one class per sample; a collection of label names per sample, or (n, labels) of zeros and ones; (n,) or
             (n, numbers) of numbers.
-        task: what is predicted, its name, or None for one of several classes.
+        task: what is predicted, its name, or None for one of several classes, unless their numbers are ``doubtful``.
         names: of the classes, labels or numbers; None finds or numbers them.
         name: what to call the labels in messages.
 
@@ -45,6 +45,10 @@ def encoded(y: Any, task: Task | str | None, names: Sequence[str] | None, *, nam
         return target, found
     number, known = encode(y, names, name=name)
     at_least_two(known, name)
+    if task is None and names is None and not isinstance(next(iter(y)), str):
+        values = [int(number) for number in known]
+        if doubtful(values):
+            raise ValueError(undecided(name, values))
     return torch.from_numpy(number), SingleLabel(known)
 
 
