@@ -143,21 +143,6 @@ class Method(nn.Module):
         """Epochs that the run takes, for the time left; the trainer's ``epochs`` unless phases make it more."""
         return trainer.epochs
 
-    def so_far(self, phases: int, trainer: Trainer) -> Mapping[str, object] | None:
-        """The settings of which the first ``phases`` phases saw only a part: name -> that part.
-
-        Runs whose settings agree but for these, and in these parts, have been the same up to there; with
-        ``fit --phases`` they train it once. Buffers that only one of them has must be as ``setup`` made them.
-
-        Args:
-            phases: how many, at least 1.
-            trainer: of the run.
-
-        Returns:
-            None when they depend on every setting as a whole.
-        """
-        return None
-
     def reads(self, modalities: tuple[str, ...]) -> tuple[str, ...]:
         """The modalities that evaluation reads; all of them unless the method ignores some for good."""
         return modalities

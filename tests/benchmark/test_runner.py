@@ -59,30 +59,6 @@ def test_a_failing_run_is_reported_and_does_not_stop_the_others(tmp_path: Path) 
     assert "    AssertionError: no such file: x.wav" in outcome.message()
 
 
-@pytest.mark.parametrize("jobs", [1, 3])
-def test_a_run_waits_for_another(tmp_path: Path, jobs: int) -> None:
-    """However that one ends, and not when it is not among the runs."""
-    first, free, gone = grid(["First", "Free", "Gone"], [0])
-    waits, last = RunConfig("Waits", 0, after=first.id), RunConfig("Last", 0, after=RunConfig("Waits", 0).id)
-    assert last.id == RunConfig("Last", 0, execution=("--phases", "x")).id  # another way to the same result
-    code = (
-        "import time; (d / 'began').write_text(str(time.monotonic())); time.sleep(0.3 * (sys.argv[2] == 'First'))\n"
-        "(d / 'ended').write_text(str(time.monotonic())); assert sys.argv[2] != 'Waits'; " + DONE
-    )
-    orphan = RunConfig("Orphan", 0, after=gone.id)
-    outcome = run([last, waits, first, free, orphan], python(code), tmp_path, jobs=jobs, console=quiet())
-    assert set(outcome.failed) == {waits.id}
-    assert set(outcome.finished) == {first.id, free.id, last.id, orphan.id}
-
-    def at(config: RunConfig, what: str) -> float:
-        return float((tmp_path / config.id / what).read_text())
-
-    assert at(waits, "began") > at(first, "ended")
-    assert at(last, "began") > at(waits, "ended")
-    if jobs > 1:
-        assert at(free, "began") < at(first, "ended")
-
-
 def test_a_run_without_result_or_killed_is_a_failure(tmp_path: Path) -> None:
     configs = grid(["Silent", "Killed", "Absent"], [0])
     codes = {"Silent": "pass", "Killed": "os.kill(os.getpid(), 9)"}

@@ -127,35 +127,6 @@ def test_ctrl_c_then_resume(run: Run, tiny: Sequence[str], monkeypatch: pytest.M
     assert result("parts") == result("whole")
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (["--run_dir", "null"], "--phases keeps checkpoints, so it needs a run_dir"),
-        (["--balance", "true"], "--balance records a whole run"),
-        (["--gradient_change", "batch"], "--gradient_change records a whole run"),
-    ],
-)
-def test_what_phases_needs(run: Run, tiny: Sequence[str], options: Sequence[str], said: str) -> None:
-    refused = run("fit", *tiny, "--method", "IGM", "--phases", "shared", *options)
-    assert refused.code == 2
-    assert said in refused.err
-    assert not Path("shared").exists()
-
-
-def test_phases_are_shared_by_runs_of_the_same_options(run: Run, tiny: Sequence[str]) -> None:
-    """The label, the directory and the method's own options may differ."""
-
-    def trained(name: str, *options: str) -> int:
-        shared = ["--phases", "shared", "--run_dir", name, "--label", name, "--progress", "true"]
-        done = run("fit", *tiny, "--method", "IGM", *shared, *options)
-        assert done.code == 0
-        return done.err.count("s/epoch")
-
-    assert trained("all") == 2
-    assert trained("none", "--method.gm", "false") == 1
-    assert trained("other", "--method.gm", "false", "--precision", "bf16-mixed") == 2
-
-
 def test_resume_starts_when_nothing_is_there(run: Run, tiny: Sequence[str]) -> None:
     assert run("fit", *tiny, "--method", "joint", "--run_dir", "new", "--resume").code == 0
     assert Path("new/result.json").is_file()

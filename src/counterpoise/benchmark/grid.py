@@ -21,15 +21,11 @@ class RunConfig:
         method: its name.
         seed: of everything that is random in the run.
         settings: the rest of the configuration, plain values, possibly nested.
-        after: id of a run that this one waits for; not part of the configuration.
-        execution: options that change how it is trained and not what; not part of the configuration either.
     """
 
     method: str
     seed: int
     settings: Mapping[str, Any] = field(default_factory=dict)
-    after: str | None = field(default=None, compare=False, kw_only=True)
-    execution: Sequence[str] = field(default=(), compare=False, kw_only=True)
 
     @property
     def id(self) -> str:

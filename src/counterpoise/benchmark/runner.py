@@ -115,21 +115,20 @@ class Feed(Protocol):
 
 
 class _Listed:
-    """These runs, in order; those that wait for another one of them come once it has ended, however it did."""
+    """These runs, in order."""
 
     def __init__(self, configs: Sequence[RunConfig]):
         self.total, self.waiting = len(configs), False
-        self._queue, self._open = list(configs), {config.id for config in configs}
+        self._queue = list(configs)
 
     def next(self) -> RunConfig | None:
-        ready = [index for index, config in enumerate(self._queue) if config.after not in self._open]
-        return self._queue.pop(ready[0]) if ready else None
+        return self._queue.pop(0) if self._queue else None
 
     def enough(self, config: RunConfig) -> bool:
         return False
 
     def ended(self, config: RunConfig, failure: Failure | None) -> None:
-        self._open.discard(config.id)
+        return
 
     def rest(self) -> list[str]:
         return [config.id for config in self._queue]

@@ -153,7 +153,7 @@ def plan(
 
 def command(config: RunConfig, path: Path) -> list[str]:
     """The command line of one run; it resumes when started again."""
-    options = [*_options(config), "--run_dir", str(path), "--resume", *config.execution]
+    options = [*_options(config), "--run_dir", str(path), "--resume"]
     return [sys.executable, "-m", "counterpoise", "fit", *options]
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import yaml
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -16,8 +14,6 @@ from rich.text import Text
 from counterpoise._checks import shown
 from counterpoise.data.readers import ReadError
 from counterpoise.data.source import Table as Files
-from counterpoise.engine import Trainer
-from counterpoise.engine.phase_ends import PhaseEnds
 from counterpoise.recipe.job import Job
 from counterpoise.recipe.messages import UsageError, usage
 from counterpoise.recipe.options import fit_parser, parse
@@ -30,14 +26,8 @@ def main(arguments: Sequence[str]) -> int:
     parser = fit_parser()
     parser.add_argument("--resume", action="store_true", help="Continue the unfinished run in run_dir, if any.")
     parser.add_argument("--no_test", action="store_true", help="Leave the test split alone, as tuning does.")
-    parser.add_argument(
-        "--phases",
-        help="Folder shared with other runs, as in a study: this one starts after the last phase there that it has in "
-        "common with a run before, and leaves the ends of its own.",
-    )
     options = parse(parser, arguments)
     resume, no_test = bool(options.pop("resume")), bool(options.pop("no_test"))
-    phases = options.pop("phases")
     with usage():
         job = Job.of(parser, options)
     splits = replace(job.splits, test=None) if no_test else job.splits
@@ -47,8 +37,6 @@ def main(arguments: Sequence[str]) -> int:
     except UsageError:
         print(shown(job.describe()))  # what was read tells why the options do not fit
         raise
-    if phases is not None:
-        trainer.keeper.ends = _ends(trainer, phases)
     if trainer.fabric.is_global_zero:
         print(shown(job.describe()), flush=True)
     try:
@@ -70,17 +58,6 @@ def main(arguments: Sequence[str]) -> int:
             if isinstance(job.source, Files):
                 print(f"On other samples: `counterpoise predict {trainer.run_dir} TABLE --out FILE`.")
     return 0
-
-
-def _ends(trainer: Trainer, folder: str) -> PhaseEnds:
-    """For runs whose options are those of this one, but for the method's, the label and the directory."""
-    if trainer.run_dir is None:
-        raise UsageError("--phases keeps checkpoints, so it needs a run_dir; leave --run_dir null out.")
-    options = yaml.safe_load(trainer.config or "")
-    for name in ("balance", "gradient_change"):
-        if options[name]:
-            raise UsageError(f"--{name} records a whole run, and with --phases its beginning may be another's.")
-    return PhaseEnds(Path(folder), {k: v for k, v in options.items() if k not in ("method", "label", "run_dir")})
 
 
 def print_scores(

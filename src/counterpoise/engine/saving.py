@@ -24,7 +24,6 @@ from counterpoise.engine.checkpoint import (
 )
 from counterpoise.engine.cost import summary
 from counterpoise.engine.optim import restore
-from counterpoise.engine.phase_ends import PhaseEnds, best_of
 from counterpoise.engine.record import RunDirectory
 from counterpoise.engine.replicas import any_of
 from counterpoise.engine.state import State, random_state, set_random_state
@@ -41,15 +40,11 @@ class Keeper:
 
     A better epoch first goes to ``best.next.ckpt``, then ``last.ckpt`` names it, then it becomes
     ``best.ckpt``: whenever the process dies, the two files can be made to agree again.
-
-    Attributes:
-        ends: where ends of phases are shared with other runs; None shares nothing.
     """
 
     def __init__(self, trainer: Trainer):
         self._trainer = trainer
         self.sign = -1.0 if lower_is_better(trainer.monitor) else 1.0
-        self.ends: PhaseEnds | None = None
         self._held = False
         self.forget()
 
@@ -109,17 +104,10 @@ class Keeper:
                 f"Some processes find {self.directory.last} and others do not. To resume on several machines, run_dir "
                 "must be in a folder that they share, or be copied to all of them."
             )
-        start = None
         if resume and found:
             self._restore(self.directory)
-        elif self.ends is not None and (start := self.ends.latest(trainer)) is not None:
-            self._start_from(start)
         if self._writes:
             self.directory.start(trainer.history, trainer.config or yaml.safe_dump(self.fingerprint()))
-            if start is not None:
-                save(self.directory.best, {**self.best, "fingerprint": self.fingerprint()})
-                save(self.directory.last, self._state())
-        self._share()
 
     def _restore(self, directory: RunDirectory) -> None:
         trainer = self._trainer
@@ -149,19 +137,6 @@ class Keeper:
             for part, own in (("model", trainer.model), ("method", trainer.method)):  # they are used at the end only
                 if self.best[part].keys() != own.state_dict().keys():
                     raise ValueError(f"{part} has other tensors")
-
-    def _start_from(self, path: Path) -> None:
-        """Go on from the end of a phase of another run, which has been the same up to there.
-
-        State under a name that only one of the two methods has was not used yet: it is as ``setup`` left it.
-        """
-        trainer = self._trainer
-        own = trainer.method.state_dict()
-        with content_of(path):
-            saved, self.best = load(path, trainer.device), load(best_of(path))
-            for part, fresh in ((saved, own), (self.best, _on_cpu(own))):
-                part["method"] = {name: part["method"].get(name, value) for name, value in fresh.items()}
-            self._take(saved, path)
 
     def _take(self, saved: Mapping[str, Any], path: Path) -> None:
         trainer = self._trainer
@@ -242,15 +217,6 @@ class Keeper:
         if better:
             rename(upcoming, self.directory.best)
         self.directory.append(record)
-        self._share()
-
-    def _share(self) -> None:
-        """At the end of a phase, leave it to other runs."""
-        state = self._trainer.state
-        if self.ends is None or not self._writes or self.directory is None or state.phase is None:
-            return
-        if state.epoch_in_phase == state.phase.epochs:
-            self.ends.keep(self._trainer, self.directory)
 
     def pause(self) -> str | None:
         """Write ``last.ckpt`` where the run stands, also inside an epoch; its path, None without a directory."""

@@ -162,14 +162,6 @@ class IGM(Method):
             }
         return found
 
-    def so_far(self, phases: int, trainer: Trainer) -> Mapping[str, object] | None:
-        order = turns(self.order, trainer.model.modalities)
-        if phases > len(order):  # every direction has had its first stage
-            return None
-        met = {(order[index - 1], order[index % len(order)]) for index in range(1, phases)}
-        acted = met.intersection(predecessors(order, self.directions) if self.gm else [])
-        return {"directions": sorted(acted), "gm": None}
-
     # -- stages ----------------------------------------------------------------------------------
     def setup(self, trainer: Trainer) -> None:
         model, order = trainer.model, turns(self.order, trainer.model.modalities)

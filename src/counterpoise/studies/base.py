@@ -39,15 +39,12 @@ class Row:
         method: name of the method.
         options: options of ``fit`` on top of the common ones, without their dashes.
         first: the other rows wait for this one, and for what ``prepare`` makes of it.
-        after: name of a row before that this one has its first phases in common with. It waits for that row's run
-            of the same seed, and does not train them again.
     """
 
     name: str
     method: str
     options: Mapping[str, Any] = field(default_factory=dict)
     first: bool = False
-    after: str | None = None
 
     @property
     def key(self) -> str:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from html import escape
 from importlib import import_module
 from importlib.resources import files
@@ -25,7 +22,7 @@ from counterpoise.recipe.messages import UsageError, usage
 from counterpoise.recipe.options import fit_parser, parse
 from counterpoise.report.collect import collect
 from counterpoise.studies import comparison
-from counterpoise.studies.base import Given, Picture, Row, Study, Trained, configs
+from counterpoise.studies.base import Given, Picture, Study, Trained, configs
 
 STUDIES = {
     "imbalance": "each modality's learning alone and inside joint training",
@@ -78,21 +75,15 @@ def conduct(
         source = source_of(parser, options.data)
     plans: dict[str, tuple[Study, Given, dict[str, list[RunConfig]]]] = {}
     first: set[str] = set()
-    after: dict[str, str] = {}
     for name, own in studies.items():
         study = study_named(name)
         given = Given(own, tuple(source.layouts()), common, options, seeds, out / "runs", out / name)
         planned = study.plan(given)
         rows = configs(planned, seeds, common)
         first |= {config.id for row in planned if row.first for config in rows[row.name]}
-        after |= _after(planned, rows)
         plans[name] = study, given, rows
     unique = {config.id: config for _, _, rows in plans.values() for found in rows.values() for config in found}
-    folders = _folders(after, out / "phases")
-    by_seed = [
-        replace(c, after=after.get(c.id), execution=("--phases", str(folders[c.id])) if c.id in folders else ())
-        for c in sorted(unique.values(), key=lambda config: seeds.index(config.seed))
-    ]
+    by_seed = sorted(unique.values(), key=lambda config: seeds.index(config.seed))
 
     def done(chosen: Sequence[RunConfig]) -> Outcome:
         return run(chosen, benchmark.command, out / "runs", preload=benchmark.PRELOAD, **execution)
@@ -107,7 +98,6 @@ def conduct(
                 study.prepare(given)
     outcome = done(by_seed)
     print(outcome.message())
-    _forget_phases(folders, out)
     if outcome.exit_code == 130:
         return 130
     splits = source.splits()
@@ -136,30 +126,6 @@ def conduct(
         page = draw_again(name, out)
         print(f"Numbers: {given.folder / 'data.json'}; pictures: {given.folder}; open {page} in a browser.", flush=True)
     return outcome.exit_code
-
-
-def _after(planned: Sequence[Row], rows: Mapping[str, Sequence[RunConfig]]) -> dict[str, str]:
-    """Id of a run -> that of the run of the same seed which it waits for."""
-    pairs = [(rows[row.name], rows[row.after]) for row in planned if row.after is not None]
-    return {one.id: other.id for mine, theirs in pairs for one, other in zip(mine, theirs, strict=True)}
-
-
-def _folders(after: Mapping[str, str], parent: Path) -> dict[str, Path]:
-    """Id of a run -> where it shares phases: a folder for the runs that wait for the same one, and for each other."""
-
-    def root(run: str) -> str:
-        return root(after[run]) if run in after else run
-
-    return {run: parent / root(run) for run in (*after, *after.values())}
-
-
-def _forget_phases(folders: Mapping[str, Path], out: Path) -> None:
-    """Delete what is shared by runs that are all finished."""
-    for folder in set(folders.values()):
-        if all(finished(out / "runs" / run) for run, own in folders.items() if own == folder):
-            shutil.rmtree(folder, ignore_errors=True)
-    with contextlib.suppress(OSError):  # there is none, or some are still needed
-        (out / "phases").rmdir()
 
 
 def _trained(rows: Mapping[str, Sequence[RunConfig]], folder: Path) -> list[Trained]:

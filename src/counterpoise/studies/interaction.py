@@ -18,9 +18,9 @@ TITLE = "Interaction between modalities"
 ABOUT = (
     "Fused validation score at the end of each stage of IGM, with all its matrices, without those of one direction "
     "(a→b: a's matrix changes b's gradient), and with none. Runs of one seed are the same up to the first stage that "
-    "a direction acts on: these stages are trained once, and count in the cost of each run. The score is that of the "
-    "weights at the stage's end, not of the best ones, and on validation, as test is looked at once per run. The "
-    "original's score before training is not taken. Unknown about the original: seeds, epochs per stage, the split."
+    "a direction acts on. The score is that of the weights at the stage's end, not of the best ones, and on "
+    "validation, as test is looked at once per run. The original's score before training is not taken. Unknown about "
+    "the original: seeds, epochs per stage, the split."
 )
 ALL, NONE = "all directions", "no direction"
 
@@ -35,15 +35,13 @@ def directions(modalities: Sequence[str]) -> list[str]:
 
 
 def plan(given: Given) -> list[Row]:
-    """All, each left out, none; each after the one that it has the most stages in common with."""
+    """All, each left out, none."""
     found = directions(given.modalities)
-    anew = given.options.balance or given.options.gradient_change  # records are of a whole run
     rows = [Row(ALL, "IGM")]
     for left_out in found if len(found) > 1 else ():
         rest, name = [d for d in found if d != left_out], f"without {left_out.replace('->', '→')}"
-        rows.append(Row(name, "IGM", {"method.directions": json.dumps(rest)}, after=None if anew else ALL))
-    nearest = rows[1 if len(rows) > 1 else 0].name  # without the first direction, or alone
-    return [*rows, Row(NONE, "IGM", {"method.gm": False}, after=None if anew else nearest)]
+        rows.append(Row(name, "IGM", {"method.directions": json.dumps(rest)}))
+    return [*rows, Row(NONE, "IGM", {"method.gm": False})]
 
 
 def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
