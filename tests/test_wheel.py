@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "counterpoise"
 BESIDE_CODE = (
     "py.typed",
-    "report/page.css",
+    "report/templates/page.css",
     *(str(p.relative_to(PACKAGE)) for p in sorted((PACKAGE / "datasets" / "recipes").rglob("*.yaml"))),
 )
 

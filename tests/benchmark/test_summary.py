@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from html import unescape
 
 import numpy as np
 import pytest
@@ -187,7 +188,7 @@ def test_a_method_name_cannot_break_the_table() -> None:
 def test_a_table_says_which_read_out_a_modality_is_of(kinds: dict[str, str | None], said: str | None) -> None:
     found = [record(method, 0, 0.5, unimodal=kind) for method, kind in kinds.items()]
     summary = summarize(found)
-    texts = ["\n".join(summary.notes()), summary.to_markdown(), summary_html(summary).replace("&#x27;", "'")]
+    texts = ["\n".join(summary.notes()), summary.to_markdown(), unescape(summary_html(summary))]
     assert all((said in text) if said else ("A modality's score" not in text) for text in texts)
     assert not any("A modality's" in note for note in summarize(found, columns=["fused/accuracy", "gap"]).notes())
     assert summary.to_dict()["unimodal"] == {method: kind for method, kind in kinds.items() if kind}

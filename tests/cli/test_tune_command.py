@@ -28,8 +28,8 @@ def test_search_and_train_with_the_best(run: Run, tiny: Sequence[str], here: lis
     assert "Trials: 2 finished." in done.out
     assert "counterpoise fit --config t/best.yaml --run_dir t/best" in done.out
     assert {p.name for p in Path("t").iterdir()} == {
-        "best.yaml", "history.png", "slices.png", "study.json", "trials", "trials.csv", "trials.json",
-        "tuning.db", "tuning.html",
+        "best.yaml", "history.png", "history.svg", "slices.png", "slices.svg", "study.json", "trials",
+        "trials.csv", "trials.json", "tuning.db", "tuning.html",
     }  # fmt: skip
     found = json.loads(Path("t/trials.json").read_text())["trials"]
     best = max(found, key=lambda row: row["score"])

@@ -13,8 +13,9 @@ from scipy import stats
 from counterpoise.report import collect, write_report
 from counterpoise.report.collect import flatten
 from counterpoise.report.figures import PALETTE, VARIABLES
+from counterpoise.report.markup import html_table
 from counterpoise.report.page import learning_curve
-from counterpoise.report.tables import common_and_different, html_table
+from counterpoise.report.tables import common_and_different
 
 MODALITIES = ["audio", "image"]
 

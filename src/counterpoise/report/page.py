@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
-from importlib.resources import files
 from pathlib import Path
+from typing import NamedTuple
 
-from counterpoise._files import write_text
+from markupsafe import Markup
+
 from counterpoise.benchmark.cells import number_text
 from counterpoise.benchmark.summary import SPLITS, Summary, summarize
 from counterpoise.metrics import SHARES
 from counterpoise.report import figures
 from counterpoise.report.collect import OWN_TO_A_RUN, Run, collect
-from counterpoise.report.tables import common_and_different, html_table, runs_rows, subset_records, summary_html
+from counterpoise.report.markup import Picture, html_figure, html_table, render, write_page
+from counterpoise.report.tables import common_and_different, runs_rows, subset_records, summary_html
 
 
 def write_report(
@@ -50,21 +51,33 @@ def write_report(
     sections = [
         _section(data, members, baseline, seeds, number) for number, (data, members) in enumerate(by_data.items())
     ]
-    style = files("counterpoise.report").joinpath("page.css").read_text(encoding="utf-8")
-    page = (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
-        f"<h1>{escape(title)}</h1>\n{_unfinished(runs)}\n{''.join(sections)}{_environment(runs)}\n"
-        f"</main>\n</body>\n</html>\n"
+    body = render(
+        "report",
+        notable=[run for run in runs if not run.finished or run.problems],
+        head=_head(runs),
+        sections=[*sections, *_environment(runs)],
     )
-    out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(out, page)
-    return out
+    return write_page(Path(out), title, [body])
 
 
-def _section(data: str, runs: Sequence[Run], baseline: str, seeds: int | None, number: int) -> str:
+class Part(NamedTuple):
+    """A heading with what stands below it."""
+
+    title: str
+    text: str
+    content: Markup
+
+
+class Section(NamedTuple):
+    """A part of the page: about one data set, or the environment."""
+
+    title: str
+    lead: str
+    parts: Sequence[Part]
+    folded: Sequence[tuple[str, Markup]] = ()
+
+
+def _section(data: str, runs: Sequence[Run], baseline: str, seeds: int | None, number: int) -> Section:
     """Everything about one data set."""
     first = ["Unimodal", baseline]
     runs = sorted(runs, key=lambda run: first.index(run.method) if run.method in first else len(first))
@@ -74,31 +87,17 @@ def _section(data: str, runs: Sequence[Run], baseline: str, seeds: int | None, n
     summary = summarize([run.record for run in done], baseline=baseline, seeds=asked, split=split)
     metric = str(next(((run.result or {}).get("monitor") for run in done), None) or "accuracy")
     modalities = list(dict.fromkeys(m for run in done for m in (run.result or {}).get("modalities", ())))
-    parts = [f"<section>\n<h2>{escape(data or 'Runs')}</h2>", _lead(summary, done, modalities, metric)]
+    parts = []
     if summary.rows:
-        parts += [_part("Comparison", _split_note(split, metric), summary_html(summary))]
+        parts.append(Part("Comparison", _split_note(split, metric), summary_html(summary)))
     if any(f"fused/{metric}" in cells for cells in summary.rows.values()):
         parts.append(_scores(summary, metric, modalities, number))
-    parts.append(_curves(runs, modalities, metric, number))
+    parts += _curves(runs, modalities, metric, number)
     if sum(f"fused/{metric}" in cells and "seconds" in cells for cells in summary.rows.values()) > 1:
         parts.append(_time(summary, metric, number))
-    parts.append(_subsets(done, metric, split, baseline, asked))
-    parts.append(_configuration(runs))
-    header, rows = runs_rows(runs, split)
-    parts.append(_details(_count(len(runs), "run"), html_table(header, rows, numbers=4)))
-    return "\n".join(part for part in parts if part) + "\n</section>\n"
-
-
-def _part(title: str, text: str, content: str) -> str:
-    return f"<h3>{escape(title)}</h3>\n<p>{escape(text)}</p>\n{content}"
-
-
-def _details(title: str, content: str) -> str:
-    return f"<details><summary>{escape(title)}</summary>\n{content}\n</details>"
-
-
-def _figure(svg: str, caption: str) -> str:
-    return f'<figure class="wide">{svg}<figcaption>{escape(caption)}</figcaption></figure>'
+    parts += _subsets(done, metric, split, baseline, asked)
+    listed = (_count(len(runs), "run"), html_table(*runs_rows(runs, split), numbers=4))
+    return Section(data or "Runs", _lead(summary, done, modalities, metric), parts, [*_configuration(runs), listed])
 
 
 def _split_note(split: str, metric: str) -> str:
@@ -113,7 +112,7 @@ def _split_note(split: str, metric: str) -> str:
 def _lead(summary: Summary, done: Sequence[Run], modalities: Sequence[str], metric: str) -> str:
     """What was compared and what came out, in two sentences."""
     if not done:
-        return '<p class="lead">No run has finished yet.</p>'
+        return "No run has finished yet."
     classes = next((len(c) for run in done if (c := (run.result or {}).get("classes"))), None)
     counted = [
         _count(len(summary.rows), "method"),
@@ -141,33 +140,28 @@ def _lead(summary: Summary, done: Sequence[Run], modalities: Sequence[str], metr
                 low, high = number_text(column, d.low, signed=True), number_text(column, d.high, signed=True)
                 text += f" [{low}, {high}]{clear}"
         text += "."
-    return f'<p class="lead">{escape(text)}</p>'
+    return text
 
 
 def _count(number: int, one: str, many: str | None = None) -> str:
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
-def _scores(summary: Summary, metric: str, modalities: Sequence[str], number: int) -> str:
-    svg = figures.to_svg(
-        lambda: figures.accuracy_dots(summary, metric, modalities),
-        f"scores-{number}",
-        f"{metric} of each modality and fused, per method; the numbers are in the comparison table",
-    )
+def _scores(summary: Summary, metric: str, modalities: Sequence[str], number: int) -> Part:
     caption = "Large marks: mean over seeds with its standard deviation; small strokes: single seeds."
     if summary.baseline is not None:
         caption += (
             f" Right: seed-by-seed difference of the fused score to {summary.baseline}; filled where the "
             f"{100 * summary.confidence:g} % interval excludes zero."
         )
-    return _part(
+    return Part(
         "Each modality and their fusion",
         "How well each modality predicts alone inside the trained model, and what their fusion adds.",
-        _figure(svg, caption),
+        html_figure(Picture(f"scores-{number}", lambda: figures.accuracy_dots(summary, metric, modalities), caption)),
     )
 
 
-def _curves(runs: Sequence[Run], modalities: Sequence[str], metric: str, number: int) -> str:
+def _curves(runs: Sequence[Run], modalities: Sequence[str], metric: str, number: int) -> list[Part]:
     """Learning curves of the finished runs; of the unfinished ones where a method has no other."""
     labels: dict[str, list[Run]] = {}
     for run in runs:
@@ -193,19 +187,17 @@ def _curves(runs: Sequence[Run], modalities: Sequence[str], metric: str, number:
         if curves:
             panels[label] = figures.Panel(curves, _phases(members), len(members))
     if not panels:
-        return ""
+        return []
     known = list(dict.fromkeys(name for panel in panels.values() for name in panel.curves if name != figures.FUSED))
     ordered = [name for name in modalities if name in known] or known
-    svg = figures.to_svg(
-        lambda: figures.learning_curves(panels, ordered, metric, metric in SHARES),
+    picture = Picture(
         f"curves-{number}",
-        f"validation {metric} over the epochs, per method, for each modality and fused",
+        lambda: figures.learning_curves(panels, ordered, metric, metric in SHARES),
+        f"Validation {metric}. Lines: mean over the n seeds that reached the epoch; bands: ± one standard deviation. "
+        "Dotted lines: a new phase of the method begins.",
     )
-    caption = (
-        "Lines: mean over the n seeds that reached the epoch; bands: ± one standard deviation. "
-        "Dotted lines: a new phase of the method begins."
-    )
-    return _part("Learning curves", "Who learns when: a modality that rises late was held back.", _figure(svg, caption))
+    about = "Who learns when: a modality that rises late was held back."
+    return [Part("Learning curves", about, html_figure(picture))]
 
 
 def learning_curve(histories: Sequence[Sequence[Mapping[str, object]]], key: str) -> figures.Curve:
@@ -232,82 +224,66 @@ def _phases(runs: Sequence[Run]) -> dict[int, str]:
     return found
 
 
-def _time(summary: Summary, metric: str, number: int) -> str:
-    svg = figures.to_svg(
-        lambda: figures.time_accuracy(summary, metric),
+def _time(summary: Summary, metric: str, number: int) -> Part:
+    picture = Picture(
         f"time-{number}",
-        f"training time against fused {metric}, one point per method; the numbers are in the comparison table",
+        lambda: figures.time_accuracy(summary, metric),
+        f"Training time against fused {metric}. Times of runs that shared a machine with others are upper bounds.",
     )
-    caption = "Times of runs that shared a machine with others are upper bounds."
-    return _part("Training time", f"What the fused {metric} costs.", _figure(svg, caption))
+    return Part("Training time", f"What the fused {metric} costs.", html_figure(picture))
 
 
-def _subsets(done: Sequence[Run], metric: str, split: str, baseline: str, asked: int | None) -> str:
+def _subsets(done: Sequence[Run], metric: str, split: str, baseline: str, asked: int | None) -> list[Part]:
     records, titles = subset_records(done, metric, split)
     if not titles:
-        return ""
+        return []
     summary = summarize(records, columns=list(titles), baseline=baseline, seeds=asked, split=split)
     unit = " (%)" if metric in SHARES else ""
-    return _part(
-        "Missing modalities",
-        f"{SPLITS[split].capitalize()} {metric}{unit} of the same trained models when only these modalities are given.",
-        summary_html(summary, titles),
+    about = (
+        f"{SPLITS[split].capitalize()} {metric}{unit} of the same trained models when only these modalities are given."
     )
+    return [Part("Missing modalities", about, summary_html(summary, titles))]
 
 
-def _configuration(runs: Sequence[Run]) -> str:
+def _configuration(runs: Sequence[Run]) -> list[tuple[str, Markup]]:
     items: dict[str, list[Mapping[str, object]]] = {}
     for run in runs:
         plain = {key: value for key, value in run.config.items() if key.rsplit(".", 1)[-1] not in OWN_TO_A_RUN}
         if plain:
             items.setdefault(run.label, []).append(plain)
     if not items:
-        return ""
+        return []
     common, different = common_and_different(items)
     own = [
         [label, "; ".join(f"{key} = {value}" for key, value in values.items())]
         for label, values in different.items()
         if values
     ]
-    parts = [
-        _details(f"Shared by all runs ({len(common)} settings)", html_table(["setting", "value"], list(_pairs(common))))
-    ]
-    if own:
-        parts.append(_details("What differs between the methods", html_table(["method", "settings"], own)))
-    return "<h3>Configuration</h3>\n" + "\n".join(parts)
+    shared = html_table(["setting", "value"], list(common.items()))
+    differing = [("What differs between the methods", html_table(["method", "settings"], own))] if own else []
+    return [(f"Shared by all runs ({len(common)} settings)", shared), *differing]
 
 
-def _environment(runs: Sequence[Run]) -> str:
+def _environment(runs: Sequence[Run]) -> list[Section]:
     items = {
         str(run.directory): [{key: value for key, value in run.environment.items() if key not in OWN_TO_A_RUN}]
         for run in runs
         if run.environment
     }
     if not items:
-        return ""
+        return []
     common, different = common_and_different(items)
     varying: dict[str, dict[str, None]] = {}
     for values in different.values():
         for key, value in values.items():
             varying.setdefault(key, {})[value] = None
-    rows = [*_pairs(common), *([f"{key} (differs)", " / ".join(values)] for key, values in varying.items())]
-    return "<section>\n<h2>Environment</h2>\n" + html_table(["", "value"], rows) + "\n</section>"
+    rows = [*common.items(), *((f"{key} (differs)", " / ".join(values)) for key, values in varying.items())]
+    return [Section("Environment", "", [Part("", "", html_table(["", "value"], rows))])]
 
 
-def _pairs(values: Mapping[str, str]) -> Iterable[list[str]]:
-    return ([key, value] for key, value in values.items())
-
-
-def _unfinished(runs: Sequence[Run]) -> str:
-    """A notice that names every run that is not in the numbers, or was damaged."""
-    notable = [run for run in runs if not run.finished or run.problems]
-    if not notable:
-        return ""
-    lines = "".join(
-        f"<li>{escape(run.directory.name)}: {escape('; '.join([run.state, *run.problems]))}</li>" for run in notable
-    )
+def _head(runs: Sequence[Run]) -> str:
+    """What is said above the runs that are not in the numbers, or were damaged."""
     waiting = sum(not run.finished for run in runs)
-    head = (
-        f"{waiting} of {len(runs)} runs have not finished and are not in the tables." if waiting else "Damaged files."
-    )
-    return f'<aside class="notice"><strong>{head}</strong><ul>{lines}</ul></aside>'
+    if not waiting:
+        return "Damaged files."
+    return f"{waiting} of {len(runs)} runs have not finished and are not in the tables."

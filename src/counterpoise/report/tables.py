@@ -1,52 +1,33 @@
-"""Records to HTML tables. Everything that comes from a file is escaped here."""
+"""Records to HTML tables."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from html import escape
+
+from markupsafe import Markup
 
 from counterpoise.benchmark.cells import Cell, cell_text, column_title, small_print
 from counterpoise.benchmark.summary import Summary
 from counterpoise.metrics import subset_name, subsets
 from counterpoise.report.collect import Run
+from counterpoise.report.markup import Score, html_table
 
 
-def html_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: int = 0) -> str:
-    """A table of texts, escaped; the last ``numbers`` columns are right-aligned."""
-    first = len(header) - numbers
-
-    def line(tag: str, texts: Sequence[str]) -> str:
-        cells = [
-            f"<{tag}{' class=number' if position >= first else ''}>{escape(text)}</{tag}>"
-            for position, text in enumerate(texts)
-        ]
-        return f"<tr>{''.join(cells)}</tr>"
-
-    body = "\n".join(line("td", row) for row in rows)
-    return f'<div class="wide"><table><thead>{line("th", header)}</thead><tbody>\n{body}\n</tbody></table></div>'
-
-
-def summary_html(summary: Summary, titles: Mapping[str, str] | None = None) -> str:
+def summary_html(summary: Summary, titles: Mapping[str, str] | None = None) -> Markup:
     """The comparison table: best bold, second underlined, differences in small print, notes below."""
     titles = titles or {column: column_title(column) for column in summary.columns}
-    head = "".join(f"<th class=number>{escape(titles[column])}</th>" for column in summary.columns)
-    lines = []
-    for label, cells in summary.rows.items():
-        own = " class=baseline" if label == summary.baseline else ""
-        texts = "".join(_cell_html(column, cells.get(column)) for column in summary.columns)
-        lines.append(f"<tr{own}><th scope=row>{escape(label)}</th>{texts}</tr>")
-    notes = "".join(f"<p>{escape(note)}</p>" for note in summary.notes())
-    return (
-        f'<div class="wide"><table><thead><tr><th>method</th>{head}</tr></thead>\n<tbody>'
-        + "\n".join(lines)
-        + f'</tbody></table></div>\n<div class="notes">{notes}</div>'
-    )
+    rows = [
+        [label, *(_score(column, cells.get(column)) for column in summary.columns)]
+        for label, cells in summary.rows.items()
+    ]
+    header = ["method", *(titles[column] for column in summary.columns)]
+    return html_table(header, rows, numbers=len(header) - 1, baseline=summary.baseline, notes=summary.notes())
 
 
 def sets_html(
     summaries: Mapping[str, Summary], columns: Mapping[str, Sequence[str]], groups: Mapping[str, Sequence[str]]
-) -> str:
+) -> Markup:
     """One table over several data sets: a row per method, the scores of each set side by side.
 
     Args:
@@ -55,34 +36,25 @@ def sets_html(
         groups: heading -> labels of its rows.
     """
     shown = [(name, column) for name in summaries for column in columns[name]]
-    top = "".join(f"<th class=number colspan={len(columns[name])}>{escape(name)}</th>" for name in summaries)
-    head = "".join(f"<th class=number>{escape(column_title(c).removeprefix('fused '))}</th>" for _, c in shown)
-    lines = []
+    rows: list[str | list[str | Score]] = []
     for heading, labels in groups.items():
-        lines.append(f"<tr><th scope=rowgroup colspan={1 + len(shown)}><em>{escape(heading)}</em></th></tr>")
+        rows.append(heading)
         for label in labels:
-            found = [(c, summaries[name].rows.get(label, {}).get(c)) for name, c in shown]
-            cells = "".join(
-                _cell_html(c, None if cell is None else replace(cell, difference=None)) for c, cell in found
-            )
-            lines.append(f"<tr><th scope=row>{escape(label)}</th>{cells}</tr>")
-    notes = "".join(f"<p>{escape(f'{name}: {note}')}</p>" for name, s in summaries.items() for note in s.notes()[:1])
-    notes += "<p>†: below the best modality trained alone, on that set.</p>"
-    return (
-        f'<div class="wide"><table><thead><tr><th rowspan=2>method</th>{top}</tr><tr>{head}</tr></thead>\n<tbody>\n'
-        + "\n".join(lines)
-        + f'</tbody></table></div>\n<div class="notes">{notes}</div>'
+            cells = [(c, summaries[name].rows.get(label, {}).get(c)) for name, c in shown]
+            rows.append([label, *(_score(c, cell and replace(cell, difference=None)) for c, cell in cells)])
+    notes = [f"{name}: {note}" for name, s in summaries.items() for note in s.notes()[:1]]
+    return html_table(
+        ["method", *(column_title(c).removeprefix("fused ") for _, c in shown)],
+        rows,
+        numbers=len(shown),
+        over=[(name, len(columns[name])) for name in summaries],
+        notes=[*notes, "†: below the best modality trained alone, on that set."],
     )
 
 
-def _cell_html(column: str, cell: Cell | None) -> str:
-    style = {1: " best", 2: " second"}.get((cell.rank if cell else None) or 0, "")
+def _score(column: str, cell: Cell | None) -> Score:
     values = "" if cell is None else ", ".join(f"seed {seed}: {value:.6g}" for seed, value in cell.values.items())
-    below = small_print(column, cell)
-    small = f"<small>{escape(below)}</small>" if below else ""
-    return (
-        f'<td class="number{style}" title="{escape(values)}"><span>{escape(cell_text(column, cell))}</span>{small}</td>'
-    )
+    return Score(cell_text(column, cell), cell and cell.rank, small_print(column, cell), values)
 
 
 def subset_records(runs: Sequence[Run], metric: str, split: str) -> tuple[list[dict], dict[str, str]]:

@@ -6,10 +6,10 @@ import argparse
 import hashlib
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from jsonargparse import Namespace
 
@@ -21,9 +21,7 @@ from counterpoise.benchmark.notes import read_out_notes
 from counterpoise.benchmark.summary import mean_sd
 from counterpoise.cli import benchmark
 from counterpoise.recipe.messages import Options, UsageError
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from counterpoise.report.markup import Picture
 
 FUSED = "fused"
 Scores = dict[str, dict[str, dict[str, float]]]
@@ -129,15 +127,6 @@ class Given:
         return self.options.fusion is not None
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A figure of a study: its file name, what makes it, and what it shows."""
-
-    name: str
-    draw: Callable[[], Figure]
-    caption: str
-
-
 class Study(Protocol):
     """A module of this package."""
 
@@ -167,7 +156,7 @@ class Study(Protocol):
 
     @staticmethod
     def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
-        """Figures and HTML from what ``compute`` kept, and from nothing else."""
+        """Figures, tables and paragraphs of text from what ``compute`` kept, and from nothing else."""
         ...
 
 

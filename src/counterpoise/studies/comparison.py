@@ -13,7 +13,8 @@ from counterpoise.cli.benchmark import UNIMODAL
 from counterpoise.recipe.messages import Options, UsageError
 from counterpoise.recipe.trained import open_run
 from counterpoise.report.figures import accuracy_dots
-from counterpoise.report.tables import html_table, sets_html, summary_html
+from counterpoise.report.markup import html_table
+from counterpoise.report.tables import sets_html, summary_html
 from counterpoise.studies.base import (
     FUSED,
     SPLITS,
@@ -123,9 +124,9 @@ def _probes_html(data: Mapping[str, Any], modalities: Sequence[str]) -> list[str
         for row, found in data["probes"].items()
     ]
     return [
-        f"<p>Linear probes: {SPLITS[data['split']]} accuracy (%) of a ridge classifier on the frozen features of each "
+        f"Linear probes: {SPLITS[data['split']]} accuracy (%) of a ridge classifier on the frozen features of each "
         f"encoder, fitted to at most {SAMPLES} training samples. Of the scores of single modalities these "
-        "compare across rows.</p>",
+        "compare across rows.",
         html_table(["method", *modalities], rows, numbers=len(modalities)),
     ]
 

@@ -5,13 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from html import escape
-from importlib import import_module
-from importlib.resources import files
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from counterpoise._checks import did_you_mean
 from counterpoise._files import write_text
 from counterpoise._json import to_json
 from counterpoise.benchmark.grid import RunConfig, finished
@@ -22,32 +18,8 @@ from counterpoise.recipe.messages import UsageError, usage
 from counterpoise.recipe.options import fit_parser, parse
 from counterpoise.report.collect import collect
 from counterpoise.studies import comparison
-from counterpoise.studies.base import Given, Picture, Study, Trained, configs
-
-STUDIES = {
-    "imbalance": "each modality's learning alone and inside joint training",
-    "ablation": "IGM with and without SAM and gradient modification",
-    "sensitivity": "a score over the values of any option of a method",
-    "comparison": "all methods, best and second marked",
-    "scope": "how much of the network IGM's matrices act on",
-    "gradient-change": "the angle between gradients of successive modalities",
-    "interaction": "IGM stage by stage, with a direction switched off",
-    "pretrained": "pretrained encoders: plain, MLA, IGM",
-    "training-time": "what a score costs",
-    "landscape": "the loss around the trained weights, its curvature",
-    "singular-values": "the spectrum in each head, with and without SAM",
-}
-
-
-def study_named(name: str) -> Study:
-    """The module of a study.
-
-    Raises:
-        UsageError: when there is none of that name.
-    """
-    if name not in STUDIES:
-        raise UsageError(did_you_mean("study", name, STUDIES))
-    return cast("Study", import_module(f"counterpoise.studies.{name.replace('-', '_')}"))
+from counterpoise.studies.base import Given, Study, Trained, configs
+from counterpoise.studies.pages import draw_again, study_named
 
 
 def conduct(
@@ -122,7 +94,7 @@ def conduct(
             "missing": [row for row, members in rows.items() if len(members) > sum(t.row == row for t in runs)],
             "result": study.compute(runs, given),
         }
-        _write(given.folder / "data.json", to_json(kept, indent=1) + "\n")
+        write_text(given.folder / "data.json", to_json(kept, indent=1) + "\n")
         page = draw_again(name, out)
         print(f"Numbers: {given.folder / 'data.json'}; pictures: {given.folder}; open {page} in a browser.", flush=True)
     return outcome.exit_code
@@ -150,76 +122,6 @@ def combine(directories: Sequence[Path], out: Path) -> Path:
     kept = comparison.combine(directories)
     if path.is_file() and "sets" not in json.loads(path.read_text(encoding="utf-8")):
         raise UsageError(f"--out {out} holds the comparison of one data set; give a directory of its own.")
-    _write(path, to_json(kept, indent=1) + "\n")
-    return draw_again("comparison", out)
-
-
-def draw_again(name: str, out: Path) -> Path:
-    """Pictures and page from the numbers on disk.
-
-    Raises:
-        FileNotFoundError: when the study was not made there.
-    """
-    path = out / name / "data.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no {path}: run `counterpoise study {name} --data ... --out {out}` first.")
-    kept = json.loads(path.read_text(encoding="utf-8"))
-    _write(out / name / "section.html", _section(kept, out / name))
-    return _page(out)
-
-
-def _section(kept: Mapping[str, Any], folder: Path) -> str:
-    from counterpoise.report.figures import save_png, save_svg, to_svg
-
-    study = study_named(kept["study"])
-    sets = kept.get("sets", [kept])
-    facts = " ".join(map(_facts, sets))
-    parts = [f"<section>\n<h2>{escape(study.TITLE)}</h2>", f"<p>{escape(study.ABOUT)} {escape(facts)}</p>"]
-    missing = [row for one in sets for row in one["missing"]]
-    if missing:
-        parts.append(
-            f'<aside class="notice">Not every run finished; fewer seeds, or none, for '
-            f"{escape(', '.join(missing))}.</aside>"
-        )
-    for item in study.draw(kept["result"], folder):
-        if isinstance(item, Picture):
-            save_png(item.draw, folder / f"{item.name}.png")
-            save_svg(item.draw, folder / f"{item.name}.svg")
-            svg = to_svg(item.draw, f"{kept['study']}-{item.name}", item.caption)
-            item = f'<figure class="wide">{svg}<figcaption>{escape(item.caption)}</figcaption></figure>'
-        parts.append(item)
-    return "\n".join(parts) + "\n</section>\n"
-
-
-def _facts(kept: Mapping[str, Any]) -> str:
-    data = kept["data"]
-    counts = ", ".join(f"{data[part]} {part}" for part in ("train", "val", "test") if part in data)
-    return (
-        f"Data: {data['name']} ({counts} samples, {data['classes']} classes, modalities "
-        f"{', '.join(data['modalities'])}); {kept['epochs']} epochs; seeds {', '.join(map(str, kept['seeds']))}."
-    )
-
-
-def _page(out: Path) -> Path:
-    """``studies.html`` with every study there is in ``out``."""
-    paths = [out / name / "section.html" for name in STUDIES]
-    sections = [path.read_text(encoding="utf-8") for path in paths if path.is_file()]
-    return write_page(out / "studies.html", "Counterpoise studies", "".join(sections))
-
-
-def write_page(path: Path, title: str, body: str) -> Path:
-    """A page in the style of the report that asks no server for anything."""
-    style = files("counterpoise.report").joinpath("page.css").read_text(encoding="utf-8")
-    page = (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
-        f"<h1>{escape(title)}</h1>\n{body}</main>\n</body>\n</html>\n"
-    )
-    _write(path, page)
-    return path
-
-
-def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, text)
+    write_text(path, to_json(kept, indent=1) + "\n")
+    return draw_again("comparison", out)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from markupsafe import Markup
 
 from counterpoise._files import write_text
 from counterpoise._json import to_json
 from counterpoise.metrics import SHARES
-from counterpoise.report.figures import FAINT, save_png, to_svg
+from counterpoise.report.figures import FAINT
+from counterpoise.report.markup import Picture, html_figure, html_table, render, write_page
 from counterpoise.report.studies import bars, curves
-from counterpoise.report.tables import html_table
 from counterpoise.studies.base import FUSED, percent
-from counterpoise.studies.conduct import write_page
 from counterpoise.studies.diagnosis import Diagnosis, headline, losses, recommend
 from counterpoise.studies.diagnosis_verdict import ERRORS, LEAST
 
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
 
 Series = dict[str, list[np.ndarray]]
 """Name -> one curve per seed."""
-Pictures = dict[str, tuple["Callable[[], Figure]", str]]
-"""File name -> what draws it, caption."""
 
 
 def write(found: Diagnosis, out: Path) -> Path:
@@ -36,31 +33,23 @@ def write(found: Diagnosis, out: Path) -> Path:
     said = recommend(found)
     kept = {"headline": headline(found), "said": said, **asdict(found)}
     write_text(out / "diagnosis.json", to_json(kept, indent=1) + "\n")
-    seeds = ", ".join(str(one.seed) for one in found.measured)
-    several = len(found.measured) > 1
-    body = [
-        f'<aside class="notice"><strong>{escape(headline(found))} {escape(said[-1])}</strong></aside>',
-        "<section><ul>" + "".join(f"<li>{escape(line)}</li>" for line in said[:-1]) + "</ul>",
-        f"<p>{'Seeds' if several else 'One seed,'} {seeds}; {found.samples} validation samples. A difference counts "
-        f"when it exceeds {ERRORS:g} standard errors of sampling the validation samples and {100 * LEAST:g} points"
-        + (
-            ", seeds counted in, and has the same sign with every seed. "
-            if several
-            else "; the spread between seeds is not in that, so confirm with several (seeds 0,1,2). "
-        )
-        + "The test split is not looked at: what you choose by this page can be tested on it. Gradients and "
-        "overfitting are shown beside the verdict and do not enter it.</p>",
-    ]
-    for name, (draw, caption) in _pictures(found).items():
-        save_png(draw, out / f"diagnosis-{name}.png")
-        svg = to_svg(draw, f"diagnosis-{name}", caption)
-        body.append(f'<figure class="wide">{svg}<figcaption>{escape(caption)}</figcaption></figure>')
-    body += [*_tables(found), "</section>\n"]
-    return write_page(out / "diagnosis.html", "Is this model imbalanced?", "\n".join(body))
+    body = render(
+        "diagnosis",
+        headline=headline(found),
+        advice=said[-1],
+        said=said[:-1],
+        several=len(found.measured) > 1,
+        seeds=", ".join(str(one.seed) for one in found.measured),
+        samples=found.samples,
+        errors=f"{ERRORS:g}",
+        least=f"{100 * LEAST:g}",
+        items=[*(html_figure(picture, out) for picture in _pictures(found)), *_tables(found)],
+    )
+    return write_page(out / "diagnosis.html", "Is this model imbalanced?", [body])
 
 
 # -- pictures ------------------------------------------------------------------------------------------
-def _pictures(found: Diagnosis) -> Pictures:
+def _pictures(found: Diagnosis) -> list[Picture]:
     ms, inside = found.modalities, f"in {found.method}"
     like = {f"{m} {inside}": f"{m} alone" for m in ms}
     pairs = {"": ("alone", "inside"), ", linear": ("probe_alone", "probe_inside")}
@@ -68,30 +57,36 @@ def _pictures(found: Diagnosis) -> Pictures:
         f"{m}{kind}": {"alone": found.of(m, a), inside: found.of(m, b)} for kind, (a, b) in pairs.items() for m in ms
     }
     chances = percent(np.array([one.chance for one in found.measured]))
-    scores: dict[str, list[Any]] = {name: [one.curves[name] for one in found.measured] for name in _names(found)}
+    scores = {name: [one.curves[name] for one in found.measured] for name in found.measured[0].curves}
     shares = {m: {"contribution": 100 * found.of(m, "contribution")} for m in ms}
-    drawn: Pictures = {
-        "scores": (
+    drawn = [
+        Picture(
+            "diagnosis-scores",
             lambda: bars(groups, x="validation accuracy", share=True),
             f"Each modality's own prediction, and a linear classifier on its encoder (chance: {chances} %).",
         ),
-        "contributions": (
+        Picture(
+            "diagnosis-contributions",
             lambda: bars(shares, x="Shapley contribution to the fused validation accuracy (points)"),
             f"What each modality adds, over all orders of joining; together the fused accuracy "
             f"({percent(found.whole('fused'))} %) less chance ({chances} %).",
         ),
-        "curves": (
+        Picture(
+            "diagnosis-curves",
             lambda: curves({"validation": scores}, y=found.monitor, like=like, share=found.monitor in SHARES),
             f"Learning curves. Solid: trained alone; dashed: {inside}.",
         ),
-    }
+    ]
     if all(one.balance is not None for one in found.measured):
-        drawn["gradients"] = (lambda: _gradients(found), _ABOUT_GRADIENTS)
-        drawn["overfitting"] = (
-            lambda: _overfitting(found, like),
-            "From the start (epoch 0) to each epoch: how far the validation loss fell, how far the gap between "
-            "validation and training loss grew, and the second over the first, which has no value where the "
-            f"validation loss did not fall. Solid: trained alone; dashed: {inside}; black: the fused prediction.",
+        drawn.append(Picture("diagnosis-gradients", lambda: _gradients(found), _ABOUT_GRADIENTS))
+        drawn.append(
+            Picture(
+                "diagnosis-overfitting",
+                lambda: _overfitting(found, like),
+                "From the start (epoch 0) to each epoch: how far the validation loss fell, how far the gap between "
+                "validation and training loss grew, and the second over the first, which has no value where the "
+                f"validation loss did not fall. Solid: trained alone; dashed: {inside}; black: the fused prediction.",
+            )
         )
     return drawn
 
@@ -102,10 +97,6 @@ _ABOUT_GRADIENTS = (
     "own loss. A cosine below 0 is a conflict: what helps the fused prediction hurts the modality alone, or, for a "
     "pair of modalities, what helps one hurts the other in the parameters that both use."
 )
-
-
-def _names(found: Diagnosis) -> list[str]:
-    return list(found.measured[0].curves)
 
 
 def _gradients(found: Diagnosis) -> Figure:
@@ -175,7 +166,7 @@ def _epochs(found: Diagnosis) -> list[int]:
 
 
 # -- tables --------------------------------------------------------------------------------------------
-def _tables(found: Diagnosis) -> list[str]:
+def _tables(found: Diagnosis) -> list[Markup]:
     ms = found.modalities
     rows = []
     for m in (*ms, None):

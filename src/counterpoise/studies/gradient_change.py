@@ -13,8 +13,8 @@ from counterpoise.analysis import GradientChanges, histogram, load, save
 from counterpoise.benchmark.summary import mean_sd
 from counterpoise.recipe.job import GRADIENT_CHANGE
 from counterpoise.recipe.messages import Options, UsageError
+from counterpoise.report.markup import html_table
 from counterpoise.report.surfaces import histograms
-from counterpoise.report.tables import html_table
 from counterpoise.studies.base import Given, Picture, Row, Trained, file_name, method_names
 
 TITLE = "Gradient change"

@@ -26,8 +26,8 @@ from counterpoise.analysis import (
 )
 from counterpoise.recipe.messages import Options, UsageError
 from counterpoise.recipe.trained import open_run
+from counterpoise.report.markup import html_table
 from counterpoise.report.surfaces import contours, lines, profiles, reliefs
-from counterpoise.report.tables import html_table
 from counterpoise.studies.base import FUSED, Given, Picture, Row, Trained, complete_seed, file_name, method_names
 
 TITLE = "Loss landscape"

@@ -5,15 +5,16 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from markupsafe import Markup
+
 from counterpoise._files import write_text, writing
 from counterpoise._json import to_json
-from counterpoise.report.figures import FAINT, INK, PALETTE, new_figure, save_png, short, to_svg
+from counterpoise.report.figures import FAINT, INK, PALETTE, new_figure, short
+from counterpoise.report.markup import Picture, html_figure, html_table, write_page
 from counterpoise.report.studies import log_axis, outer_labels, panel_grid
-from counterpoise.studies.conduct import write_page
 from counterpoise.tuning.database import BASE, ERROR, SCORES, counting
 from counterpoise.tuning.space import Parameter
 
@@ -54,28 +55,26 @@ def write_tables(found: Sequence[dict[str, Any]], out: Path, about: dict[str, An
 
 
 def draw(found: Sequence[dict[str, Any]], space: Sequence[Parameter], out: Path, title: str, monitor: str) -> Path:
-    """``history.png``, ``slices.png`` and ``tuning.html`` with both and the table; returns the page."""
+    """The pictures ``history`` and ``slices``, and ``tuning.html`` with both and the table; returns the page."""
     from counterpoise.metrics import SHARES, lower_is_better
 
     share, less = monitor in SHARES, lower_is_better(monitor)
     label = f"validation {monitor}" + (" (%)" if share else "")
-    pictures = {
-        "history": (
+    pictures = [
+        Picture(
+            "history",
             lambda: history(found, label, share, less),
             "Score of every trial in order, and the best so far. A pruned trial (cross) has the score of its last "
             "epoch and one seed.",
         ),
-        "slices": (
+        Picture(
+            "slices",
             lambda: slices(found, space, label, share),
             "The same scores over each parameter; the later the trial, the darker.",
         ),
-    }
-    body = []
-    for name, (make, caption) in pictures.items():
-        save_png(make, out / f"{name}.png")
-        svg = to_svg(make, f"tuning-{name}", caption)
-        body.append(f'<figure class="wide">{svg}<figcaption>{escape(caption)}</figcaption></figure>')
-    return write_page(out / "tuning.html", title, "\n".join([*body, _table(found, space, share, less)]))
+    ]
+    body = [*(html_figure(picture, out) for picture in pictures), _table(found, space, share, less)]
+    return write_page(out / "tuning.html", title, body)
 
 
 def history(found: Sequence[dict[str, Any]], label: str, share: bool, less: bool) -> Figure:
@@ -142,17 +141,16 @@ def _scaled(value: float, share: bool) -> float:
     return 100 * value if share else value
 
 
-def _table(found: Sequence[dict[str, Any]], space: Sequence[Parameter], share: bool, less: bool) -> str:
+def _table(found: Sequence[dict[str, Any]], space: Sequence[Parameter], share: bool, less: bool) -> Markup:
     """The trials as HTML, best first."""
 
     def place(row: dict[str, Any]) -> float:
         return math.inf if row["score"] is None else row["score"] if less else -row["score"]
 
-    head = ["trial", "state", "score", *(p.name for p in space), "epochs", "seconds"]
-    lines = ["<table><thead><tr>" + "".join(f"<th>{escape(h)}</th>" for h in head) + "</tr></thead><tbody>"]
+    rows = []
     for row in sorted(found, key=place):
         score = "–" if row["score"] is None else f"{_scaled(row['score'], share):.4g}"
         values = [f"{row[p.name]:.4g}" if isinstance(row[p.name], float) else str(row[p.name]) for p in space]
-        cells = [row["trial"], row["state"], score, *values, len(row["curve"]), row["seconds"]]
-        lines.append("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in cells) + "</tr>")
-    return "\n".join([*lines, "</tbody></table>"])
+        seconds = "–" if row["seconds"] is None else str(row["seconds"])
+        rows.append([str(row["trial"]), row["state"], score, *values, str(len(row["curve"])), seconds])
+    return html_table(["trial", "state", "score", *(p.name for p in space), "epochs", "seconds"], rows)
