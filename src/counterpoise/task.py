@@ -18,10 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from counterpoise._checks import did_you_mean
 from counterpoise.functional import rules
 from counterpoise.functional.entropy import class_certainty, label_certainty
 from counterpoise.functional.modulation import true_probability
 from counterpoise.metrics import classification, multilabel, regression
+from counterpoise.metrics.imported import imported
 from counterpoise.metrics.metric import Metric
 from counterpoise.metrics.scoring import score
 
@@ -57,6 +59,24 @@ class Task(ABC):
     @abstractmethod
     def metrics(self) -> Mapping[str, Metric]:
         """Name -> metric, of what ``shown`` gives."""
+
+    @property
+    @abstractmethod
+    def constructed(self) -> Mapping[str, Any]:
+        """What the constructors of torchmetrics' classes are given, where they have such arguments."""
+
+    def taken(self, shown: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Predictions and target as torchmetrics' classes take them."""
+        return self.predictions(shown), target
+
+    def metric(self, name: str) -> Metric:
+        """One of ``metrics``, or a class of torchmetrics by its import path; ValueError for anything else."""
+        known = self.metrics
+        if name in known:
+            return known[name]
+        if "." in name:
+            return imported(name, self.kind, self.width, self.constructed, self.taken)
+        raise ValueError(did_you_mean("metric", name, known))
 
     @abstractmethod
     def check(self, target: Tensor) -> None:
@@ -111,7 +131,7 @@ class Task(ABC):
         loss: Callable[[Tensor, Tensor], float] | None = None,
     ) -> dict[str, float]:
         """Every metric of every set of outputs, as ``metrics.score`` gives them; ``loss`` is that of training."""
-        among = dict(self.metrics)
+        among = {**self.metrics, **{name: self.metric(name) for name in metrics or ()}}
         if loss is not None:
             among["loss"] = Metric(lambda shown, target: loss(self.unshown(shown), target), True, share=False)
         shown = {name: self.shown(values.detach().cpu().double()) for name, values in outputs.items()}
@@ -150,6 +170,10 @@ class SingleLabel(Task):
     @property
     def metrics(self) -> Mapping[str, Metric]:
         return classification.METRICS
+
+    @property
+    def constructed(self) -> Mapping[str, Any]:
+        return {"task": "multiclass", "num_classes": self.width}
 
     def check(self, target: Tensor) -> None:
         if target.ndim != 1 or target.dtype.is_floating_point:
@@ -208,6 +232,13 @@ class MultiLabel(Task):
     @property
     def metrics(self) -> Mapping[str, Metric]:
         return multilabel.METRICS
+
+    @property
+    def constructed(self) -> Mapping[str, Any]:
+        return {"task": "multilabel", "num_labels": self.width}
+
+    def taken(self, shown: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        return self.predictions(shown), target.long()
 
     def check(self, target: Tensor) -> None:
         if target.ndim != 2 or target.shape[1] != len(self.names) or not ((target == 0) | (target == 1)).all():
@@ -284,6 +315,13 @@ class Regression(Task):
             "likelihood": Metric(standard(self.hits)),
             "loss": Metric(standard(self.losses), lower_is_better=True, share=False),
         }
+
+    @property
+    def constructed(self) -> Mapping[str, Any]:
+        return {"num_outputs": self.width}
+
+    def taken(self, shown: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        return (shown, target) if self.width > 1 else (shown.squeeze(1), target.squeeze(1))
 
     def standardised(self, numbers: Tensor) -> Tensor:
         """Numbers in the units of the target, in standard deviations from the mean."""

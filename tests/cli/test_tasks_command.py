@@ -96,10 +96,12 @@ def test_a_loss_and_a_metric_of_the_task(folder, tmp_path, capsys):
     options = ["--data.label", "price", "--loss", "Huber", "--loss.delta", 0.5, "--monitor", "mae"]
     assert fit(folder, tmp_path / "run", *options, method="OGM") in (0, None), capsys.readouterr().err
     assert json.loads((tmp_path / "run" / "result.json").read_text())["monitor"] == "mae"
-    assert fit(
-        folder, tmp_path / "other", "--data.label", "kind", "--loss", "CrossEntropy", "--loss.class_weight", "balanced"
-    ) in (0, None)
-    assert run("evaluate", tmp_path / "other") in (0, None)
+    jaccard = "torchmetrics.classification.MulticlassJaccardIndex"
+    options = ["--data.label", "kind", "--loss", "CrossEntropy", "--loss.class_weight", "balanced"]
+    assert fit(folder, tmp_path / "other", *options, "--metrics", f"[accuracy, {jaccard}]") in (0, None)
+    assert "MulticlassJaccardIndex" in capsys.readouterr().out
+    assert run("evaluate", tmp_path / "other", "--json") in (0, None)  # torchmetrics is no code of somebody else's
+    assert 0 < json.loads(capsys.readouterr().out)["scores"][f"fused/{jaccard}"] <= 1
 
 
 @pytest.mark.parametrize(

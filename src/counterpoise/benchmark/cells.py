@@ -59,7 +59,8 @@ class Cell:
 def column_title(column: str) -> str:
     """``"fused/accuracy"`` -> ``"fused accuracy (%)"``; the split is said once, in the notes."""
     unit = "%" if metric_of(column) in SHARES else "s" if column == "seconds" else ""
-    name = NAMES.get(column, column.replace("/", " "))
+    whose, _, metric = column.rpartition("/")
+    name = NAMES.get(column, f"{whose} {metric.rsplit('.', 1)[-1]}".strip())  # of an import path its end
     return f"{name} ({unit})" if unit else name
 
 

@@ -87,7 +87,7 @@ def print_scores(
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("")
     for metric in metrics:
-        table.add_column(metric, justify="right")
+        table.add_column(metric.rsplit(".", 1)[-1], justify="right")  # of an import path its end
     for name, values in rows.items():
         table.add_row(Text(shown(name)), *(f"{values[m]:.4f}" if m in values else "" for m in metrics))
     print(shown(title))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from counterpoise._checks import did_you_mean, number, whole
+from counterpoise._checks import number, whole
 from counterpoise.data.split import Split, Splits
 from counterpoise.engine.optim import Optimizer, Schedule
 from counterpoise.losses import Likelihood, Loss
@@ -51,8 +51,8 @@ def check_metrics(task: Task, metrics: Sequence[str] | None, monitor: str | None
     if isinstance(metrics, str):
         raise ValueError(f"metrics must be a list of names, as [{metrics!r}]; got the text {metrics!r}.")
     for name in (*metrics, monitor):
-        if name not in task.metrics:
-            raise ValueError(did_you_mean("metric", name, task.metrics))
+        if task.metric(name).lower_is_better is None and name == monitor:
+            raise ValueError(f"monitor={name!r} cannot select: it does not say whether more or less of it is better.")
     return monitor, tuple(metrics)
 
 
@@ -162,7 +162,9 @@ def _warn_of_unseen(train: Split, val: Split) -> None:
 def check_monitor(trainer: Trainer, val: Split) -> None:
     """ValueError when the metric that selects cannot be said of these samples, whatever the prediction is."""
     anything = torch.randn(len(val), trainer.task.width, generator=torch.Generator().manual_seed(0))
-    if not trainer.task.scores({"fused": anything}, val.target, None, (trainer.monitor,)):
+    imported = [name for name in trainer.metrics if "." in name]  # these fail now, or not at all
+    scores = trainer.task.scores({"fused": anything}, val.target, None, (trainer.monitor, *imported))
+    if f"fused/{trainer.monitor}" not in scores:
         raise ValueError(
             f"monitor={trainer.monitor!r} is undefined on the {len(val)} validation samples: no class or label there "
             "has both sides, or a number is constant. Choose another monitor, such as 'loss', or other samples."

@@ -15,12 +15,12 @@ class Metric:
     Attributes:
         function: (outputs, target) -> a number; of classes and labels the outputs are logits, of numbers they are
             predictions in the units of the target. All are on the CPU, in float64.
-        lower_is_better: whether less is better.
+        lower_is_better: whether less is better; None when the metric does not say, and then it selects nothing.
         share: whether it lies between 0 and 1, and tables show per cent.
     """
 
     function: Callable[[Tensor, Tensor], float | None]
-    lower_is_better: bool = False
+    lower_is_better: bool | None = False
     share: bool = True
 
     def __call__(self, outputs: Tensor, target: Tensor) -> float | None:

@@ -9,20 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from counterpoise._json import to_json
+from counterpoise.metrics.scoring import LOWER_IS_BETTER
 
 NAME = "result.json"
 NOTHING = type(None)
 KINDS: dict[str, tuple[type, ...]] = {
     "method": (str,), "label": (str,), "seed": (int,), "data": (str,), "modalities": (list,), "classes": (list,),
     "fusion": (str,), "seconds": (int, float), "cost": (dict,), "epochs": (int,), "best_epoch": (int, NOTHING),
-    "monitor": (str,), "val": (dict,), "test": (dict, NOTHING), "subsets": (dict,),
+    "monitor": (str,), "val": (dict,), "test": (dict, NOTHING), "subsets": (dict,), "lower_is_better": (list,),
 }  # fmt: skip
 """What the parts of a result are. Other parts may be anything, and none must be there."""
 
 
 def result_text(result: Mapping[str, Any]) -> str:
     """The content of ``result.json``."""
-    plain = json.loads(to_json(result))
+    imported = {metric for key in result.get("val") or () if "." in (metric := key.rsplit("/", 1)[-1])}
+    less = sorted(imported & LOWER_IS_BETTER)  # a reader does not import what a result names
+    plain = json.loads(to_json({**result, "lower_is_better": less} if less else result))
     return to_json({**plain, "digest": _digest(plain)}, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -49,6 +52,7 @@ def read_result(directory: Path) -> dict[str, Any] | None:
     if digest is not None and digest != _digest(found):
         raise ValueError("its content is not what was written: the digest differs")
     _check(found)
+    LOWER_IS_BETTER.update(name for name in found.get("lower_is_better", ()) if "." in name)
     return found
 
 
@@ -57,7 +61,7 @@ def _check(found: Mapping[str, Any]) -> None:
         value = found.get(name)
         if name in found and (not isinstance(value, kinds) or isinstance(value, bool)):
             raise ValueError(f"{name} must be {' or '.join(k.__name__ for k in kinds)}; found {value!r:.60}")
-    for name in ("modalities", "classes"):
+    for name in ("modalities", "classes", "lower_is_better"):
         if not all(isinstance(one, str) for one in found.get(name, ())):
             raise ValueError(f"{name} must be a list of names; found {found[name]!r:.60}")
     subsets = found.get("subsets", {})

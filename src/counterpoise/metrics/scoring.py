@@ -13,7 +13,7 @@ from counterpoise.metrics.metric import Metric
 
 OF_TASKS = (classification.METRICS, multilabel.METRICS, regression.METRICS)
 LOWER_IS_BETTER = {"gap", "seconds", *(n for known in OF_TASKS for n, m in known.items() if m.lower_is_better)}
-"""Names of the quantities where less is better; everything else is better when larger."""
+"""Names of the quantities where less is better; everything else is better when larger. Imported metrics add theirs."""
 SHARES = {"gap", "likelihood", *(n for known in OF_TASKS for n, m in known.items() if m.share)}
 """Names of the quantities between 0 and 1, which tables show in per cent."""
 

@@ -93,5 +93,6 @@ def foreign(config: Any) -> list[str]:
     else:
         path = config if isinstance(config, str) and _PATH.fullmatch(config) else "counterpoise.no"
         root = path.split(".")[0]
-        return [path] if root != "counterpoise" and (root in sys.modules or find_spec(root)) else []
+        ours = root in ("counterpoise", "torchmetrics")  # metrics by import path
+        return [path] if not ours and (root in sys.modules or find_spec(root)) else []
     return sorted({path for value in found for path in foreign(value)})
