@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,7 +15,7 @@ from counterpoise.report import collect, write_report
 from counterpoise.report.collect import flatten
 from counterpoise.report.figures import PALETTE, VARIABLES
 from counterpoise.report.markup import html_table
-from counterpoise.report.page import learning_curve
+from counterpoise.report.page import score_curve
 from counterpoise.report.tables import common_and_different
 
 MODALITIES = ["audio", "image"]
@@ -314,14 +315,16 @@ def test_a_resumed_run_counts_each_epoch_once(tmp_path: Path) -> None:
     assert run.problems == ["metrics.jsonl line 4 is no epoch"]
 
 
-def test_learning_curve_is_that_of_numpy() -> None:
-    table = np.random.default_rng(0).random((3, 4))
-    histories = [[{"epoch": e + 1, "s": float(row[e])} for e in range(4)] for row in table]
-    histories[2] = [*histories[2][:3], {"epoch": 4, "s": None}]
-    curve = learning_curve(histories, "s")
-    assert list(curve.epochs) == [1, 2, 3, 4]
-    assert curve.mean == pytest.approx([*table[:, :3].mean(0), table[:2, 3].mean()])
-    assert curve.sd == pytest.approx([*table[:, :3].std(0, ddof=1), table[:2, 3].std(ddof=1)])
+@pytest.mark.parametrize("absent", [None, "n/a", math.nan])
+def test_curves_are_those_of_the_epochs_that_a_run_has(absent: object) -> None:
+    scores = np.random.default_rng(0).random((3, 4))
+    histories = [[{"epoch": e + 1, "s": float(row[e])} for e in range(4)] for row in scores]
+    histories[1] = histories[1][1:]
+    histories[2] = [*histories[2][:3], {"epoch": 4, "s": absent}]
+    scores[1, 0] = scores[2, 3] = np.nan
+    found = [score_curve(history, "s", [1, 2, 3, 4]) for history in histories]
+    np.testing.assert_array_equal(found, scores)
+    assert np.isnan(score_curve(histories[0], "other", [1, 2])).all()
 
 
 def test_no_runs_and_no_directory(tmp_path: Path) -> None:

@@ -1,4 +1,8 @@
-"""Numbers to matplotlib figures, and those to SVG that takes its colours from the page."""
+"""How figures are drawn: one style, one look per series, and SVG that takes its colours from the page.
+
+What is drawn is in ``counterpoise.report.charts`` and ``counterpoise.report.surfaces``. A function that makes a figure
+is called by ``to_svg(lambda: curves(...), name, description)`` or ``save_png(...)``, which set the style.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +10,14 @@ import io
 import math
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from counterpoise.benchmark.summary import Summary
 
 # Stand-ins that `to_svg` replaces by the page's variables, so that a figure follows light and dark mode.
 INK, FAINT, PAPER = "#010203", "#a0a1a2", "#fdfcfb"
@@ -25,8 +27,6 @@ PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("o", "s", "^", "v", "P", "X", "<", ">")
 VARIABLES |= {colour: f"--series-{number}" for number, colour in enumerate(PALETTE, 1)}
 FUSED = "fused"
-MOST_PHASES = 6
-"""Methods that take turns more often are drawn without a line per turn."""
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # names are text, whatever dollar signs they have
@@ -48,198 +48,216 @@ STYLE: dict[Any, Any] = {
     "axes.titlecolor": INK,
     "xtick.color": INK,
     "ytick.color": INK,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
     "lines.linewidth": 1.6,
 }
 
 
+# -- series --------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
-class Curve:
-    """One score over the epochs: mean over seeds, and standard deviation (nan where one seed is left)."""
+class Look:
+    """How a series is drawn: fused in ink, the others in the palette, and from the seventh on dashed too."""
 
-    epochs: Sequence[int]
-    mean: Sequence[float]
-    sd: Sequence[float]
+    colour: str
+    marker: str
+    line: Any
 
+    @property
+    def face(self) -> str:
+        """What markers are filled with: dashed series have hollow ones, told apart without colour."""
+        return self.colour if self.line == "-" else PAPER
 
-@dataclass(frozen=True)
-class Panel:
-    """The curves of one method: series (``"fused"`` or a modality) -> curve; first epoch of each phase -> name."""
-
-    curves: Mapping[str, Curve]
-    phases: Mapping[int, str]
-    seeds: int
-
-
-def colour(series: str, modalities: Sequence[str]) -> str:
-    """Ink for the fused score, a colour of the palette for each modality."""
-    return INK if series == FUSED else PALETTE[list(modalities).index(series) % len(PALETTE)]
+    @property
+    def fill(self) -> float:
+        """How opaque bars are: whiskers are in ink and must show."""
+        return 0.4 if self.colour == INK else 0.75
 
 
-def marker(series: str, modalities: Sequence[str]) -> str:
-    """A diamond for the fused score, another shape for each modality."""
-    return "D" if series == FUSED else MARKERS[list(modalities).index(series) % len(MARKERS)]
+def looks(series: Iterable[str], like: Mapping[str, str] | None = None) -> dict[str, Look]:
+    """The look of each series, by its place among those that are not the fused one.
+
+    Args:
+        series: names.
+        like: series -> another one whose colour it takes, dashed.
+    """
+    found, place, like = {}, 0, like or {}
+    names = list(series)
+    for name in names:
+        if like.get(name) in names:
+            continue
+        if name == FUSED:
+            found[name] = Look(INK, "D", "-")
+            continue
+        line = "-" if place < len(PALETTE) else (0, (4, 2))
+        found[name] = Look(PALETTE[place % len(PALETTE)], MARKERS[place % len(MARKERS)], line)
+        place += 1
+    for name in names:
+        if name not in found:
+            kin = found[like[name]]
+            found[name] = Look(kin.colour, kin.marker, (0, (4, 2)))
+    return {name: found[name] for name in names}
 
 
-def learning_curves(panels: Mapping[str, Panel], modalities: Sequence[str], metric: str, share: bool) -> Figure:
-    """One panel per method with equal axes: validation score of each modality and fused, mean ± sd over seeds."""
-    columns = min(3, len(panels))
-    rows = math.ceil(len(panels) / columns)
-    figure = new_figure((6.5, 10, 10)[columns - 1], 0.5 + (3, 2.7, 2.3)[columns - 1] * rows)
-    axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
-    scale = 100 if share else 1
-    for ax, (label, panel) in zip(axes, panels.items(), strict=False):
-        for series, curve in panel.curves.items():
-            mean = [scale * value for value in curve.mean]
-            paint = colour(series, modalities)
-            single = len(mean) == 1
-            # The fused line is wider and below, so that it shows around a modality it coincides with.
-            width, layer = (2.6, 3) if series == FUSED else (1.6, 4)
-            dot = "o" if single else None
-            ax.plot(curve.epochs, mean, color=paint, linewidth=width, marker=dot, markersize=4, zorder=layer)
-            low = [m - scale * s for m, s in zip(mean, curve.sd, strict=True)]
-            high = [m + scale * s for m, s in zip(mean, curve.sd, strict=True)]
-            ax.fill_between(curve.epochs, low, high, color=paint, alpha=0.18, linewidth=0)
-        if 1 < len(panel.phases) <= MOST_PHASES:
-            for first, name in panel.phases.items():
-                ax.axvline(first - 0.5, color=FAINT, linewidth=0.8, linestyle=":")
-                ax.annotate(
-                    name,
-                    (first - 0.5, 1),
-                    xycoords=("data", "axes fraction"),
-                    xytext=(2, -1),
-                    textcoords="offset points",
-                    fontsize=7,
-                    va="top",
-                    clip_on=True,
-                )
-        ax.set_title(short(f"{label}  (n = {panel.seeds})", 34))
-        ax.xaxis.get_major_locator().set_params(integer=True)
-        ax.tick_params(length=0)
-    for ax in axes[len(panels) :]:
+def panel_looks(
+    panels: Mapping[str, Iterable[str]], like: Mapping[str, str] | None = None, order: Sequence[str] = ()
+) -> dict[str, Look]:
+    """The looks of all series of the panels, those of ``order`` first."""
+    names = dict.fromkeys(name for series in panels.values() for name in series)
+    return looks([*(name for name in order if name in names), *(name for name in names if name not in order)], like)
+
+
+def key(figure: Figure, drawn: Mapping[str, Look], *, line: bool, dots: bool = False) -> None:
+    """A legend above the figure, where there is more than one series; of patches with neither line nor dots."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    if len(drawn) < 2:
+        return
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=look.colour,
+            linestyle=look.line if line else "",
+            marker=look.marker if dots else None,
+            markerfacecolor=look.face,
+            label=name,
+        )
+        if line or dots
+        else Patch(facecolor=look.colour, alpha=look.fill, label=name)
+        for name, look in drawn.items()
+    ]
+    # Long enough for dashes on both sides of a marker.
+    length = 3.4 if line and any(look.line != "-" for look in drawn.values()) else 1.8
+    figure.legend(handles=handles, loc="outside upper left", ncols=min(6, len(handles)), handlelength=length)
+
+
+def mark(ax: Any, x: Any, y: Any, look: Look, *, size: float = 6, **style: Any) -> None:
+    """A point with whiskers (``xerr``, ``yerr``), or several along a line (``linestyle``)."""
+    plain = {"linestyle": "", "elinewidth": 1.2, "zorder": 4, "markeredgecolor": PAPER, "markeredgewidth": 0.6}
+    ax.errorbar(x, y, color=look.colour, marker=look.marker, markersize=size, **{**plain, **style})
+
+
+# -- axes ----------------------------------------------------------------------------------------------
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches, that lays itself out."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height))
+    figure.set_layout_engine("constrained", h_pad=0.09, w_pad=0.06)
+    return figure
+
+
+def panel_grid(
+    count: int,
+    *,
+    columns: int | None = None,
+    width: float | None = None,
+    height: float = 2.7,
+    sharex: bool = False,
+    sharey: bool = False,
+) -> tuple[Figure, list[Any]]:
+    """A figure and the axes of ``count`` panels.
+
+    Args:
+        count: of panels.
+        columns: side by side; None for up to three.
+        width: of a panel, in inches; None fits the page.
+        height: of a panel.
+        sharex: equal horizontal axes.
+        sharey: equal vertical axes.
+    """
+    columns = columns or min(3, max(1, count))
+    rows = math.ceil(max(1, count) / columns)
+    wide = (6, 9, 10.5)[columns - 1] if width is None else 0.6 + width * columns
+    figure = new_figure(wide, 0.6 + (height + 0.2 * (columns == 1)) * rows)
+    axes = list(figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey).ravel())
+    for ax, above in zip(axes[count:], axes[count - columns :], strict=False):
         ax.set_visible(False)
-        axes[list(axes).index(ax) - columns].tick_params(labelbottom=True)
-    for position, ax in enumerate(axes[: len(panels)]):
-        if position % columns == 0:
-            ax.set_ylabel(f"validation {metric} (%)" if share else f"validation {metric}")
-        if position + columns >= len(panels):
-            ax.set_xlabel("epoch")
-    _legend(figure, [FUSED, *modalities], modalities, line=True)
-    return figure
+        above.tick_params(labelbottom=True)
+    return figure, axes[:count]
 
 
-def accuracy_dots(summary: Summary, metric: str, modalities: Sequence[str]) -> Figure:
-    """Fused and unimodal scores of every method, single seeds faint, and the paired difference to the baseline."""
-    from counterpoise.benchmark.summary import SPLITS
-    from counterpoise.metrics import SHARES, lower_is_better
+def outer_labels(axes: Sequence[Any], x: str, y: Sequence[str]) -> None:
+    """Name the axes at the left and the lower edge of a grid of panels; all vertical ones where they differ."""
+    columns = axes[0].get_gridspec().ncols if axes else 1
+    for place, (ax, label) in enumerate(zip(axes, y, strict=True)):
+        if len(set(y)) > 1 or place % columns == 0:
+            ax.set_ylabel(label)
+        if place + columns >= len(y):
+            ax.set_xlabel(x)
 
-    fused = f"{FUSED}/{metric}"
-    scale, unit = (100, " (%)") if metric in SHARES else (1, "")
-    sign = -1 if lower_is_better(metric) else 1
-    labels = sorted(
-        (label for label, cells in summary.rows.items() if fused in cells),
-        key=lambda label: sign * summary.rows[label][fused].mean,
-    )
-    pairs = {label: d for label in labels if (d := summary.rows[label][fused].difference) is not None}
-    figure = new_figure(10, 1.4 + 0.42 * len(labels))
-    axes = figure.subplots(1, 2 if pairs else 1, squeeze=False, sharey=True, width_ratios=(5, 2.4) if pairs else None)[
-        0
-    ]
-    middle = (len(modalities) + 1) // 2
-    series = [*modalities[:middle], FUSED, *modalities[middle:]]
-    for height, label in enumerate(labels):
-        for position, name in enumerate(series):
-            cell = summary.rows[label].get(f"{name}/{metric}")
-            if cell is None:
-                continue
-            paint = colour(name, modalities)
-            y = height + 0.24 * ((len(series) - 1) / 2 - position) / max(1, (len(series) - 1) / 2)
-            axes[0].plot(
-                [scale * v for v in cell.values.values()], [y] * cell.n, "|", color=paint, alpha=0.55, markersize=5
-            )
-            axes[0].errorbar(
-                scale * cell.mean,
-                y,
-                xerr=None if cell.sd is None else scale * cell.sd,
-                fmt=marker(name, modalities),
-                color=paint,
-                markersize=6.5 if name == FUSED else 5.5,
-                markeredgecolor=PAPER,
-                markeredgewidth=0.6,
-                elinewidth=1.2,
-                zorder=4,
-            )
-    if fused in summary.references:
-        name, value = summary.references[fused]
-        axes[0].axvline(scale * value, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
-        axes[0].annotate(
-            short(f"best modality alone: {name}", 60),
-            (scale * value, 1),
-            xycoords=("data", "axes fraction"),
-            xytext=(3, 2),
+
+def log_axis(ax: Any, which: Literal["x", "y"] = "x") -> None:
+    """Make the axis of what is drawn logarithmic; its numbers are plain, as formulas are not parsed here."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    ax.set(**{f"{which}scale": "log"})
+    axis = ax.xaxis if which == "x" else ax.yaxis
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 500 * low else (1,)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
+    ax.minorticks_off()
+
+
+def place_labels(ax: Axes, points: Sequence[tuple[str, float, float]]) -> None:
+    """Write each label next to its point where it covers no other label and no point, as far as there is room."""
+    ax.figure.draw_without_rendering()  # type: ignore[union-attr]
+    pixels = [ax.transData.transform((x, y)) for _, x, y in points]
+    dpi = ax.figure.dpi / 72
+    taken = [(x - 5 * dpi, y - 5 * dpi, x + 5 * dpi, y + 5 * dpi) for x, y in pixels]
+    frame = ax.bbox
+    for (label, x, y), (px, py) in zip(points, pixels, strict=True):
+        text = short(label, 30)
+        width, height = 5.2 * len(text) * dpi, 10 * dpi
+        best: tuple[float, float, float, tuple[float, float, float, float]] | None = None
+        for radius in (9, 16, 26, 38):
+            for angle in (45, 315, 135, 225, 0, 180, 90, 270):  # whiskers are at 0, 90, ...
+                dx, dy = radius * math.cos(math.radians(angle)), radius * math.sin(math.radians(angle))
+                left = px + dx * dpi - width * (0.5 - 0.5 * round(math.cos(math.radians(angle)), 1))
+                bottom = py + dy * dpi - height / 2
+                box = (left, bottom, left + width, bottom + height)
+                cost = sum(_overlap(box, other) for other in taken) + 2 * width * height * (
+                    box[0] < frame.x0 or box[2] > frame.x1 or box[1] < frame.y0 or box[3] > frame.y1
+                )
+                cost += 0.01 * radius * width
+                if best is None or cost < best[0]:
+                    best = (cost, dx, dy, box)
+        assert best is not None
+        _, dx, dy, box = best
+        taken.append(box)
+        across = round(math.copysign(1, dx)) if abs(dx) > 1 else 0
+        ax.annotate(
+            text,
+            (x, y),
+            xytext=(dx, dy),
             textcoords="offset points",
-            fontsize=7.5,
+            ha={-1: "right", 0: "center", 1: "left"}[across],
+            va="center",
+            fontsize=8.5,
+            arrowprops={"arrowstyle": "-", "color": FAINT, "linewidth": 0.7} if math.hypot(dx, dy) > 12 else None,
         )
-    counts = [summary.rows[label][fused] for label in labels]
-    names = [
-        short(label, 30) + ("" if c.complete else f" (n = {c.n})") for label, c in zip(labels, counts, strict=True)
-    ]
-    axes[0].set_yticks(range(len(labels)), names)
-    axes[0].set_ylim(-0.6, len(labels) - 0.4)
-    axes[0].set_xlabel(f"{SPLITS[summary.split]} {metric}{unit}, mean ± sd, n = {_seeds(summary)}")
-    axes[0].grid(axis="y", visible=False)
-    axes[0].tick_params(length=0)
-    if pairs:
-        _differences(axes[1], labels, pairs, scale)
-        points = "points" if scale == 100 else metric
-        axes[1].set_xlabel(
-            f"fused: difference to {summary.baseline} ({points}), {100 * summary.confidence:g} % interval"
-        )
-    _legend(figure, [FUSED, *modalities], modalities, line=False)
-    return figure
 
 
-def time_accuracy(summary: Summary, metric: str) -> Figure:
-    """Seconds of training against the fused score, one labelled point per method, whiskers ± sd."""
-    from counterpoise.benchmark.summary import SPLITS
-    from counterpoise.metrics import SHARES
-
-    fused = f"{FUSED}/{metric}"
-    scale, unit = (100, " (%)") if metric in SHARES else (1, "")
-    rows = {label: cells for label, cells in summary.rows.items() if fused in cells and "seconds" in cells}
-    figure = new_figure(10, 4.2)
-    ax = figure.subplots()
-    for cells in rows.values():
-        x, y = cells["seconds"], cells[fused]
-        ax.errorbar(
-            x.mean,
-            scale * y.mean,
-            xerr=x.sd,
-            yerr=None if y.sd is None else scale * y.sd,
-            fmt="D",
-            color=PALETTE[0],
-            markersize=6,
-            markeredgecolor=PAPER,
-            markeredgewidth=0.6,
-            elinewidth=1,
-            ecolor=FAINT,
-            zorder=3,
-        )
-    times = [cells["seconds"].mean for cells in rows.values()]
-    if min(times) > 0 and max(times) / min(times) > 8:
-        from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-
-        ax.set_xscale("log")
-        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.margins(0.12, 0.15)
-    ax.set_xlabel(f"training time (s), mean ± sd, n = {_seeds(summary)}")
-    ax.set_ylabel(f"fused {SPLITS[summary.split]} {metric}{unit}")
-    ax.tick_params(length=0)
-    place_labels(ax, [(label, cells["seconds"].mean, scale * cells[fused].mean) for label, cells in rows.items()])
-    return figure
+def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:
+    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
 
 
+def seeds_text(counts: Iterable[int]) -> str:
+    """``3 seeds``, or ``1 to 3 seeds`` where some have fewer."""
+    found = sorted(set(counts)) or [0]
+    text = str(found[0]) if len(found) == 1 else f"{found[0]} to {found[-1]}"
+    return f"{text} seed{'s' * (text != '1')}"
+
+
+def short(text: str, length: int) -> str:
+    """A label of at most so many characters."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+# -- files ---------------------------------------------------------------------------------------------
 def to_svg(draw: Callable[[], Figure], name: str, description: str) -> str:
     """Inline SVG of what ``draw`` returns, in the page's colours and fonts and without a link to anywhere.
 
@@ -291,105 +309,3 @@ def _save(draw: Callable[[], Figure], path: str | os.PathLike[str], **options: A
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context({**STYLE, "svg.hashsalt": Path(path).stem}):
         draw().savefig(path, facecolor="white", bbox_inches="tight", pad_inches=0.04, **options)
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure, in inches, that lays itself out."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height))
-    figure.set_layout_engine("constrained", h_pad=0.09, w_pad=0.06)
-    return figure
-
-
-def _legend(figure: Figure, series: Sequence[str], modalities: Sequence[str], *, line: bool) -> None:
-    from matplotlib.lines import Line2D
-
-    handles = [
-        Line2D(
-            [],
-            [],
-            color=colour(name, modalities),
-            marker="" if line else marker(name, modalities),
-            linestyle="-" if line else "",
-            label=name,
-        )
-        for name in series
-    ]
-    figure.legend(handles=handles, loc="outside upper left", ncols=min(8, len(handles)), handlelength=1.6)
-
-
-def _differences(ax: Axes, labels: Sequence[str], pairs: Mapping[str, object], scale: float) -> None:
-    ax.axvline(0, color=INK, linewidth=0.9)
-    for height, label in enumerate(labels):
-        pair = pairs.get(label)
-        if pair is None:
-            continue
-        low, mean, high = (getattr(pair, key) for key in ("low", "mean", "high"))
-        spread = None if low is None else [[scale * (mean - low)], [scale * (high - mean)]]
-        clear = low is not None and (low > 0 or high < 0)
-        ax.errorbar(
-            scale * mean,
-            height,
-            xerr=spread,
-            fmt="D",
-            color=INK,
-            markersize=6,
-            markerfacecolor=INK if clear else PAPER,
-            elinewidth=1.4,
-            zorder=3,
-        )
-    ax.grid(axis="y", visible=False)
-    ax.tick_params(length=0)
-
-
-def place_labels(ax: Axes, points: Sequence[tuple[str, float, float]]) -> None:
-    """Write each label next to its point where it covers no other label and no point, as far as there is room."""
-    ax.figure.draw_without_rendering()  # type: ignore[union-attr]
-    pixels = [ax.transData.transform((x, y)) for _, x, y in points]
-    dpi = ax.figure.dpi / 72
-    taken = [(x - 5 * dpi, y - 5 * dpi, x + 5 * dpi, y + 5 * dpi) for x, y in pixels]
-    frame = ax.bbox
-    for (label, x, y), (px, py) in zip(points, pixels, strict=True):
-        text = short(label, 30)
-        width, height = 5.2 * len(text) * dpi, 10 * dpi
-        best: tuple[float, float, float, tuple[float, float, float, float]] | None = None
-        for radius in (9, 16, 26, 38):
-            for angle in (45, 315, 135, 225, 0, 180, 90, 270):  # whiskers are at 0, 90, ...
-                dx, dy = radius * math.cos(math.radians(angle)), radius * math.sin(math.radians(angle))
-                left = px + dx * dpi - width * (0.5 - 0.5 * round(math.cos(math.radians(angle)), 1))
-                bottom = py + dy * dpi - height / 2
-                box = (left, bottom, left + width, bottom + height)
-                cost = sum(_overlap(box, other) for other in taken) + 2 * width * height * (
-                    box[0] < frame.x0 or box[2] > frame.x1 or box[1] < frame.y0 or box[3] > frame.y1
-                )
-                cost += 0.01 * radius * width
-                if best is None or cost < best[0]:
-                    best = (cost, dx, dy, box)
-        assert best is not None
-        _, dx, dy, box = best
-        taken.append(box)
-        across = round(math.copysign(1, dx)) if abs(dx) > 1 else 0
-        ax.annotate(
-            text,
-            (x, y),
-            xytext=(dx, dy),
-            textcoords="offset points",
-            ha={-1: "right", 0: "center", 1: "left"}[across],
-            va="center",
-            fontsize=8.5,
-            arrowprops={"arrowstyle": "-", "color": FAINT, "linewidth": 0.7} if math.hypot(dx, dy) > 12 else None,
-        )
-
-
-def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:
-    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-
-
-def _seeds(summary: Summary) -> str:
-    return f"{summary.asked} seed{'s' * (summary.asked != 1)}"
-
-
-def short(text: str, length: int) -> str:
-    """A label of at most so many characters."""
-    return text if len(text) <= length else text[: length - 1] + "…"

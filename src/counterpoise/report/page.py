@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
 from counterpoise.benchmark.cells import number_text
 from counterpoise.benchmark.summary import SPLITS, Summary, summarize
 from counterpoise.metrics import SHARES
-from counterpoise.report import figures
+from counterpoise.report.charts import curves, points, score_dots
 from counterpoise.report.collect import OWN_TO_A_RUN, Run, collect
+from counterpoise.report.figures import FUSED
 from counterpoise.report.markup import Picture, html_figure, html_table, render, write_page
 from counterpoise.report.tables import common_and_different, runs_rows, subset_records, summary_html
 
@@ -157,7 +158,7 @@ def _scores(summary: Summary, metric: str, modalities: Sequence[str], number: in
     return Part(
         "Each modality and their fusion",
         "How well each modality predicts alone inside the trained model, and what their fusion adds.",
-        html_figure(Picture(f"scores-{number}", lambda: figures.accuracy_dots(summary, metric, modalities), caption)),
+        html_figure(Picture(f"scores-{number}", lambda: score_dots(summary, metric, modalities), caption)),
     )
 
 
@@ -166,51 +167,39 @@ def _curves(runs: Sequence[Run], modalities: Sequence[str], metric: str, number:
     labels: dict[str, list[Run]] = {}
     for run in runs:
         labels.setdefault(run.label, []).append(run)
+    labels = {label: [run for run in members if run.finished] or members for label, members in labels.items()}
+    shown = [run.history for members in labels.values() for run in members]
+    epochs = sorted({int(entry["epoch"]) for history in shown for entry in history})
+    keys = dict.fromkeys(key for history in shown for entry in history for key in entry)
+    scored = [key.split("/")[1] for key in keys if key.startswith("val/") and key.endswith(f"/{metric}")]
     panels = {}
     for label, members in labels.items():
-        members = [run for run in members if run.finished] or members
-        series = modalities or sorted(
-            {
-                key.split("/")[1]
-                for run in members
-                for entry in run.history
-                for key in entry
-                if key.endswith(f"/{metric}")
-            }
-            - {figures.FUSED}
-        )
-        curves = {
-            name: curve
-            for name in [*series, figures.FUSED]
-            if (curve := learning_curve([run.history for run in members], f"val/{name}/{metric}")).epochs
+        series = {
+            name: [score_curve(run.history, f"val/{name}/{metric}", epochs) for run in members]
+            for name in [*(modalities or sorted(set(scored) - {FUSED})), FUSED]
         }
-        if curves:
-            panels[label] = figures.Panel(curves, _phases(members), len(members))
+        panels[label] = {name: found for name, found in series.items() if any(map(math.isfinite, chain(*found)))}
+    panels = {label: series for label, series in panels.items() if series}
     if not panels:
         return []
-    known = list(dict.fromkeys(name for panel in panels.values() for name in panel.curves if name != figures.FUSED))
-    ordered = [name for name in modalities if name in known] or known
+    phases = {label: _phases(members) for label, members in labels.items()}
     picture = Picture(
         f"curves-{number}",
-        lambda: figures.learning_curves(panels, ordered, metric, metric in SHARES),
+        lambda: curves(
+            panels, y=f"validation {metric}", positions=epochs, share=metric in SHARES, order=[FUSED, *modalities],
+            phases=phases,
+        ),
         f"Validation {metric}. Lines: mean over the n seeds that reached the epoch; bands: ± one standard deviation. "
         "Dotted lines: a new phase of the method begins.",
-    )
+    )  # fmt: skip
     about = "Who learns when: a modality that rises late was held back."
     return [Part("Learning curves", about, html_figure(picture))]
 
 
-def learning_curve(histories: Sequence[Sequence[Mapping[str, object]]], key: str) -> figures.Curve:
-    """Mean and standard deviation of one score over the runs that have it, epoch by epoch."""
-    by_epoch: dict[int, list[float]] = {}
-    for history in histories:
-        for entry in history:
-            value = entry.get(key)
-            if isinstance(value, int | float) and math.isfinite(value):
-                by_epoch.setdefault(int(str(entry["epoch"])), []).append(float(value))
-    epochs = sorted(by_epoch)
-    spread = [statistics.stdev(by_epoch[e]) if len(by_epoch[e]) > 1 else math.nan for e in epochs]
-    return figures.Curve(epochs, [statistics.fmean(by_epoch[e]) for e in epochs], spread)
+def score_curve(history: Iterable[Mapping[str, Any]], key: str, epochs: Iterable[int]) -> list[float]:
+    """One score of a run at these epochs; NaN where there is none."""
+    scores = {int(entry["epoch"]): entry.get(key) for entry in history}
+    return [float(value) if isinstance(value := scores.get(epoch), int | float) else math.nan for epoch in epochs]
 
 
 def _phases(runs: Sequence[Run]) -> dict[int, str]:
@@ -225,10 +214,16 @@ def _phases(runs: Sequence[Run]) -> dict[int, str]:
 
 
 def _time(summary: Summary, metric: str, number: int) -> Part:
+    places = {
+        label: (list(cells["seconds"].values.values()), list(cells[f"{FUSED}/{metric}"].values.values()))
+        for label, cells in summary.rows.items()
+        if f"{FUSED}/{metric}" in cells and "seconds" in cells
+    }
+    score = f"fused {SPLITS[summary.split]} {metric}"
     picture = Picture(
         f"time-{number}",
-        lambda: figures.time_accuracy(summary, metric),
-        f"Training time against fused {metric}. Times of runs that shared a machine with others are upper bounds.",
+        lambda: points(places, x="training time (s)", y=score, share=metric in SHARES),
+        f"Training time against {score}. Times of runs that shared a machine with others are upper bounds.",
     )
     return Part("Training time", f"What the fused {metric} costs.", html_figure(picture))
 

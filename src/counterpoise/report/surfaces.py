@@ -9,8 +9,19 @@ import numpy as np
 
 from counterpoise.analysis.gradient_change import histogram
 from counterpoise.analysis.landscape import Path, Surface
-from counterpoise.report.figures import INK, PALETTE, new_figure, short
-from counterpoise.report.studies import key, log_axis, looks, outer_labels, panel_grid
+from counterpoise.report.figures import (
+    INK,
+    PALETTE,
+    key,
+    log_axis,
+    looks,
+    new_figure,
+    outer_labels,
+    panel_grid,
+    panel_looks,
+    seeds_text,
+    short,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,24 +41,13 @@ def contours(
         columns: panels side by side; None for up to three.
     """
     from matplotlib.colors import to_rgb
-    from matplotlib.ticker import MaxNLocator
 
     heights = {title: surface.loss - surface.centre for title, surface in panels.items()}
-    tops = [float(h[np.isfinite(h)].max()) for h in heights.values()]
-    low = min(0.0, *(float(h[np.isfinite(h)].min()) for h in heights.values()))
-    high = min(max(tops), 2 * float(np.median(tops)))  # one surface that explodes must not flatten the others
-    if step is None:
-        levels = np.asarray(MaxNLocator(24, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high))
-    else:
-        levels = np.arange(np.floor(low / step), np.ceil(high / step) + 1) * step
-    levels = np.unique(np.round(levels, 12))
-    columns = columns or min(3, len(panels))
-    rows = -(-len(panels) // columns)
-    figure = new_figure(0.6 + 3.2 * columns, 0.5 + 3.4 * rows)
-    axes = list(figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel())
+    levels = _levels(list(heights.values()), step)
+    figure, axes = panel_grid(len(panels), columns=columns, width=3.2, height=3.4, sharex=True, sharey=True)
     # One colour, deeper uphill: readable on a light and on a dark page.
     shades = [(*to_rgb(PALETTE[0]), alpha) for alpha in np.linspace(0.04, 0.72, len(levels))]
-    for ax, (title, surface) in zip(axes, panels.items(), strict=False):
+    for ax, (title, surface) in zip(axes, panels.items(), strict=True):
         ax.contourf(surface.x, surface.y, heights[title], levels, colors=shades, extend="max")
         drawn = ax.contour(surface.x, surface.y, heights[title], levels, colors=INK, linewidths=0.6)
         ax.clabel(drawn, [*levels[:6], *levels[6::4]], fontsize=6.5, fmt="%g")
@@ -55,24 +55,13 @@ def contours(
         # Above the panel, as contours carry their labels up to its edge.
         ax.set_title(short(title, 40), pad=16)
         ax.annotate(
-            f"centre {surface.centre:.3g}, corners {surface.rise:+.3g}",
-            (0, 1),
-            xycoords="axes fraction",
-            xytext=(0, 4),
-            textcoords="offset points",
-            fontsize=7.5,
-        )
+            f"centre {surface.centre:.3g}, corners {surface.rise:+.3g}", (0, 1), xycoords="axes fraction",
+            xytext=(0, 4), textcoords="offset points", fontsize=7.5,
+        )  # fmt: skip
         ax.set_aspect("equal")
         ax.grid(visible=False)
         ax.tick_params(length=2)
-    for ax in axes[len(panels) :]:
-        ax.set_visible(False)
-    for place, ax in enumerate(axes[: len(panels)]):
-        if place % columns == 0:
-            ax.set_ylabel("step along direction 2")
-        if place + columns >= len(panels):
-            ax.set_xlabel("step along direction 1")
-            ax.tick_params(labelbottom=True)
+    outer_labels(axes, "step along direction 1", ["step along direction 2"] * len(panels))
     figure.suptitle(
         f"{loss} above the centre; steps in units of the filters' norms, lines every {levels[1] - levels[0]:g}",
         fontsize=8.5,
@@ -80,6 +69,20 @@ def contours(
         ha="left",
     )
     return figure
+
+
+def _levels(heights: Sequence[np.ndarray], step: float | None) -> np.ndarray:
+    """Heights of the lines; one surface that explodes must not flatten the others."""
+    from matplotlib.ticker import MaxNLocator
+
+    tops = [float(h[np.isfinite(h)].max()) for h in heights]
+    low = min(0.0, *(float(h[np.isfinite(h)].min()) for h in heights))
+    high = min(max(tops), 2 * float(np.median(tops)))
+    if step is None:
+        levels = np.asarray(MaxNLocator(24, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high))
+    else:
+        levels = np.arange(np.floor(low / step), np.ceil(high / step) + 1) * step
+    return np.unique(np.round(levels, 12))
 
 
 def profiles(panels: Mapping[str, Mapping[str, Surface]], *, loss: str = "training loss") -> Figure:
@@ -95,7 +98,7 @@ def profiles(panels: Mapping[str, Mapping[str, Surface]], *, loss: str = "traini
         ValueError: for a surface without a row through the centre.
     """
     figure, axes = panel_grid(len(panels))
-    drawn = looks(list(dict.fromkeys(name for series in panels.values() for name in series)))
+    drawn = panel_looks(panels)
     for ax, (title, series) in zip(axes, panels.items(), strict=False):
         for name, surface in series.items():
             look = drawn[name]
@@ -105,7 +108,6 @@ def profiles(panels: Mapping[str, Mapping[str, Surface]], *, loss: str = "traini
         low, high = found[np.isfinite(found)].min(initial=0.0), found[np.isfinite(found)].max(initial=0.0)
         ax.set_ylim(low, high + 0.05 * (high - low) if high > low else None)
         ax.set_title(short(title, 44))
-        ax.tick_params(length=0)
     outer_labels(axes, "step along direction 1 (filter norms)", [loss] * len(panels))
     key(figure, drawn, line=True, dots=True)
     return figure
@@ -177,7 +179,7 @@ def lines(
     """
     figure, axes = panel_grid(len(paths), sharey=True)
     loss = "training accuracy (%)" if accuracy else loss
-    drawn = looks(list(dict.fromkeys(name for series in paths.values() for name in series)))
+    drawn = panel_looks(paths)
     for ax, (title, series) in zip(axes, paths.items(), strict=False):
         for name, path in series.items():
             look = drawn[name]
@@ -203,7 +205,6 @@ def lines(
             )
         barriers = ", ".join(f"{p.barrier:.2g}" for p in series.values())
         ax.set_title(short(title if accuracy else f"{title}  (barrier {barriers})", 44))
-        ax.tick_params(length=0)
     outer_labels(axes, "position between the weights", [loss] * len(paths))
     key(figure, drawn, line=True)
     return figure
@@ -241,11 +242,8 @@ def histograms(
                 f"mean {_three(counted.mean)}, median {_three(counted.median)}, "
                 f"{100 * counted.below:.1f} % below {threshold:g}"
             )
-        ax.set_title(
-            f"{short(title, 30)}  (n = {counted.n}, {seeds} seed{'s' * (seeds != 1)}): {described}", fontsize=9
-        )
+        ax.set_title(f"{short(title, 30)}  (n = {counted.n}, {seeds_text([seeds])}): {described}", fontsize=9)
         ax.set_ylabel("share (%)")
-        ax.tick_params(length=0)
     axes[-1].set_xlabel(f"{x} (solid: mean, dashed: median, dotted: {threshold:g})")
     return figure
 
@@ -263,10 +261,8 @@ def spectra(layers: Mapping[str, Mapping[str, Sequence[float] | np.ndarray]], *,
         layers: layer -> series (a method) -> values, largest first.
         y: what they are.
     """
-    from matplotlib.ticker import StrMethodFormatter
-
     figure, axes = panel_grid(len(layers))
-    drawn = looks(list(dict.fromkeys(name for series in layers.values() for name in series)))
+    drawn = panel_looks(layers)
     for ax, (layer, series) in zip(axes, layers.items(), strict=False):
         for place, (name, found) in enumerate(series.items()):
             values, look = np.asarray(found, dtype=float), drawn[name]
@@ -275,12 +271,9 @@ def spectra(layers: Mapping[str, Mapping[str, Sequence[float] | np.ndarray]], *,
             ax.plot(np.arange(1, len(kept) + 1), kept, color=look.colour, linestyle=look.line, linewidth=width)
             ax.axhline(values.mean(), color=look.colour, linewidth=0.9, linestyle=":")
         log_axis(ax)
-        ax.set_yscale("log")
-        ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))  # the default writes formulas
-        ax.minorticks_off()
+        log_axis(ax, "y")
         widest = max(len(found) for found in series.values())
         ax.set_title(short(f"{layer}  (d = {widest})", 40))
-        ax.tick_params(length=0)
     outer_labels(axes, "number of the value", [f"{y} (dotted: mean)"] * len(layers))
     key(figure, drawn, line=True)
     return figure

@@ -9,8 +9,8 @@ from typing import Any
 from counterpoise.benchmark.cells import Difference
 from counterpoise.benchmark.summary import paired_difference
 from counterpoise.recipe.messages import Options
+from counterpoise.report.charts import bars
 from counterpoise.report.markup import html_table
-from counterpoise.report.studies import bars
 from counterpoise.studies.base import (
     FUSED,
     SPLITS,

@@ -12,7 +12,7 @@ from counterpoise.benchmark.summary import summarize
 from counterpoise.cli.benchmark import UNIMODAL
 from counterpoise.recipe.messages import Options, UsageError
 from counterpoise.recipe.trained import open_run
-from counterpoise.report.figures import accuracy_dots
+from counterpoise.report.charts import score_dots
 from counterpoise.report.markup import html_table
 from counterpoise.report.tables import sets_html, summary_html
 from counterpoise.studies.base import (
@@ -109,7 +109,7 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
         summary_html(summary),
         Picture(
             "scores",
-            lambda: accuracy_dots(summary, first["monitor"], first["modalities"]),
+            lambda: score_dots(summary, first["monitor"], first["modalities"]),
             f"{SPLITS[data['split']].capitalize()} {first['monitor']} of each modality and fused, per method.",
         ),
         *_probes_html(data, first["modalities"]),

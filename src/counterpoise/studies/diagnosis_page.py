@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from markupsafe import Markup
@@ -13,9 +13,9 @@ from markupsafe import Markup
 from counterpoise._files import write_text
 from counterpoise._json import to_json
 from counterpoise.metrics import SHARES
-from counterpoise.report.figures import FAINT
+from counterpoise.report.charts import bars, curves
+from counterpoise.report.figures import FAINT, log_axis
 from counterpoise.report.markup import Picture, html_figure, html_table, render, write_page
-from counterpoise.report.studies import bars, curves
 from counterpoise.studies.base import FUSED, percent
 from counterpoise.studies.diagnosis import Diagnosis, headline, losses, recommend
 from counterpoise.studies.diagnosis_verdict import ERRORS, LEAST
@@ -116,10 +116,10 @@ def _gradients(found: Diagnosis) -> Figure:
     figure = curves(panels, y=labels, positions=_epochs(found))
     first, *others = figure.axes
     if all((np.asarray(curve) > 0).all() for curves_ in panels[size].values() for curve in curves_):
-        first.set_yscale("log")
+        log_axis(first, "y")
     for ax in others:
         ax.axhline(0, color=FAINT, linewidth=0.9, linestyle=":")
-    return _whole_epochs(figure)
+    return figure
 
 
 def _overfitting(found: Diagnosis, like: Mapping[str, str]) -> Figure:
@@ -143,14 +143,7 @@ def _overfitting(found: Diagnosis, like: Mapping[str, str]) -> Figure:
     labels = {gain: "fall of validation loss (nats)", gap: "growth of the gap (nats)", ratio: "size of the ratio"}
     figure = curves(panels, y=labels, positions=_epochs(found), like=like)
     if any(np.isfinite(curve).any() for runs in panels[ratio].values() for curve in runs):
-        figure.axes[-1].set_yscale("log")
-    return _whole_epochs(figure)
-
-
-def _whole_epochs(figure: Figure) -> Figure:
-    axes: list[Any] = figure.axes
-    for ax in axes:
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        log_axis(figure.axes[-1], "y")
     return figure
 
 

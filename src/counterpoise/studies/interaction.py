@@ -10,8 +10,8 @@ from typing import Any
 from counterpoise.benchmark.summary import mean_sd
 from counterpoise.metrics import SHARES
 from counterpoise.recipe.messages import Options
+from counterpoise.report.charts import curves
 from counterpoise.report.markup import html_table
-from counterpoise.report.studies import curves
 from counterpoise.studies.base import FUSED, Given, Picture, Row, Trained, percent
 
 TITLE = "Interaction between modalities"

@@ -10,7 +10,7 @@ from jsonargparse import Namespace
 
 from counterpoise.engine.checkpoint import content_of, load, save
 from counterpoise.recipe.messages import Options, UsageError
-from counterpoise.report.studies import bars
+from counterpoise.report.charts import bars
 from counterpoise.studies.base import (
     FUSED,
     SPLITS,

@@ -9,8 +9,8 @@ from typing import Any
 from counterpoise.methods import IGM
 from counterpoise.recipe.messages import Options, UsageError
 from counterpoise.recipe.trained import open_run
+from counterpoise.report.charts import bars
 from counterpoise.report.markup import html_table
-from counterpoise.report.studies import bars
 from counterpoise.studies.base import SPLITS, Given, Picture, Row, Trained, metric_option, read_outs, scores, values
 
 TITLE = "Scope of gradient modification"

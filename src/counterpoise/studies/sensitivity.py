@@ -9,7 +9,7 @@ from typing import Any
 from counterpoise._checks import did_you_mean
 from counterpoise.metrics import METRICS, SHARES
 from counterpoise.recipe.messages import Options, UsageError
-from counterpoise.report.studies import sweep
+from counterpoise.report.charts import sweep
 from counterpoise.studies.base import FUSED, SPLITS, Given, Picture, Row, Trained, common_split, method_names
 
 TITLE = "Sensitivity"

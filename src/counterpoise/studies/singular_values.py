@@ -9,7 +9,7 @@ from typing import Any
 from counterpoise.analysis import LayerSpectrum, input_spectra, load, save
 from counterpoise.recipe.messages import Options
 from counterpoise.recipe.trained import open_run
-from counterpoise.report.studies import bars
+from counterpoise.report.charts import bars
 from counterpoise.report.surfaces import spectra
 from counterpoise.studies.base import Given, Picture, Row, Trained, complete_seed, file_name
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from counterpoise.benchmark.summary import mean_sd
 from counterpoise.recipe.messages import Options
+from counterpoise.report.charts import points
 from counterpoise.report.markup import html_table
-from counterpoise.report.studies import points
 from counterpoise.studies.base import (
     FUSED,
     SPLITS,

@@ -12,9 +12,8 @@ from markupsafe import Markup
 
 from counterpoise._files import write_text, writing
 from counterpoise._json import to_json
-from counterpoise.report.figures import FAINT, INK, PALETTE, new_figure, short
+from counterpoise.report.figures import FAINT, INK, PALETTE, log_axis, new_figure, outer_labels, panel_grid, short
 from counterpoise.report.markup import Picture, html_figure, html_table, write_page
-from counterpoise.report.studies import log_axis, outer_labels, panel_grid
 from counterpoise.tuning.database import BASE, ERROR, SCORES, counting
 from counterpoise.tuning.space import Parameter
 
@@ -94,7 +93,6 @@ def history(found: Sequence[dict[str, Any]], label: str, share: bool, less: bool
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("trial")
     ax.set_ylabel(label)
-    ax.tick_params(length=0)
     figure.legend(loc="outside upper left", ncols=3)
     return figure
 
@@ -112,12 +110,11 @@ def slices(found: Sequence[dict[str, Any]], space: Sequence[Parameter], label: s
             ax.set_xlim(-0.5, len(names) - 0.5)
         else:
             places = [(row[parameter.name], row) for row in known]
-            if parameter.log:
-                log_axis(ax)
         _dots(ax, places, share, shade=True)
+        if parameter.log:
+            log_axis(ax)
         ax.set_title(short(parameter.name, 40))
-        ax.tick_params(length=0)
-    outer_labels(axes, "", [label] * len(space))
+        outer_labels(axes, "", [label] * len(space))
     return figure
 
 

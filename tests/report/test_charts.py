@@ -10,8 +10,8 @@ import pytest
 from matplotlib.colors import to_hex
 
 from counterpoise.analysis.landscape import Path, Surface
-from counterpoise.report.figures import INK, PALETTE, STYLE, VARIABLES, save_png, to_svg
-from counterpoise.report.studies import bars, curves, looks, points, spread, sweep, three_digits
+from counterpoise.report.charts import bars, curves, looks, points, spread, sweep, three_digits
+from counterpoise.report.figures import INK, PALETTE, STYLE, VARIABLES, log_axis, new_figure, save_png, to_svg
 from counterpoise.report.surfaces import contours, histograms, lines, profiles, reliefs, spectra
 
 
@@ -73,6 +73,24 @@ def test_axes_have_names(name):
     seen = [ax for ax in figure.axes if ax.get_visible()]
     assert any(ax.get_xlabel() for ax in seen)
     assert any(ax.get_ylabel() for ax in seen) or name == "bars"
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_no_formula_is_left_in_a_figure_that_parses_none(name):
+    assert "mathdefault" not in texts(FIGURES[name]())
+
+
+@pytest.mark.parametrize("which", ["x", "y"])
+@pytest.mark.parametrize(("low", "high", "shown"), [(0.011, 0.06, "0.02"), (0.5, 3000, "100"), (1e-9, 1, "0.01")])
+def test_numbers_on_logarithmic_axes_are_plain(which, low, high, shown):
+    figure = new_figure(3, 3)
+    ax = figure.subplots()
+    ax.plot([low, high], [low, high])
+    log_axis(ax, which)
+    axis = getattr(ax, f"{which}axis")
+    assert axis.get_scale() == "log"
+    assert shown in texts(figure).split("\n")
+    assert "mathdefault" not in "".join(label.get_text() for label in axis.get_ticklabels())
 
 
 def texts(figure) -> str:
