@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -83,6 +84,38 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         modules(folder, patch, fake_run=FAKE, killing=KILLING, slow_run=SLOW)
         with Ray().open(folder, jobs=3, threads=3, preload=()):
             yield
+
+
+def descendants() -> set[str]:
+    """This process and all that it started, directly or not."""
+    found, parents = {str(os.getpid())}, {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parents[status.parent.name] = status.read_text().rpartition(")")[2].split()[1]
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found
+
+
+def listening() -> list[str]:
+    """Address, in hexadecimal, and port of every socket on which we or what we started wait for connections."""
+    ours = set()
+    for process in descendants():
+        for link in Path(f"/proc/{process}/fd").glob("*"):
+            with contextlib.suppress(OSError):
+                ours.add(os.readlink(link))
+    tables = [path.read_text().splitlines()[1:] for path in (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))]
+    sockets = [line.split() for lines in tables for line in lines]
+    return [line[1] for line in sockets if line[3] == "0A" and f"socket:[{line[9]}]" in ours]
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads the tables of Linux")
+@pytest.mark.usefixtures("started")
+def test_a_local_ray_listens_to_this_machine_only() -> None:
+    addresses = [place.partition(":")[0] for place in listening()]
+    assert len(addresses) >= 3  # its store of tasks, its scheduler, this process
+    loopback = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+    assert set(addresses) <= loopback
 
 
 def modules(folder: Path, monkeypatch: pytest.MonkeyPatch, **sources: str) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import math
 from html import unescape
@@ -10,6 +11,7 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
+from counterpoise.benchmark.notes import expected_best, with_candidates
 from counterpoise.benchmark.summary import mean_sd, paired_difference, summarize
 from counterpoise.report.tables import summary_html
 
@@ -215,8 +217,8 @@ def test_the_reference_is_chosen_on_validation(val: tuple[float, float], test: t
     ("epochs", "said"),
     [
         ({"Joint": 20, "OGM": 20}, None),
-        ({"Joint": 20, "OGM": 20, "IGM": 40}, "20 (Joint, OGM; on average -0.100 against test), 40 (IGM; on average"),
-        ({"Joint": 5, "IGM": 15, "MLA": 10}, "5 (Joint; on average -0.100 against test), 10 (MLA; on"),
+        ({"Joint": 20, "OGM": 20, "IGM": 40}, "20 (Joint, OGM; on average −10.0 against test), 40 (IGM; on average"),
+        ({"Joint": 5, "IGM": 15, "MLA": 10}, "5 (Joint; on average −10.0 against test), 10 (MLA; on"),
         ({"Joint": None, "IGM": 15}, None),
     ],
 )
@@ -226,6 +228,50 @@ def test_the_number_of_scores_that_selection_had_is_said(epochs: dict[str, int |
     assert (said in note[0]) if said else not note
     shown = [line for line in summarize(found, split="val").notes() if "validation scores" in line]
     assert "against" not in "".join(shown)
+
+
+@pytest.mark.parametrize("scores", [[0.3], [0.2, 0.9, 0.5, 0.5], [3.0, -1.0, 2.0, 2.5, 0.0, 7.0, 7.0]])
+def test_the_expected_best_of_some_is_that_of_all_draws(scores: list[float]) -> None:
+    for count in range(1, len(scores) + 1):
+        draws = [max(draw) for draw in itertools.combinations(scores, count)]
+        assert expected_best(scores, count) == pytest.approx(np.mean(draws))
+
+
+def test_the_expected_best_of_many() -> None:
+    assert expected_best(np.arange(5000), 2500) == pytest.approx(2500 * 5001 / 2501 - 1)
+
+
+@pytest.mark.parametrize(
+    ("monitor", "scores", "said"),
+    [
+        (
+            "accuracy",
+            [0.1, 0.5, 0.9, 0.7],
+            "better by 13.3 for IGM than the mean best of any 2 of its epochs, what training longer gained included.",
+        ),
+        (
+            "accuracy",
+            [0.5, 0.5, 0.5, 0.5],
+            "better by 0.0 for IGM than the mean best of any 2 of its epochs, what training longer gained included.",
+        ),
+        (
+            "loss",
+            [0.9, 0.5, 0.1, 0.3],
+            "better by 0.133 for IGM than the mean best of any 2 of its epochs, what training longer gained included.",
+        ),
+        ("accuracy", [0.9, None, math.nan], "flatters the validation score more."),
+        ("accuracy", [], "flatters the validation score more."),
+    ],
+)
+def test_by_how_much_the_best_of_more_flatters(monitor: str, scores: list[float | None], said: str) -> None:
+    found = []
+    for method, curve in {"Joint": [0.2, 0.4], "IGM": scores}.items():
+        for seed in range(2):
+            history = [{"epoch": 1 + i, f"val/fused/{monitor}": value} for i, value in enumerate(curve)]
+            one = record(method, seed, 0.6, monitor=monitor, epochs=2 if method == "Joint" else 4)
+            found.append(with_candidates(one, history))
+    (note,) = [line for line in summarize(found).notes() if "validation scores" in line]
+    assert note.endswith(said)
 
 
 @pytest.mark.parametrize("cost", [(1.9, 3.8), (0.5, 12.0), (3.0, 3.0)])

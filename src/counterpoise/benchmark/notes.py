@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from counterpoise.benchmark.cells import number_text
+from counterpoise.metrics import lower_is_better
 
 
 def read_out_notes(unimodal: Mapping[str, str]) -> list[str]:
@@ -22,28 +26,81 @@ def read_out_notes(unimodal: Mapping[str, str]) -> list[str]:
     return [f"A modality's score is of {parts}: compare it within a row, and across rows of one read-out only."]
 
 
+def with_candidates(record: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A result with ``candidates``: the validation score of every epoch, which its weights were selected by.
+
+    Args:
+        record: content of ``result.json``.
+        history: the epochs of ``metrics.jsonl``.
+    """
+    scores = [entry.get(f"val/fused/{record.get('monitor', 'accuracy')}") for entry in history]
+    return {**record, "candidates": [s for s in scores if isinstance(s, int | float) and math.isfinite(s)]}
+
+
+def expected_best(scores: Sequence[float], count: int) -> float:
+    r"""The expectation of the largest of ``count`` scores drawn from all of them without replacement.
+
+    .. math:: \sum_{i=k}^{n} x_{(i)} \binom{i-1}{k-1} / \binom{n}{k}
+
+    for the k-th of n scores in rising order.
+
+    Args:
+        scores: at least ``count``.
+        count: at least 1.
+    """
+    ways = math.comb(len(scores), count)
+    return sum(x * (math.comb(i, count - 1) / ways) for i, x in enumerate(sorted(scores)))
+
+
 def selection_notes(records: Sequence[Mapping[str, Any]], split: str) -> list[str]:
     """How many validation scores the weights of each row are the best of, when that differs, and what it flatters.
 
     Args:
-        records: contents of ``result.json`` files.
+        records: contents of ``result.json`` files, with ``candidates`` where they are known.
         split: the one shown.
     """
-    groups: dict[int, dict[str, list[float]]] = {}
+    groups: dict[int, dict[str, list[Mapping[str, Any]]]] = {}
     for record in records:
-        label, key = str(record.get("label") or record["method"]), f"fused/{record.get('monitor', 'accuracy')}"
-        shown, val = record[split].get(key), (record.get("val") or {}).get(key)
-        found = groups.setdefault(int(record.get("epochs") or 0), {}).setdefault(label, [])
-        if split != "val" and shown is not None and val is not None:
-            found.append(val - shown)
+        label = str(record.get("label") or record["method"])
+        groups.setdefault(int(record.get("epochs") or 0), {}).setdefault(label, []).append(record)
     if len(groups) < 2 or 0 in groups:
         return []
-    parts = []
+    fewest, parts, flattered = min(groups), [], []
     for count, rows in sorted(groups.items()):
-        gaps = [gap for found in rows.values() for gap in found]
-        above = f"; on average {statistics.fmean(gaps):+.3f} against {split}" if gaps else ""
+        above = _above_test([record for members in rows.values() for record in members], split)
         parts.append(f"{count} ({', '.join(rows)}{above})")
+        flattered += [f"{text} for {label}" for label, members in rows.items() if (text := _flattered(members, fewest))]
+    than = f"than the mean best of any {fewest} of its epochs, what training longer gained included"
+    by = f": the best is better by {'; '.join(flattered)} {than}" if flattered else ""
     return [
         f"Each row's weights are the best of as many validation scores as it has epochs: {', '.join(parts)}. "
-        "The best of more flatters the validation score more."
+        f"The best of more flatters the validation score more{by}."
     ]
+
+
+def _above_test(records: Sequence[Mapping[str, Any]], split: str) -> str:
+    """How far the selected validation scores are above those of the split that is shown."""
+    gaps = []
+    for record in records:
+        key = _monitored(record)
+        shown, val = record[split].get(key), (record.get("val") or {}).get(key)
+        if split != "val" and shown is not None and val is not None:
+            gaps.append(val - shown)
+    if not gaps:
+        return ""
+    return f"; on average {number_text(_monitored(records[0]), statistics.fmean(gaps), signed=True)} against {split}"
+
+
+def _flattered(records: Sequence[Mapping[str, Any]], fewest: int) -> str:
+    """By how much the best of all epochs is better than that of ``fewest`` of them, in the mean over the seeds."""
+    excess = []
+    for record in records:
+        sign = -1 if lower_is_better(_monitored(record)) else 1
+        scores = [sign * score for score in record.get("candidates", ())]
+        if len(scores) > fewest:
+            excess.append(max(scores) - expected_best(scores, fewest))
+    return number_text(_monitored(records[0]), statistics.fmean(excess)) if excess else ""
+
+
+def _monitored(record: Mapping[str, Any]) -> str:
+    return f"fused/{record.get('monitor', 'accuracy')}"

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 Record = Mapping[str, Any]
-"""The content of a ``result.json``, plus an optional ``"label"`` that tells settings of one method apart."""
+"""The content of a ``result.json``, plus an optional ``"label"`` that tells settings of one method apart, and
+``"candidates"``, the validation scores that its weights were selected by (``notes.with_candidates``)."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from counterpoise._files import write_text
 from counterpoise._json import to_json
 from counterpoise._yaml import read_yaml
 from counterpoise.benchmark.grid import RunConfig, grid, result_of
+from counterpoise.benchmark.notes import with_candidates
 from counterpoise.benchmark.runner import run
 from counterpoise.benchmark.summary import summarize
 from counterpoise.cli.execution import add_execution, execution_of, folder_of
@@ -25,6 +26,7 @@ from counterpoise.metrics import BACKEND
 from counterpoise.recipe.job import Job, source_of
 from counterpoise.recipe.messages import Options, UsageError, usage
 from counterpoise.recipe.options import fit_parser, parse
+from counterpoise.report.collect import read_history
 
 UNIMODAL = "Unimodal"
 FIXED = {
@@ -71,7 +73,11 @@ def main(arguments: Sequence[str]) -> int:
     outcome = run(configs, command, out / "runs", preload=PRELOAD, **execution)
     print(outcome.message())
     folders = [out / "runs" / config.id for config in configs]
-    records = [record for folder in folders if (record := result_of(folder)) is not None]
+    records = [
+        with_candidates(record, read_history(folder / "metrics.jsonl", []))
+        for folder in folders
+        if (record := result_of(folder)) is not None
+    ]
     if records:
         conclude(records, [folder for folder in folders if folder.is_dir()], out, len(seeds))
     return outcome.exit_code

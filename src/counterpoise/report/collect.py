@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from counterpoise._yaml import read_yaml
+from counterpoise.benchmark.notes import with_candidates
 from counterpoise.metrics.result import read_result
 
 FILES = ("result.json", "metrics.jsonl", "config.yaml", "environment.json")
@@ -52,8 +53,8 @@ class Run:
 
     @property
     def record(self) -> dict[str, Any]:
-        """The result with the label, as ``benchmark.summarize`` takes it."""
-        return {**(self.result or {}), "label": self.label}
+        """The result with label and candidates, as ``benchmark.summarize`` takes it."""
+        return {**with_candidates(self.result or {}, self.history), "label": self.label}
 
     @property
     def state(self) -> str:
@@ -124,7 +125,7 @@ def _read(directory: Path) -> Run:
         seed if isinstance(seed, int) else None,
         str(named.get("data") or _last(config, "data") or _last(config, "data.class_path") or "").rsplit(".", 1)[-1],
         result,
-        _history(directory / "metrics.jsonl", problems),
+        read_history(directory / "metrics.jsonl", problems),
         config,
         environment,
         problems,
@@ -145,7 +146,8 @@ def _load(path: Path, parse: Any, problems: list[str]) -> dict[str, Any] | None:
     return None
 
 
-def _history(path: Path, problems: list[str]) -> list[dict[str, Any]]:
+def read_history(path: Path, problems: list[str]) -> list[dict[str, Any]]:
+    """The epochs in ``metrics.jsonl``, the last entry of each; ``problems`` grows by what cannot be read."""
     epochs: dict[int, dict[str, Any]] = {}
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from counterpoise.analysis import features, linear_probe, sample
+from counterpoise.benchmark.notes import with_candidates
 from counterpoise.benchmark.summary import summarize
 from counterpoise.cli.benchmark import UNIMODAL
 from counterpoise.recipe.messages import Options, UsageError
@@ -78,7 +79,8 @@ def plan(given: Given) -> list[Row]:
 def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
     """The records of the runs."""
     records = [
-        {**run.record, "label": run.row} if run.record["method"] != UNIMODAL else dict(run.record) for run in runs
+        with_candidates(run.record, run.history) | ({} if run.record["method"] == UNIMODAL else {"label": run.row})
+        for run in runs
     ]
     found: dict[str, Any] = {"split": common_split(runs), "records": records}
     if given.own.probes:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _PIECE = 1 << 16  # samples that are resampled at a time
 _SPARE, _RATIO = 1 << 26, 256  # samples that any recording may have, and more of them for each byte of its file
+_LOWEST, _HIGHEST = 100, 10_000_000  # Hz: above seismometers' 100 and hydrophones' 200, below what a converter reaches
 _CANCELLED = 1e-4  # share of the power of its channels that the mean of a recording keeps at least
 
 
@@ -39,7 +40,8 @@ class Audio(Reader):
     A file is read block by block, to the end of its sound and, with ``crop="start"``, no further than
     ``seconds``; joined files count as one. A file that ends before its header says so is an error, for WAV (RIFF,
     RIFX, RF64, W64), AIFF, AU, CAF, FLAC and Ogg, and for MP3 with a frame count in its header as far as it is read;
-    so is an MP3 that ends within a frame, and a recording whose channels cancel each other (opposite phase).
+    so is an MP3 that ends within a frame, a recording whose channels cancel each other (opposite phase), and one of
+    less than 100 or more than 10 million samples a second.
 
     Args:
         sample_rate: in Hz; files at another rate are resampled (soxr, high quality).
@@ -172,6 +174,13 @@ class Audio(Reader):
         for rate, channels in blocks(cell):
             mono = mix(channels)
             if rate != before:
+                if not _LOWEST <= rate <= _HIGHEST:
+                    raise ReadError(
+                        cell,
+                        f"its header says {rate} samples a second, and sound has {_LOWEST} to {_HIGHEST}; "
+                        "`ffmpeg -i OLD -af asetrate=16000 NEW.wav` writes another rate (here 16000) into a wrong "
+                        "header, and slow measurements are read as arrays, from a column of .npy files",
+                    )
                 if resampler is not None:
                     yield resampler.resample_chunk(mono[:0], last=True)
                 resampler = (
