@@ -83,9 +83,8 @@ def rows_case(path: str) -> dict[str, float]:
     model = cp.build_model({m: cp.encoders.MLP(VECTOR, (), 8) for m in readers}, "Late", num_classes=5)
     trainer = cp.Trainer(model, cp.methods.Joint(), batch_size=64, progress=False, accelerator="cpu")
     every = table.samples()
-    trainer.train_split = trainer.val_split = every
     with measure.Anonymous() as anonymous:
-        stream = trainer.evaluator.stream(every)
+        stream = trainer.stream(every)
         count = min(10_000, len(table))
         _, found["predict 10 000"] = _timed(lambda: _take(stream, count))
     found["predict anonymous MiB"] = anonymous.most - without

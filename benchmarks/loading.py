@@ -27,7 +27,7 @@ from counterpoise import Trainer, build_model
 from counterpoise.data.table import TableSplit
 from counterpoise.datasets import get
 from counterpoise.encoders import ResNet18
-from counterpoise.engine import loader
+from counterpoise.engine import Run, loader
 from counterpoise.engine.step import Step
 from counterpoise.methods import Joint
 
@@ -135,7 +135,7 @@ class Clock(Joint):
         super().__init__()
         self.waited, self.epochs = waited, []
 
-    def on_epoch_start(self, trainer: Trainer) -> None:
+    def on_epoch_start(self, run: Run) -> None:
         self.waited.clear()
         self.started = time.perf_counter()
 

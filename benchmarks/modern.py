@@ -15,7 +15,7 @@ from torch import nn
 
 import counterpoise as cp
 from counterpoise.data import from_arrays
-from counterpoise.engine import Observer, Trainer
+from counterpoise.engine import Observer, Run, Trainer
 
 BATCH, CLASSES = 12, 6
 SHAPES = {"audio": (1, 257, 188), "visual": (3, 224, 224)}
@@ -82,11 +82,11 @@ class Clock(Observer):
     def __init__(self, device: str):
         self.device, self.seconds = device, 0.0
 
-    def on_batch_end(self, trainer: Trainer) -> None:
-        if trainer.state.batch_in_epoch == 1:
+    def on_batch_end(self, run: Run) -> None:
+        if run.state.batch_in_epoch == 1:
             wait(self.device)
             self.started = time.perf_counter()
-        elif trainer.state.batch_in_epoch == trainer.num_batches:
+        elif run.state.batch_in_epoch == run.num_batches:
             wait(self.device)
             self.seconds = time.perf_counter() - self.started
 

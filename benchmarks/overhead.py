@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import counterpoise as cp
 from counterpoise.data import from_arrays
-from counterpoise.engine import Observer, Trainer
+from counterpoise.engine import Observer, Run, Trainer
 
 BATCH, CLASSES = 16, 6
 SHAPES = {"audio": (1, 129, 94), "image": (3, 112, 112)}
@@ -121,7 +121,7 @@ class Work:
         )
 
         def case() -> None:
-            method.value(trainer, self.data.train)
+            method.value(trainer.current, self.data.train)
             self.wait()
 
         return case
@@ -133,11 +133,11 @@ class Clock(Observer):
     def __init__(self, work: Work):
         self.work, self.seconds = work, 0.0
 
-    def on_batch_end(self, trainer: Trainer) -> None:
-        if trainer.state.batch_in_epoch == 1:
+    def on_batch_end(self, run: Run) -> None:
+        if run.state.batch_in_epoch == 1:
             self.work.wait()
             self.started = time.perf_counter()
-        elif trainer.state.batch_in_epoch == trainer.num_batches:
+        elif run.state.batch_in_epoch == run.num_batches:
             self.work.wait()
             self.seconds = time.perf_counter() - self.started
 

@@ -25,25 +25,25 @@ from torch.nn.parallel import DistributedDataParallel
 
 import counterpoise as cp
 from counterpoise.data import from_arrays
-from counterpoise.engine import averaging, keep_freed_memory, make_fabric
+from counterpoise.engine import Run, averaging, keep_freed_memory, make_fabric
 from counterpoise.engine.step import Step
 
 BATCH, CLASSES = 16, 6
 SHAPES = {"audio": (1, 65, 48), "image": (3, 48, 48)}
 
 
-def _trainer(fabric: Any) -> tuple[cp.Trainer, Any]:
+def _run(fabric: Any) -> tuple[Run, Any]:
     generator = torch.Generator().manual_seed(0)
     inputs = {m: torch.randn(4 * BATCH, *shape, generator=generator) for m, shape in SHAPES.items()}
     data = from_arrays(inputs, torch.arange(4 * BATCH) % CLASSES, val=0.25, test=0.0)
     torch.manual_seed(0)
     encoders = {m: cp.encoders.ResNet18(channels=shape[0]) for m, shape in SHAPES.items()}
     model = cp.build_model(encoders, "Concat", num_classes=CLASSES, example=data.train)
-    trainer = cp.Trainer(model, cp.methods.Joint(), batch_size=BATCH, progress=False, fabric=fabric)
-    trainer.train_split = trainer.val_split = data.train
-    trainer.make_optimizer()
-    trainer.select()
-    return trainer, next(trainer.loader(data.train).batches(tuple(SHAPES)))
+    run = cp.Trainer(model, cp.methods.Joint(), batch_size=BATCH, progress=False, fabric=fabric).current
+    run.open(data.train, data.train)
+    run.make_optimizer()
+    run.select()
+    return run, next(run.loaders.get(data.train).batches(tuple(SHAPES)))
 
 
 class _Whole(nn.Module):
@@ -57,10 +57,10 @@ class _Whole(nn.Module):
         return self.model.fuse(self.model.encode(inputs, tuple(inputs), None), None)[0]
 
 
-def _in_one_piece(loss: torch.Tensor, trainer: cp.Trainer) -> None:
+def _in_one_piece(loss: torch.Tensor, run: Run) -> None:
     """What this library did first: go back, then average everything in one collective."""
     loss.backward()
-    grads = [p.grad for p in trainer.trainable() if p.grad is not None]
+    grads = [p.grad for p in run.trainable() if p.grad is not None]
     flat = torch.cat([g.flatten() for g in grads])
     torch.distributed.all_reduce(flat)
     flat /= 2
@@ -69,10 +69,10 @@ def _in_one_piece(loss: torch.Tensor, trainer: cp.Trainer) -> None:
 
 
 def _cases(fabric: Any) -> dict[str, Callable[[], object]]:
-    trainer, batch = _trainer(fabric)
+    run, batch = _run(fabric)
 
     def ours() -> None:
-        trainer.method.step(Step(trainer, batch, 1, 4))
+        run.method.step(Step(run, batch, 1, 4))
 
     if fabric.world_size == 1:
         return {"one process": ours}
@@ -83,16 +83,16 @@ def _cases(fabric: Any) -> dict[str, Callable[[], object]]:
         averaging.BUCKET = bucket
 
     def flat() -> None:
-        step = Step(trainer, batch, 1, 4)
-        _in_one_piece(step.criterion(step.forward().logits), trainer)
+        step = Step(run, batch, 1, 4)
+        _in_one_piece(step.criterion(step.forward().logits), run)
         step.update()
 
     def alone() -> None:
-        step = Step(trainer, batch, 1, 4)
+        step = Step(run, batch, 1, 4)
         step.criterion(step.forward().logits).backward()
         step.update()
 
-    reference, _ = _trainer(fabric)
+    reference, _ = _run(fabric)
     wrapped = DistributedDataParallel(_Whole(reference.model))
 
     def ddp() -> None:

@@ -118,14 +118,15 @@ def ours(root: Path, matrices: bool, options: dict[str, Any]) -> dict[str, float
 
     import counterpoise as cp
     from counterpoise.data import Audio, Frames, Table
+    from counterpoise.engine import Run
 
     class Stages(cp.methods.IGM):
         """IGM that says how long its matrices take."""
 
         taken = 0.0
 
-        def phase(self, index: int, trainer: cp.Trainer) -> Any:
-            return super().phase(index, trainer) if matrices or index == 0 else None
+        def phase(self, index: int, run: Run) -> Any:
+            return super().phase(index, run) if matrices or index == 0 else None
 
         def _measure(self, *arguments: Any) -> None:
             started = time.perf_counter()
@@ -138,8 +139,8 @@ def ours(root: Path, matrices: bool, options: dict[str, Any]) -> dict[str, float
         def __init__(self) -> None:
             self.ends: list[list[float]] = []
 
-        def on_batch_end(self, trainer: cp.Trainer) -> None:
-            if trainer.state.batch_in_epoch == 1:
+        def on_batch_end(self, run: Run) -> None:
+            if run.state.batch_in_epoch == 1:
                 self.ends.append([])
             self.ends[-1].append(time.perf_counter())
 

@@ -110,10 +110,10 @@ def test_the_weighted_mean_counts_only_who_is_there():
     trainer, data = trainer_for(cp.methods.Joint, absent=0.4, loss=CrossEntropy([1.0, 4.0, 0.5]))
     trainer.fit(data.train, data.val)
     seen = []
-    for batch, output in trainer.outputs("train"):
+    for batch, output in trainer.current.outputs("train"):
         from counterpoise.engine import Step
 
-        step = Step(trainer, batch, 0, 1)
+        step = Step(trainer.current, batch, 0, 1)
         rows = batch.present["second"]
         u, y = output.unimodal["second"][rows], batch.target[rows]
         expected = F.cross_entropy(u, y, weight=torch.tensor([1.0, 4.0, 0.5]))

@@ -22,7 +22,7 @@ TWO = ("first", "second")
 @pytest.mark.parametrize("seed", [0, 1])
 def test_matrices_of_igm_come_from_batches_in_random_order(monkeypatch, statistic, seed):
     trainer, data = trainer_for(partial(IGM, statistic=statistic, stages=[1, 1, 1]), epochs=3, seed=seed)
-    outputs, passes = trainer.outputs, []
+    outputs, passes = trainer.current.outputs, []
 
     def watched(*arguments, **options):
         passes.append([])
@@ -30,7 +30,7 @@ def test_matrices_of_igm_come_from_batches_in_random_order(monkeypatch, statisti
             passes[-1] += batch.index.tolist()
             yield batch, output
 
-    monkeypatch.setattr(trainer, "outputs", watched)
+    monkeypatch.setattr(trainer.current, "outputs", watched)
     trainer.fit(data.train, data.val)
     assert len(passes) == 2  # before the second and the third stage
     for order in passes:
@@ -42,16 +42,16 @@ def test_matrices_of_igm_come_from_batches_in_random_order(monkeypatch, statisti
 @pytest.mark.parametrize("make", [ReconBoost, AGM, partial(LFM, schedule="learned", alpha=0.6, alpha_lr=0.5, held=6)])
 def test_the_selected_weights_come_with_the_state_of_the_method(monkeypatch, make):
     trainer, data = trainer_for(make, fusion="Sum")
-    scores, seen = trainer.scores, []
+    scores, seen = trainer.current.scores, []
     values = iter([0.1, 0.9, 0.2, 0.3])
 
     def ranked(split, only=None):
         seen.append(everything(trainer))
         return {**scores(split, only), "fused/accuracy": next(values)}
 
-    monkeypatch.setattr(trainer, "scores", ranked)
+    monkeypatch.setattr(trainer.current, "scores", ranked)
     trainer.fit(data.train, data.val)
-    assert trainer.state.best_epoch == 2
+    assert trainer.current.state.best_epoch == 2
     own = [name for name in seen[1] if name.startswith("method.") and not torch.equal(seen[1][name], seen[3][name])]
     assert own  # else the last state would pass as the selected one
     assert_same(everything(trainer), seen[1])
@@ -88,14 +88,14 @@ def test_opm_weighs_its_rates_by_the_widths_of_the_features(monkeypatch, widths)
     trainer = Trainer(
         model, OPM(p=1.0, warmup=0, q_base=0.6), epochs=1, batch_size=18, accelerator="cpu", progress=False
     )
-    trainer.train_split, trainer.val_split = data.train, data.val
+    trainer.current.open(data.train, data.val)
     rows = torch.arange(18)
     inputs = {m: data.train.batch(rows.tolist(), m, None) for m in TWO}
-    step = Step(trainer, Batch(inputs, data.train.target[rows], rows), 0, 1)
+    step = Step(trainer.current, Batch(inputs, data.train.target[rows], rows), 0, 1)
     fuse, given = step.fuse, []
     monkeypatch.setattr(step, "fuse", lambda features, present=None: given.append(features) or fuse(features, present))
     z = trainer.method(step).features
-    q = torch.stack([trainer.totals[f"{m}/dropped"][0] for m in TWO])
+    q = torch.stack([trainer.current.totals[f"{m}/dropped"][0] for m in TWO])
     assert q[0] != q[1]
     theta = (widths[0] * q[0] + widths[1] * q[1]) / sum(widths)
     kept = given[-1]["first"].abs().sum(1) > 0
@@ -121,14 +121,14 @@ def test_a_gradient_is_projected_on_the_side_of_its_inputs(shape, groups):
 @pytest.mark.parametrize("modality", TWO)
 def test_features_are_computed_again_when_a_buffer_of_the_encoder_changes(buffer, modality):
     trainer, data = trainer_for(Joint)
-    before = trainer.evaluator.predict(data.val, keep=True)
+    before = trainer.current.predict(data.val, keep=True)
     with torch.no_grad():
         trainer.model.encoders[modality].get_buffer(f"1.{buffer}").add_(0.5)
-    after = trainer.evaluator.predict(data.val, keep=True)
+    after = trainer.current.predict(data.val, keep=True)
     for m in TWO:
         assert torch.equal(before.unimodal[m], after.unimodal[m]) == (m != modality)
-    trainer.evaluator.forget()
-    assert torch.equal(trainer.evaluator.predict(data.val).fused, after.fused)
+    trainer.current.evaluator.forget()
+    assert torch.equal(trainer.current.predict(data.val).fused, after.fused)
 
 
 @pytest.mark.parametrize("gamma", [1.0, 1.5])

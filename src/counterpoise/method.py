@@ -13,7 +13,7 @@ from counterpoise.types import Output, Phase
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from counterpoise.engine import Step, Trainer
+    from counterpoise.engine import Run, Step
     from counterpoise.model import MultimodalModel
 
 
@@ -119,9 +119,9 @@ class Method(nn.Module):
         step.update()
         return loss.detach()
 
-    def phase(self, index: int, trainer: Trainer) -> Phase | None:
+    def phase(self, index: int, run: Run) -> Phase | None:
         """Phase number ``index``, or None when training is over. Called once per boundary."""
-        return Phase(trainer.epochs) if index == 0 else None
+        return Phase(run.epochs) if index == 0 else None
 
     def predict(self, output: Output, model: MultimodalModel) -> Tensor:
         """How the parts become one prediction: (batch, classes) logits.
@@ -139,22 +139,22 @@ class Method(nn.Module):
         """What the prediction of one modality is made by, in the words of tables."""
         return model.fusion.unimodal_by
 
-    def length(self, trainer: Trainer) -> int:
-        """Epochs that the run takes, for the time left; the trainer's ``epochs`` unless phases make it more."""
-        return trainer.epochs
+    def length(self, run: Run) -> int:
+        """Epochs that the run takes, for the time left; ``run.epochs`` unless phases make it more."""
+        return run.epochs
 
     def reads(self, modalities: tuple[str, ...]) -> tuple[str, ...]:
         """The modalities that evaluation reads; all of them unless the method ignores some for good."""
         return modalities
 
-    def setup(self, trainer: Trainer) -> None:
+    def setup(self, run: Run) -> None:
         """Check what the method needs and allocate buffers. Runs on every start, resumed or not."""
 
-    def on_start(self, trainer: Trainer) -> None:
+    def on_start(self, run: Run) -> None:
         """Compute what the run needs, such as teachers. Runs once, and not on resume."""
 
-    def on_epoch_start(self, trainer: Trainer) -> None:
+    def on_epoch_start(self, run: Run) -> None:
         """Before the first batch of an epoch."""
 
-    def on_epoch_end(self, trainer: Trainer, scores: Mapping[str, float]) -> None:
+    def on_epoch_end(self, run: Run, scores: Mapping[str, float]) -> None:
         """After validation; ``scores`` has ``fused/accuracy``, ``audio/accuracy``, ``fused/loss``, ..."""

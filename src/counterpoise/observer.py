@@ -6,32 +6,32 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from counterpoise.engine import Trainer
+    from counterpoise.engine import Run
     from counterpoise.types import Batch
 
 
 class Observer:
     """Base of what watches a run; every hook does nothing.
 
-    Observers read the trainer and must leave it, its model and the random numbers alone.
+    Observers read the run and must leave it, its model and the random numbers alone.
     """
 
-    def on_fit_start(self, trainer: Trainer) -> None:
+    def on_fit_start(self, run: Run) -> None:
         """Before the first batch, also of a resumed run."""
 
-    def on_batch_start(self, trainer: Trainer, batch: Batch) -> None:
+    def on_batch_start(self, run: Run, batch: Batch) -> None:
         """Before the method sees a batch (this replica's share, on its device)."""
 
-    def before_update(self, trainer: Trainer) -> None:
+    def before_update(self, run: Run) -> None:
         """Gradients are final (edited and clipped); the parameters have not moved yet."""
 
-    def on_batch_end(self, trainer: Trainer) -> None:
+    def on_batch_end(self, run: Run) -> None:
         """After a batch."""
 
-    def on_epoch_end(self, trainer: Trainer, record: Mapping[str, Any]) -> None:
+    def on_epoch_end(self, run: Run, record: Mapping[str, Any]) -> None:
         """After validation, before the checkpoint; ``record`` is the line of ``metrics.jsonl``."""
 
-    def on_fit_end(self, trainer: Trainer) -> None:
+    def on_fit_end(self, run: Run) -> None:
         """After the last epoch, or when the run is interrupted."""
 
     def state_dict(self) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from counterpoise.build import build_model
 from counterpoise.data.arrays import ArraySplit, from_arrays
 from counterpoise.data.split import Splits
-from counterpoise.engine import SGD, Observer, Trainer, make_fabric
+from counterpoise.engine import SGD, Observer, Run, Trainer, make_fabric
 from counterpoise.method import Method
 from counterpoise.model import MultimodalModel
 
@@ -122,7 +122,7 @@ class _StopAfter(Observer):
     def __init__(self, batches: int):
         self.left = batches
 
-    def on_batch_end(self, trainer: Trainer) -> None:
+    def on_batch_end(self, run: Run) -> None:
         self.left -= 1
         if self.left == 0:
             raise RuntimeError("stopped by the test")

@@ -52,7 +52,7 @@ def fit(make, *, fusion=None, watch=None, names=NAMES[:2], observers=(), **optio
 def test_known_angles():
     watch, trainer = fit(lambda: KnownAngles(30), names=NAMES, epochs=2)
     found = watch.changes()
-    updates = 2 * 3 * trainer.num_batches
+    updates = 2 * 3 * trainer.current.num_batches
     assert len(found) == updates - 1
     np.testing.assert_allclose(found.cosine, math.cos(math.radians(30)), atol=1e-6)
     inside = np.arange(1, updates) % 12 != 0

@@ -10,8 +10,7 @@ import yaml
 
 from conftest import Run, write
 from counterpoise.data.split import Split
-from counterpoise.engine import Predictions
-from counterpoise.engine.evaluation import Evaluator
+from counterpoise.engine import Predictions, Trainer
 
 QUICK = ["--epochs", "1", "--batch_size", "8", "--progress", "false"]
 
@@ -102,17 +101,17 @@ def test_a_table_whose_column_is_empty_throughout(run: Run, trained: Path, tmp_p
 def test_predict_writes_batches_and_all_of_them_or_nothing(
     run: Run, trained: Path, texts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stream = Evaluator.stream
+    stream = Trainer.stream
     sizes = []
 
-    def broken(self: Evaluator, split: Split) -> Iterator[Predictions]:
+    def broken(self: Trainer, split: Split) -> Iterator[Predictions]:
         for found in stream(self, split):
             sizes.append(len(found.fused))
             if len(sizes) == 3:
                 raise OSError("the disk is on fire")
             yield found
 
-    monkeypatch.setattr(Evaluator, "stream", broken)
+    monkeypatch.setattr(Trainer, "stream", broken)
     assert run("predict", trained, texts, "--out", "p.csv").code == 1
     assert sizes == [8, 8, 8]
     assert not list(Path.cwd().glob("p.csv*"))

@@ -17,7 +17,8 @@ from counterpoise import fusions
 from counterpoise._checks import hidden, misnamed, shown
 from counterpoise.cli.predict import _plain
 from counterpoise.data import Table
-from counterpoise.engine import ConsoleProgress, observer
+from counterpoise.engine import ConsoleProgress
+from counterpoise.engine import progress as console
 from counterpoise.tuning import database
 
 QUICK = ["--method", "Joint", "--epochs", "1", "--batch_size", "8", "--progress", "false"]
@@ -162,7 +163,7 @@ def test_a_configuration_of_fit_checks_its_data(run: Run, tmp_path: Path) -> Non
 
 def test_a_slow_epoch_tells_its_batches(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     now = 100.0
-    monkeypatch.setattr(observer.time, "monotonic", lambda: now)
+    monkeypatch.setattr(console.time, "monotonic", lambda: now)
     progress = ConsoleProgress()
     progress._console = Console(file=io.StringIO())
     progress._live = False

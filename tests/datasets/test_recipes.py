@@ -13,7 +13,7 @@ from clips import write_frames, write_wav
 
 from counterpoise.cli import main
 from counterpoise.datasets import DATASETS, get, recipes
-from counterpoise.engine import Trainer
+from counterpoise.engine import Run
 from counterpoise.recipe.options import fit_parser, parse
 
 # the generated sets have a handful of files, so some classes are in no training sample
@@ -140,8 +140,8 @@ def test_every_data_set_has_the_four():
     [pytest.param(*case, marks=[] if case in ONE_EACH else [pytest.mark.slow]) for case in EVERY],
 )
 def test_two_training_steps(dataset, name, prepared, bert, monkeypatch, capsys):
-    steps, update = [], Trainer.update
-    monkeypatch.setattr(Trainer, "update", lambda trainer: (steps.append(trainer.phase.train), update(trainer)))
+    steps, update = [], Run.update
+    monkeypatch.setattr(Run, "update", lambda run: (steps.append(run.phase.train), update(run)))
     short = ["--epochs", "1", "--batch_size", "2", "--run_dir", "null", "--accelerator", "cpu", "--progress", "false"]
     if name.startswith("igm"):
         # the published radius warns that it does nothing

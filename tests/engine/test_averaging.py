@@ -52,12 +52,12 @@ def scenario(name, w, rank):
 
 
 class Alone:
-    """What `Step.backward` asks of a trainer."""
+    """What `Step.backward` asks of a run."""
 
     def __init__(self, fabric, parameters):
         self.fabric, self.parameters = fabric, parameters
         self.model = self.task = self.phase = self.generator = None
-        self.state = type("State", (), {"phase_index": 0, "epoch": 0})
+        self.phase_index = self.epoch = 0
 
     def trainable(self):
         return self.parameters
@@ -180,8 +180,8 @@ def turns(fabric):
     averaging._send = lambda tensors: sizes.append(sum(t.numel() for t in tensors)) or send(tensors)
     model = tiny_model(Joint(), TWO, "Late", norm=False)
     trainer = Trainer(model, Joint(), batch_size=18, progress=False, fabric=fabric)
-    batch = next(trainer.loader(task(TWO).train).batches(TWO))
-    step = Step(trainer, batch, 0, 1)
+    batch = next(trainer.current.loaders.get(task(TWO).train).batches(TWO))
+    step = Step(trainer.current, batch, 0, 1)
     step.backward(step.unimodal_loss(step.forward(("first",)), "first"))
     used = model.parameters_of("first")
     return torch.tensor([sum(sizes), sum(p.numel() for p in used) + len(used)])

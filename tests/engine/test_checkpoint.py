@@ -318,5 +318,5 @@ def test_plain_state_is_kept_and_restored(tmp_path):
         trainer.fit(data.train, data.val)
     again, _ = trainer_for(CountsBatches, run_dir=tmp_path)
     again.fit(data.train, data.val, resume=True)
-    assert again.method.batches == again.state.best_epoch * again.num_batches
-    assert load(tmp_path / "last.ckpt")["method"]["_extra_state"] == {"batches": 4 * again.num_batches}
+    assert again.method.batches == again.current.state.best_epoch * again.current.num_batches
+    assert load(tmp_path / "last.ckpt")["method"]["_extra_state"] == {"batches": 4 * again.current.num_batches}

@@ -35,7 +35,7 @@ def test_compiled_encoders_train_as_they_are_written(eager_backend, method):
     assert compiled.model.state_dict().keys() == plain.model.state_dict().keys()
     for name, value in plain.model.state_dict().items():
         torch.testing.assert_close(compiled.model.state_dict()[name], value, msg=name)
-    assert compiled.fork(Joint(), 1).model.encoders[TWO[0]]._compiled_call_impl is not None
+    assert compiled.current.fork(Joint(), 1).model.encoders[TWO[0]]._compiled_call_impl is not None
 
 
 def test_inputs_of_layers_inside_a_compiled_module_are_collected(eager_backend):

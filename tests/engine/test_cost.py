@@ -18,7 +18,7 @@ NAMES = ("first", "second", "third")
 def cost(make, names=NAMES[:2], **options):
     trainer, data = trainer_for(make, names, epochs=options.pop("epochs", 2), **options)
     result = trainer.run(data)
-    share = trainer.num_batches * trainer.batch_size / len(data.train)  # an incomplete batch is left out
+    share = trainer.current.num_batches * trainer.batch_size / len(data.train)  # an incomplete batch is left out
     return result["cost"], share, result["epochs"]
 
 
@@ -70,7 +70,7 @@ def test_a_resumed_run_goes_on_adding(tmp_path):
     again, data = trainer_for(Joint, epochs=3, run_dir=tmp_path / "run")
     found = again.run(data, resume=True)
     # what the lost batch cost is not known any more
-    assert again.state.forward == again.state.backward == 3 * batches * again.batch_size * 2
+    assert again.current.state.forward == again.current.state.backward == 3 * batches * again.batch_size * 2
     assert found["seconds"] > before
     assert found["cost"]["cpu_seconds"] > 0
     assert found["cost"]["peak_memory_mb"] > found["cost"]["memory_rise_mb"]
@@ -97,9 +97,9 @@ def test_the_peak_of_a_moment_is_seen():
 def test_nothing_is_left_on_the_model():
     trainer, data = trainer_for(Joint, epochs=1)
     trainer.fit(data.train, data.val)
-    before = trainer.state.forward
+    before = trainer.current.state.forward
     trainer.evaluate(data.val)
-    assert trainer.state.forward == before
+    assert trainer.current.state.forward == before
     assert not any(e._forward_hooks for e in trainer.model.encoders.values())
 
 

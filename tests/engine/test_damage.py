@@ -81,7 +81,7 @@ def test_a_checkpoint_that_holds_something_else(interrupted, tmp_path, name, con
         {"schedule": 1},
         {"totals": {"loss": 1}},
         {"fingerprint": ["Joint"]},
-        {"rows": "all"},
+        {"resampled": ["all", None]},
     ],
     ids=str,
 )

@@ -120,12 +120,12 @@ def test_features_do_not_depend_on_what_trains():
 def test_features_of_a_split_that_is_gone_are_not_those_of_the_next():
     trainer, data, _ = counting_trainer(Joint())
     split = data.train.subset(torch.arange(10))
-    trainer.evaluator.predict(split, keep=True)
+    trainer.current.predict(split, keep=True)
     alive = weakref.ref(split)
     del split
     gc.collect()
     assert alive() is not None  # held as long as its features are: its id cannot be another split's
-    trainer.evaluator.forget()
+    trainer.current.evaluator.forget()
     gc.collect()
     assert alive() is None
 
@@ -135,7 +135,7 @@ def test_evaluation_leaves_modes_and_weights():
     trainer.model.encoders["first"].eval()
     modes, before = [m.training for m in trainer.model.modules()], everything(trainer)
     trainer.evaluate(data.test)
-    for _ in trainer.outputs(data.test):
+    for _ in trainer.current.outputs(data.test):
         assert [m.training for m in trainer.model.modules()] == modes
     assert [m.training for m in trainer.model.modules()] == modes
     assert_same(before, everything(trainer))
@@ -152,7 +152,7 @@ def test_every_subset_is_scored_on_the_samples_that_have_some_of_it(method):
         rows = split.present[m]
         alone = trainer.predict(split, (m,)).fused[rows]
         assert scores[m]["accuracy"] == pytest.approx(float((alone.argmax(1) == split.target[rows]).float().mean()))
-    assert not trainer.evaluator._features
+    assert not trainer.current.evaluator._features
 
 
 def test_a_modality_nobody_has_gets_no_score():

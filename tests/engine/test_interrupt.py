@@ -142,7 +142,7 @@ def test_interrupted_inside_a_trial_the_run_goes_on_from_its_last_epoch(tmp_path
             if trainer.epoch == 1:
                 trial = trainer.fork(Joint(), 2)
                 if self.signals:
-                    trial.observers = [Signals(2)]
+                    trial.observers.append(Signals(2))
                 trial.fit()
 
     whole, data = trainer_for(Joint)

@@ -41,7 +41,7 @@ def uninterrupted(name):
     trainer, data = build(name)
     assert trainer.model.encoders["first"][3].p > 0  # drops out
     expected = result(trainer.fit(data.train, data.val))
-    assert trainer.num_batches * EPOCHS == BATCHES
+    assert trainer.current.num_batches * EPOCHS == BATCHES
     return expected
 
 

@@ -32,8 +32,8 @@ TIMES = {"seconds", "cpu_seconds", "peak_memory", "peak_memory_mb", "rise", "mem
 class Counts(Observer):
     """An observer of somebody's own, with a counter."""
 
-    def __init__(self) -> None:
-        self.batches, self.epochs = 0, 0
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir, self.batches, self.epochs = run_dir, 0, 0
 
     def on_fit_start(self, trainer) -> None:
         self.batches, self.epochs = 0, 0
@@ -45,7 +45,7 @@ class Counts(Observer):
         self.epochs += 1
 
     def on_fit_end(self, trainer) -> None:
-        _files.write_text(Path(trainer.run_dir) / "counts.txt", f"{self.batches} {self.epochs}")
+        _files.write_text(self.run_dir / "counts.txt", f"{self.batches} {self.epochs}")
 
     def state_dict(self):
         return {"batches": self.batches, "epochs": self.epochs}
@@ -112,7 +112,7 @@ def train(name: str, path: Path, at: int | None) -> int:
     """Train to the end or to the kill; how many calls there were."""
     torch.set_num_threads(1)
     observers = [
-        GradientChange(path=path / "gradient-change.npz"), BalanceWatch(16, path=path / "balance.npz"), Counts(),
+        GradientChange(path=path / "gradient-change.npz"), BalanceWatch(16, path=path / "balance.npz"), Counts(path),
     ]  # fmt: skip
     trainer, data = trainer_for(METHODS[name], run_dir=path, observers=observers, optimizer=SGD(lr=0.3))
     hook = Hook(at, path)

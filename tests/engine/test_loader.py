@@ -181,7 +181,7 @@ def test_kept_loaders_are_those_of_the_run():
 def test_no_worker_outlives_training():
     trainer, data = trainer_for(Joint, num_workers=1, epochs=2)
     trainer.fit(data.train, data.val)
-    fork = trainer.fork(Joint(), 1).fit()
+    fork = trainer.current.fork(Joint(), 1).fit()
     trainer.evaluate(data.test)
     assert fork.history
     assert not multiprocessing.active_children()
@@ -217,7 +217,7 @@ def test_only_what_a_phase_trains_is_read():
     read.clear()
     trainer, _ = trainer_for(lambda: IGM(stages=[1, 1]), epochs=2)
     trainer.fit(train, val)
-    assert read["first", True] == read["second", True] == trainer.num_batches  # one epoch each, not two
+    assert read["first", True] == read["second", True] == trainer.current.num_batches  # one epoch each, not two
 
 
 def test_requests_are_made_when_they_are_needed(monkeypatch):

@@ -53,7 +53,7 @@ def test_more_have_each_alone_all_but_one_and_all(count, absent):
     assert sum(s["share"] for s in shares.values()) == pytest.approx(right - nothing, abs=1e-6)
     assert all(s["error"] >= 0 for s in shares.values())
     assert sum(s["error"] > 0 for s in shares.values()) > count / 2
-    assert trainer.evaluator.contributions(data.test) == shares  # the same orders
+    assert trainer.contributions(data.test) == shares  # the same orders
 
 
 def test_named_subsets():
@@ -74,7 +74,7 @@ def test_contributions_of_the_analysis_are_those_of_the_engine(count):
     assert {subset_name(s) for s in subsets(trainer.model.modalities)} <= scores.keys()
     assert len(scores) <= 18 * count
     shares = contributions(scores, trainer.model.modalities, chance(data.val.target))
-    engine = trainer.evaluator.contributions(data.val)
+    engine = trainer.contributions(data.val)
     assert shares == pytest.approx({m: s["share"] for m, s in engine.items()}, abs=1e-6)
 
 

@@ -94,7 +94,7 @@ def test_a_test_sample_that_overflows_is_named(tmp_path: Path, wild: float) -> N
         trainer.run(data)
     assert not (tmp_path / "run" / "result.json").exists()
     with pytest.raises(FloatingPointError, match=f"'{name}'"):
-        list(trainer.evaluator.stream(data.test))
+        list(trainer.stream(data.test))
     fine = data.test.subset([i for i in range(12) if i != 7])
     assert all(map(math.isfinite, trainer.evaluate(fine).values()))
 

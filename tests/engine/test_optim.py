@@ -112,12 +112,12 @@ def test_the_rate_follows_the_schedule_within_epochs():
 
     class Watch(Joint):
         def step(self, step):
-            rates.append(step._trainer.optimizer.param_groups[0]["lr"])
+            rates.append(step._run.optimizer.param_groups[0]["lr"])
             return super().step(step)
 
     trainer, data = trainer_for(Watch, optimizer=SGD(lr=0.5), schedule=Cosine(warmup=1.5), epochs=3)
     trainer.fit(data.train, data.val)
-    n = trainer.num_batches
+    n = trainer.current.num_batches
     expected = [0.5 * Cosine(warmup=1.5).factor(e + i / n, 3) for e in range(3) for i in range(n)]
     assert rates == pytest.approx(expected)
     assert trainer.history[1]["lr"] == pytest.approx(0.5 * Cosine(warmup=1.5).factor(2, 3))

@@ -12,6 +12,7 @@ import pytest
 
 from counterpoise._files import Lock, OwnedError
 from counterpoise.engine import Observer, RunDirectory, RunDirectoryError
+from counterpoise.engine.saving import Checkpoints
 from counterpoise.methods import Joint
 from counterpoise.testing import trainer_for
 from power_cut import PowerCut
@@ -59,8 +60,8 @@ def test_the_lock_of_a_killed_process_is_taken_over(tmp_path, owner):
 class Tries(Observer):
     """Opens the directory of the run that it watches, once for everything that may be going on."""
 
-    def __init__(self):
-        self.refused = []
+    def __init__(self, run_dir):
+        self.run_dir, self.refused = run_dir, []
 
     def on_fit_start(self, trainer):
         self.attempt(trainer)
@@ -73,16 +74,16 @@ class Tries(Observer):
 
     def attempt(self, trainer):
         with pytest.raises(RunDirectoryError, match=rf"in use: process {os.getpid()} on") as error:
-            RunDirectory(trainer.run_dir, resume=True)
+            RunDirectory(self.run_dir, resume=True)
         self.refused.append(error)
 
 
 @pytest.mark.parametrize("whole", [True, False])
 def test_it_is_held_until_the_result_is_written_and_free_afterwards(tmp_path, monkeypatch, whole):
-    watch = Tries()
+    watch = Tries(tmp_path / "run")
     trainer, data = trainer_for(Joint, run_dir=tmp_path / "run", observers=[watch], epochs=1)
-    finish = trainer.keeper.finish
-    monkeypatch.setattr(trainer.keeper, "finish", lambda *given: (watch.attempt(trainer), finish(*given))[1])
+    write = Checkpoints.write_result
+    monkeypatch.setattr(Checkpoints, "write_result", lambda *given: (watch.attempt(trainer), write(*given))[1])
     trainer.run(data) if whole else trainer.fit(data.train, data.val)
     assert len(watch.refused) == 3 + whole
     assert not (tmp_path / "run" / ".lock").exists()

@@ -127,7 +127,7 @@ def test_rescale_acts_whatever_the_optimizer(optimizer):
 def test_verbs_name_the_modality_they_do_not_know(verb):
     trainer, _ = trainer_for(Joint)
     with pytest.raises(ValueError, match="Did you mean 'first'"):
-        getattr(trainer, verb)(*(["frist", 0.5] if verb == "rescale" else ["frist"]))
+        getattr(trainer.current, verb)(*(["frist", 0.5] if verb == "rescale" else ["frist"]))
 
 
 def test_stop_ends_the_phase_and_not_the_run():
@@ -192,7 +192,7 @@ def test_load_best_puts_the_best_weights_so_far_back():
         def on_epoch_end(self, trainer, scores):
             if trainer.epoch == 3:
                 trainer.load_best()
-                found.append((everything(trainer), trainer.keeper.best["model"]))
+                found.append((everything(trainer), trainer.best["model"]))
 
     trainer, data = trainer_for(Loads)
     trainer.fit(data.train, data.val)

@@ -56,7 +56,7 @@ def test_a_restored_run_predicts_by_the_pool(kind, tmp_path):
     assert torch.equal(other.predict(data.test).fused, done.predict(data.test).fused)
     assert other.evaluate(data.test) == done.evaluate(data.test)
     assert other.evaluate_subsets(data.test) == done.evaluate_subsets(data.test)
-    streamed = torch.cat([part.fused for part in done.evaluator.stream(data.test)])
+    streamed = torch.cat([part.fused for part in done.stream(data.test)])
     torch.testing.assert_close(streamed, done.predict(data.test).fused)
 
 
@@ -100,7 +100,7 @@ def test_the_fused_expert_is_what_the_method_predicts():
     trainer.fit(data.train, data.val)
     by_pool = trainer.predict(data.val).fused
     model.pool = None
-    gated, (_, raw) = trainer.predict(data.val), next(trainer.outputs(data.val))
+    gated, (_, raw) = trainer.predict(data.val), next(trainer.current.outputs(data.val))
     assert not torch.equal(gated.fused, raw.logits)
     experts = torch.stack([gated.fused, *gated.unimodal.values()])
     torch.testing.assert_close(by_pool, pooled(fit_pool(experts, data.val.target), experts).float())

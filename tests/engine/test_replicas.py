@@ -81,7 +81,7 @@ def test_every_sample_is_evaluated_once(count):
 def streamed(fabric, shard):
     trainer, data = trainer_for(Joint, TWO, fabric=fabric)
     split = data.train.subset(torch.arange(37))
-    parts = [(batch.index, output.logits) for batch, output in trainer.outputs(split, shard=shard)]
+    parts = [(batch.index, output.logits) for batch, output in trainer.current.outputs(split, shard=shard)]
     return {"index": torch.cat([i for i, _ in parts]), "logits": torch.cat([x for _, x in parts])}
 
 
@@ -194,7 +194,7 @@ def signalled(fabric, path):
     try:
         trainer.fit(data.train, data.val)
     except Interrupted as stop:
-        return {"epoch": torch.tensor(trainer.state.epoch), "said": torch.tensor("last.ckpt" in str(stop))}
+        return {"epoch": torch.tensor(trainer.current.state.epoch), "said": torch.tensor("last.ckpt" in str(stop))}
     return {}
 
 

@@ -86,9 +86,10 @@ def test_features_are_those_of_evaluation():
     run.fit(splits.train, splits.val)
     encoder = run.model.encoders["image"]
     expected = encoder.encoder(splits.train.whole.batch(range(len(splits.train)), "image", None))
-    assert isinstance(run.train_split, Encoded)
-    torch.testing.assert_close(run.train_split.batch([3, 1], "image", 7), expected[[3, 1]], rtol=1e-4, atol=1e-5)
-    assert torch.equal(run.train_split.batch([3], "sound", 7), splits.train.whole.batch([3], "sound", None) + 100)
+    encoded = run.current.train_split
+    assert isinstance(encoded, Encoded)
+    torch.testing.assert_close(encoded.batch([3, 1], "image", 7), expected[[3, 1]], rtol=1e-4, atol=1e-5)
+    assert torch.equal(encoded.batch([3], "sound", 7), splits.train.whole.batch([3], "sound", None) + 100)
 
 
 def test_nothing_frozen_moves_and_fitting_again_agrees():
@@ -113,7 +114,7 @@ def test_another_encoder_is_another_data_set():
     for wrap in (reusing, reusing, changed):
         run = trainer(wrap, epochs=1)
         run.fit(splits.train, splits.val)
-        prints.append(run.train_split.fingerprint())
+        prints.append(run.current.train_split.fingerprint())
     assert prints[0] == prints[1] != prints[2]
     assert prints[0] != splits.train.fingerprint()
 
@@ -189,7 +190,7 @@ def test_groups_keep_their_names_and_factors_multiply():
 
         def step(self, step):
             if step.index == 0:
-                groups = step._trainer.optimizer.param_groups
+                groups = step._run.optimizer.param_groups
                 seen.append({id(p): (g["name"], g["lr"]) for g in groups for p in g["params"]})
             return super().step(step)
 

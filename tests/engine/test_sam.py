@@ -13,13 +13,13 @@ from counterpoise.types import Batch
 def started(make=Joint, sam=0.05, **options):
     """A trainer in the state it has inside an epoch, and a step on the first rows."""
     trainer, data = trainer_for(make, sam=sam, **options)
-    trainer.train_split, trainer.val_split = data.train, data.val
-    trainer.method.setup(trainer)
-    trainer.make_optimizer()
-    trainer.select()
+    trainer.current.open(data.train, data.val)
+    trainer.method.setup(trainer.current)
+    trainer.current.make_optimizer()
+    trainer.current.select()
     rows = torch.arange(18)
     inputs = {m: data.train.batch(rows.tolist(), m, None) for m in trainer.model.modalities}
-    return trainer, Step(trainer, Batch(inputs, data.train.target[:18], rows), 0, 3)
+    return trainer, Step(trainer.current, Batch(inputs, data.train.target[:18], rows), 0, 3)
 
 
 def weights(trainer):
@@ -71,7 +71,7 @@ def test_statistics_move_once_a_step():
     assert_same(*(everything(t.fit(data.train, data.val)) for t in (plain, sam)))
     counters = [v for k, v in everything(sam).items() if k.endswith("num_batches_tracked")]
     assert len(counters) == 2
-    assert all(int(c) == sam.num_batches for c in counters)
+    assert all(int(c) == sam.current.num_batches for c in counters)
 
 
 def test_a_zero_gradient_moves_nothing():
@@ -153,4 +153,4 @@ def test_only_what_trains_is_moved():
         inside = weights(trainer)
     moved = {id(p) for p, a, b in zip(trainer.model.parameters(), before, inside, strict=True) if not torch.equal(a, b)}
     assert moved
-    assert moved <= {id(p) for p in trainer.trainable()}
+    assert moved <= {id(p) for p in trainer.current.trainable()}

@@ -109,9 +109,9 @@ def test_a_method_without_phases():
 
 def test_scores_before_fit():
     trainer, data = trainer_for(Joint)
-    assert trainer.scores(data.val)["fused/accuracy"] >= 0
+    assert trainer.current.scores(data.val)["fused/accuracy"] >= 0
     with pytest.raises(ValueError, match="no split 'val' before fit"):
-        trainer.scores("val")
+        trainer.current.scores("val")
 
 
 def test_resuming_needs_a_directory():
@@ -275,5 +275,5 @@ def test_a_test_split_that_training_has_seen_is_refused():
     ):
         with pytest.raises(ValueError, match=rf"The test split is the {name} split.*Splits\(train, val\)"):
             trainer.run(splits)
-    assert trainer.epoch == 0
+    assert trainer.current.epoch == 0
     assert trainer.run(Splits(data.train, data.val))["test"] is None

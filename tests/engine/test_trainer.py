@@ -64,7 +64,7 @@ def test_the_best_epoch_on_validation_is_kept(monitor):
     values = [r[f"val/fused/{monitor}"] for r in trainer.history]
     place = values.index(min(values) if monitor == "loss" else max(values))
     assert place != 5  # else the last weights would pass as the best
-    assert trainer.state.best_epoch == place + 1
+    assert trainer.current.state.best_epoch == place + 1
     assert_same(everything(trainer), weights[place])
 
 
@@ -164,5 +164,5 @@ def test_a_trial_trains_what_the_phase_does_not():
     trainer.fit(data.train, data.val)
     assert trainer.method.trained
     assert trainer.method.rests
-    trial = trainer.fork(Joint(), 2, lr=0.3)
-    assert (trial.sam, trial.settings.lr, trainer.settings.lr) == (0.05, 0.3, 0.05)
+    trial = trainer.current.fork(Joint(), 2, lr=0.3)
+    assert (trial.sam, trial.optimizer_settings.lr, trainer.current.optimizer_settings.lr) == (0.05, 0.3, 0.05)

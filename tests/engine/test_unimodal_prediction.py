@@ -35,19 +35,19 @@ def test_mmcosine_is_scored_by_the_cosines_it_trains(count, fusion, scale):
     for split, part in ((data.test, "test"), (data.val, "val")):
         for m in NAMES[:count]:
             u = cosines(trainer, split, m, scale)
-            expected = score({m: u}, split.target, None, [*trainer.metrics, "loss"])
+            expected = score({m: u}, split.target, None, [*trainer.current.metrics, "loss"])
             assert {k: v for k, v in result[part].items() if k.startswith(f"{m}/")} == pytest.approx(expected, abs=1e-5)
             alone = trainer.predict(split, (m,))
             torch.testing.assert_close(alone.unimodal[m], alone.fused)
-        streamed = torch.cat([found.unimodal["first"] for found in trainer.evaluator.stream(split)])
+        streamed = torch.cat([found.unimodal["first"] for found in trainer.stream(split)])
         torch.testing.assert_close(streamed, trainer.predict(split).unimodal["first"])
 
 
 @pytest.mark.parametrize("rate", [0.5, 1.7, 3.0])
 def test_a_learner_of_reconboost_has_the_rate_of_the_ensemble(rate):
     trainer, data = trainer_for(partial(ReconBoost, initial_rate=rate), fusion="Sum")
-    trainer.method.setup(trainer)
-    trainer.method.on_start(trainer)
+    trainer.method.setup(trainer.current)
+    trainer.method.on_start(trainer.current)
     found = trainer.predict(data.test)
     torch.testing.assert_close(found.fused, found.unimodal["first"] + found.unimodal["second"])
     z = trainer.model.encoders["first"].eval()(data.test.batch(range(len(data.test)), "first", None))
@@ -99,7 +99,7 @@ def test_the_pool_takes_what_the_method_predicts():
     own = {m: cosines(pooled, data.test, m, 10.0).float() for m in NAMES[:2]}
     expected = model.pool({"fused": own["first"] + own["second"], **own}, None)
     torch.testing.assert_close(pooled.predict(data.test).fused, expected, atol=1e-4, rtol=1e-4)
-    streamed = torch.cat([found.fused for found in pooled.evaluator.stream(data.test)])
+    streamed = torch.cat([found.fused for found in pooled.stream(data.test)])
     torch.testing.assert_close(streamed, expected, atol=1e-4, rtol=1e-4)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from counterpoise.engine import Step
+from counterpoise.engine import Step, loop
 from counterpoise.testing import everything, task, trainer_for
 from counterpoise.types import Batch
 
@@ -12,19 +13,26 @@ from counterpoise.types import Batch
 def first_step(make, modalities=("first", "second"), fusion=None, *, epoch=0, absent=0.0, rows=slice(0, 18), **options):
     """A trainer that is set up, and its step on some rows of the training split."""
     trainer, data = trainer_for(make, modalities, fusion, norm=False, **options)
-    trainer.train_split, trainer.val_split = data.train, data.val
+    trainer.current.open(data.train, data.val)
     if absent:
-        trainer.train_split = task(modalities, absent=absent).train
-    trainer.method.setup(trainer)
-    trainer.state.epoch = epoch
-    return trainer, step_on(trainer, torch.arange(len(trainer.train_split))[rows])
+        trainer.current.open(task(modalities, absent=absent).train, None)
+    trainer.method.setup(trainer.current)
+    trainer.current.state.epoch = epoch
+    return trainer, step_on(trainer, torch.arange(len(trainer.current.train_split))[rows])
 
 
 def step_on(trainer, rows):
-    split = trainer.train_split
+    split = trainer.current.train_split
     present = None if split.present is None else {m: p[rows] for m, p in split.present.items()}
     inputs = {m: split.batch(rows.tolist(), m, None) for m in trainer.model.modalities}
-    return Step(trainer, Batch(inputs, split.target[rows], rows, present), 0, 1)
+    return Step(trainer.current, Batch(inputs, split.target[rows], rows, present), 0, 1)
+
+
+def fit_to_the_last(trainer, data):
+    """Trains, and leaves the last weights and not the best ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "select_best", lambda run: False)
+        trainer.fit(data.train, data.val)
 
 
 def gradients(trainer, step):
@@ -51,10 +59,10 @@ def in_other_order(make, modalities, fusion=None, **options):
     for names in (modalities, modalities[::-1]):
         trainer, _ = first_step(make, names, fusion, **options)
         if weights is None:
-            weights, split = trainer.model.state_dict(), trainer.train_split
+            weights, split = trainer.model.state_dict(), trainer.current.train_split
         trainer.model.load_state_dict(weights)
-        trainer.train_split = split
-        trainer.method.setup(trainer)
-        trainer.method.on_epoch_start(trainer)
+        trainer.current.open(split, None)
+        trainer.method.setup(trainer.current)
+        trainer.method.on_epoch_start(trainer.current)
         found.append(gradients(trainer, step_on(trainer, torch.arange(18)))[2])
     return found

@@ -49,12 +49,12 @@ def test_pretraining_is_the_sum_of_the_unimodal_losses():
 
 def test_pretraining_rounds_and_leaves_an_epoch():
     trainer, _ = trainer_for(lambda: DOMFN(), TWO, epochs=1)
-    assert trainer.method.phase(0, trainer).name == "fit"
-    assert trainer.method.phase(1, trainer) is None
+    assert trainer.method.phase(0, trainer.current).name == "fit"
+    assert trainer.method.phase(1, trainer.current) is None
     trainer, _ = trainer_for(lambda: DOMFN(pretrain=0.99), TWO, epochs=3)
-    assert [trainer.method.phase(i, trainer).epochs for i in range(2)] == [2, 1]
+    assert [trainer.method.phase(i, trainer.current).epochs for i in range(2)] == [2, 1]
     trainer, _ = trainer_for(lambda: DOMFN(), TWO, epochs=115)
-    assert [trainer.method.phase(i, trainer).epochs for i in range(2)] == [15, 100]
+    assert [trainer.method.phase(i, trainer.current).epochs for i in range(2)] == [15, 100]
 
 
 def test_batch_gradient_is_the_mean_of_single_sample_gradients():

@@ -42,7 +42,7 @@ def fingerprint(trainer):
         "weights": copy.deepcopy(trainer.model.state_dict()),
         "optimizer": copy.deepcopy(trainer.optimizer.state_dict()["state"]),
         "schedule": trainer.schedule.state_dict(),
-        "state": {k: v for k, v in trainer.state.to_dict().items() if k not in COST},  # which trial runs add to
+        "state": {k: v for k, v in trainer.state.state_dict().items() if k not in COST},  # which trial runs add to
         "generator": trainer.generator.get_state(),
         "torch": torch.get_rng_state(),
         "numpy": str(np.random.get_state()),
@@ -87,7 +87,7 @@ def test_held_out_samples_stay_unseen_until_the_last_estimate():
 
     trainer, data = trainer_for(lambda: Listing(super_epoch=2, holdout=0.25), TWO, batch_size=9)
     trainer.fit(data.train, data.val)
-    parts = trainer.method._parts(trainer)
+    parts = trainer.method._parts(trainer.current)
     held = set(range(len(data.train))) - set(parts.kept.tolist())
     assert len(held) == len(parts.unseen) == round(0.25 * len(data.train))
     assert parts.unseen.target.bincount().min() > 0  # stratified
@@ -101,7 +101,7 @@ def test_estimate_against_the_reference():
     names, epochs = TWO, 2
     trainer, data = trainer_for(lambda: Watching("offline"), names, epochs=epochs, norm=False)
     trainer.fit(data.train, data.val)
-    (_, estimated, _), parts = trainer.method.estimates[0], trainer.method._parts(trainer)
+    (_, estimated, _), parts = trainer.method.estimates[0], trainer.method._parts(trainer.current)
 
     orders = {}
 

@@ -6,7 +6,7 @@ import torch
 from jsonargparse import ArgumentParser
 
 from counterpoise.data.arrays import from_arrays
-from counterpoise.engine import Observer, Trainer
+from counterpoise.engine import Observer, Run
 from counterpoise.fusions import Shared
 from counterpoise.method import Method
 from counterpoise.methods._mixup import draw_mix
@@ -133,9 +133,9 @@ def test_statistic_leaves_absent_samples_out():
     for masks, rows in ((present, slice(None)), (None, present["first"].numpy())):
         train = from_arrays({m: v[rows] for m, v in x.items()}, y[rows], split=split[rows], present=masks).train
         trainer, _ = trainer_for(lambda: IGM(stages=[1, 1]), NAMES[:2], batch_size=27)
-        trainer.train_split = train
-        trainer.method.setup(trainer)
-        trainer.method._measure(trainer, "first", "second")
+        trainer.current.open(train, None)
+        trainer.method.setup(trainer.current)
+        trainer.method._measure(trainer.current, "first", "second")
         found.append({k: v.clone() for k, v in trainer.method.state_dict().items()})
     assert found[0].keys() == found[1].keys()
     for name, T in found[0].items():
@@ -144,7 +144,7 @@ def test_statistic_leaves_absent_samples_out():
 
 def test_best_weights_are_reloaded_only_when_asked(monkeypatch):
     calls = []
-    monkeypatch.setattr(Trainer, "load_best", lambda self: calls.append(self.epoch))
+    monkeypatch.setattr(Run, "load_best", lambda self: calls.append(self.epoch))
     run(IGM())
     assert calls == []
     run(IGM(reload_best=True))

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from counterpoise.build import build_model
 from counterpoise.data.arrays import from_arrays
-from counterpoise.engine import SGD, Observer, Step, Trainer
+from counterpoise.engine import SGD, Observer, Trainer, evaluation, loop, passes
 from counterpoise.methods.igm import IGM
 
 LR, MOMENTUM, DECAY, RHO, TAU = 0.05, 0.9, 1e-2, 0.3, 0.7
@@ -38,15 +38,9 @@ class Record(Observer):
 def in_double(monkeypatch):
     """The engine hands out float32; here it must not."""
 
-    def encode(self, only=None, inputs=None):
-        inputs = self.batch.inputs if inputs is None else inputs
-        return self.model.encode(inputs, tuple(inputs) if only is None else only, self.batch.present)
-
-    def fuse(self, features, present=None):
-        return self.model.fuse(features, self.batch.present if present is None else present)
-
-    monkeypatch.setattr(Step, "encode", encode)
-    monkeypatch.setattr(Step, "fuse", fuse)
+    for module in (passes, evaluation):
+        monkeypatch.setattr(module, "encode", lambda model, fabric, *arguments: model.encode(*arguments))
+        monkeypatch.setattr(module, "fuse", lambda model, fabric, *arguments: model.fuse(*arguments))
 
 
 def data(n=40):
@@ -80,7 +74,7 @@ def run(method, monkeypatch, *, epochs=4, batch_size=9, lr=LR):
         progress=False,
         observers=[recorder],
     )
-    inner, outputs = method.step, trainer.outputs
+    inner, outputs = method.step, trainer.current.outputs
 
     def step(step):
         recorder.batches[-1].append(step.batch)
@@ -92,10 +86,11 @@ def run(method, monkeypatch, *, epochs=4, batch_size=9, lr=LR):
             passes[-1].append(batch)
             yield batch, output
 
-    monkeypatch.setattr(trainer, "scores", lambda split: {"fused/accuracy": 0.0, "fused/loss": 0.0})  # float32 only
-    monkeypatch.setattr(trainer.keeper, "select_best", lambda: None)
+    constant = {"fused/accuracy": 0.0, "fused/loss": 0.0}
+    monkeypatch.setattr(trainer.current, "scores", lambda split: constant)  # float32 only
+    monkeypatch.setattr(loop, "select_best", lambda run: False)
     monkeypatch.setattr(method, "step", step)
-    monkeypatch.setattr(trainer, "outputs", recorded)
+    monkeypatch.setattr(trainer.current, "outputs", recorded)
     trainer.fit(splits.train, splits.val)
     return recorder, passes, trainer
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from counterpoise.engine import SGD, Trainer
+from counterpoise.engine import SGD, Run, loop
 from counterpoise.methods import igm
 from counterpoise.methods.igm import IGM
 from counterpoise.testing import NAMES, trainer_for
@@ -26,7 +26,7 @@ class Kept:
         optimizer = SGD(LR, MOMENTUM, DECAY)
         self.trainer, data = trainer_for(lambda: method, NAMES[:modalities], optimizer=optimizer, **options)
         self.start = copy.deepcopy(self.trainer.model).double()
-        step, outputs, draw = method.step, self.trainer.outputs, igm.draw_mix
+        step, outputs, draw = method.step, self.trainer.current.outputs, igm.draw_mix
 
         def one_step(step_):
             self.steps.append((step_.phase_index, step_.phase.train[0], step_.batch))
@@ -43,9 +43,9 @@ class Kept:
             return self.mixes[-1]
 
         monkeypatch.setattr(method, "step", one_step)
-        monkeypatch.setattr(self.trainer, "outputs", one_pass)
+        monkeypatch.setattr(self.trainer.current, "outputs", one_pass)
         monkeypatch.setattr(igm, "draw_mix", one_mix)
-        monkeypatch.setattr(self.trainer.keeper, "select_best", lambda: None)
+        monkeypatch.setattr(loop, "select_best", lambda run: False)
         self.trainer.fit(data.train, data.val)
 
     def check(self, model, besides=()):
@@ -158,8 +158,8 @@ def test_the_released_form_with_mixed_samples(monkeypatch):
 def test_matrices_come_from_the_best_weights_where_stages_start_from_them(monkeypatch):
     calls = []
     method = IGM(stages=[1, 1], reload_best=True)
-    measure, load = method._measure, Trainer.load_best
-    monkeypatch.setattr(Trainer, "load_best", lambda self: (calls.append("load"), load(self))[1])
+    measure, load = method._measure, Run.load_best
+    monkeypatch.setattr(Run, "load_best", lambda self: (calls.append("load"), load(self))[1])
     monkeypatch.setattr(method, "_measure", lambda *args: (calls.append("measure"), measure(*args))[1])
     trainer, data = trainer_for(lambda: method, NAMES[:2])
     trainer.fit(data.train, data.val)

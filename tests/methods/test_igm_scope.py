@@ -61,10 +61,10 @@ def test_convolutions_are_modified_only_in_scope():
 def test_convolution_gradient_is_multiplied_by_its_matrix():
     """Plain SGD, one step: the weight moves by lr * G T, computed here by hand from the unfolded inputs."""
     trainer, data, watch = conv_trainer(IGM(tau=2.0, sam="off", scope=["encoder.2"]), epochs=2, batch_size=36)
-    trainer.settings.momentum = trainer.settings.weight_decay = 0.0
+    trainer.current.optimizer_settings.momentum = trainer.current.optimizer_settings.weight_decay = 0.0
     trainer.fit(data.train, data.val)
     free, _, plain = conv_trainer(IGM(sam="off", gm=False), epochs=2, batch_size=36)
-    free.settings.momentum = free.settings.weight_decay = 0.0
+    free.current.optimizer_settings.momentum = free.current.optimizer_settings.weight_decay = 0.0
     free.fit(data.train, data.val)
     name = "encoders.b.2.weight"
     step = (plain.states[2][name] - plain.states[1][name]).view(2, 2, 6)

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from one_step import fit_to_the_last
 from torch.nn import functional as F
 
 from counterpoise.data.arrays import from_arrays
@@ -41,8 +42,7 @@ def run(method, modalities=2, batches=None, **options):
     method.step = step
     options = {"epochs": 2, "optimizer": PLAIN, **options}
     trainer, data = trainer_for(lambda: method, NAMES[:modalities], norm=False, observers=[watch], **options)
-    trainer.keeper.select_best = lambda: None  # leave the last state, not the best one
-    trainer.fit(data.train, data.val)
+    fit_to_the_last(trainer, data)
     return trainer, watch
 
 
@@ -147,7 +147,7 @@ def test_prediction_of_a_sample_ignores_the_rest_of_the_batch_and_absent_modalit
 
 def test_a_feature_of_zeros_is_not_an_absent_modality():
     trainer, data = trainer_for(MLA)
-    trainer.method.setup(trainer)
+    trainer.method.setup(trainer.current)
     with torch.no_grad():
         trainer.model.fusion.head.bias.copy_(torch.tensor([2.0, 0.0, -1.0]))
         for p in trainer.model.encoders["second"].parameters():
@@ -163,7 +163,7 @@ def test_a_feature_of_zeros_is_not_an_absent_modality():
 
 def test_a_sample_that_lacks_modalities_is_judged_by_the_others():
     trainer, data = trainer_for(MLA, NAMES[:3], absent=0.4)
-    trainer.method.setup(trainer)
+    trainer.method.setup(trainer.current)
     found = trainer.predict(data.train)
     alone = ~data.train.present["second"] & ~data.train.present["third"]
     assert alone.any()
@@ -179,9 +179,8 @@ def test_absent_samples_do_not_enter_the_mean():
     inner = method.step
     method.step = lambda step: (batches.append(step.batch), inner(step))[1]
     trainer, _ = trainer_for(lambda: method, norm=False, batch_size=20, epochs=1, optimizer=PLAIN)
-    trainer.keeper.select_best = lambda: None
     start = {k: v.clone() for k, v in trainer.model.state_dict().items()}
-    trainer.fit(data.train, data.val)
+    fit_to_the_last(trainer, data)
     (batch,) = batches
     P = torch.eye(5, dtype=torch.float64)
     rows = {"first": batch.present["first"], "second": torch.ones(20, dtype=torch.bool)}

@@ -89,7 +89,7 @@ def test_zero_features_and_one_class_stay_finite():
     with torch.no_grad():
         for p in trainer.model.encoders["first"].parameters():
             p.zero_()
-    step = step_on(trainer, (trainer.train_split.target == 0).nonzero().flatten()[:6])
+    step = step_on(trainer, (trainer.current.train_split.target == 0).nonzero().flatten()[:6])
     _, loss, found = gradients(trainer, step)
     assert loss.isfinite()
     assert all(g is None or (g.isfinite().all() and g.abs().max() < 1e3) for g in found.values())

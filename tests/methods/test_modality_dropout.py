@@ -88,7 +88,7 @@ def test_evaluation_hides_nothing():
 
 def test_one_class_stays_finite():
     trainer, _ = first_step(ModalityDropout)
-    step = step_on(trainer, (trainer.train_split.target == 0).nonzero().flatten()[:6])
+    step = step_on(trainer, (trainer.current.train_split.target == 0).nonzero().flatten()[:6])
     assert all(g.isfinite().all() for g in gradients(trainer, step)[2].values())
 
 

@@ -3,7 +3,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from counterpoise.engine import SGD, AdamW, Observer
+from counterpoise.engine import SGD, AdamW, Observer, saving
 from counterpoise.method import Method
 from counterpoise.methods.mses import MSES
 from counterpoise.testing import CHECKS, NAMES, assert_same, check_method, everything, trainer_for
@@ -53,12 +53,13 @@ def test_three_modalities_late_fusion():
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=["SGD", "AdamW"])
-def test_stops_returns_and_stays(optimizer):
+def test_stops_returns_and_stays(optimizer, monkeypatch):
     losses = {"first": [1, 0.5, 0.6, 0.7, 0.8, 0.1, 0.1, 0.1], "second": [1 / (e + 1) for e in range(8)]}
     trainer, data = trainer_for(lambda: Scripted(losses), TWO, epochs=8, optimizer=optimizer)
     last = []
-    end = trainer.keeper.end_epoch
-    trainer.keeper.end_epoch = lambda *a: last.append(tensors(trainer)) or end(*a)
+    end = saving.Checkpoints.end_epoch
+    watched = lambda *a, **k: last.append(tensors(trainer)) or end(*a, **k)  # noqa: E731
+    monkeypatch.setattr(saving.Checkpoints, "end_epoch", watched)
     trainer.fit(data.train, data.val)
     after = trainer.method.after
     assert [frozen for _, _, frozen in after] == [[]] * 4 + [["first"]] * 4
@@ -71,8 +72,8 @@ def test_stops_returns_and_stays(optimizer):
         assert equal(later[0]["first"], after[4][1]["first"])
     assert not equal(after[7][0]["second"], after[4][1]["second"])
     names = {id(p) for part in trainer.model.branch_of("first") for p in part.parameters()}
-    assert not [p for p in trainer.optimizer.state if id(p) in names]
-    assert [p for p in trainer.optimizer.state if id(p) not in names]
+    assert not [p for p in trainer.current.optimizer.state if id(p) in names]
+    assert [p for p in trainer.current.optimizer.state if id(p) not in names]
     assert len(last) == 8
 
 
@@ -81,7 +82,7 @@ def test_training_ends_when_all_have_stopped():
     trainer, data = trainer_for(lambda: Scripted(losses, patience=0), TWO, epochs=5)
     trainer.fit(data.train, data.val)
     assert [frozen for _, _, frozen in trainer.method.after] == [[], ["first"], ["first", "second"]]
-    assert trainer.epoch == 3
+    assert trainer.current.epoch == 3
 
 
 def test_patience_beyond_the_run_is_multi_task_training():
@@ -112,7 +113,7 @@ def test_snapshots_are_no_parameters_that_train():
     copies = list(trainer.method.parameters())
     assert copies
     assert not any(p.requires_grad for p in copies)
-    grouped = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
+    grouped = {id(p) for group in trainer.current.optimizer.param_groups for p in group["params"]}
     assert not grouped & {id(p) for p in copies}
 
 
@@ -120,7 +121,7 @@ def test_a_modality_that_validation_lacks_stops_after_its_patience():
     losses = {"first": [float("nan")] * 4, "second": [0.4, 0.3, 0.2, 0.1]}
     trainer, data = trainer_for(lambda: Scripted(losses, patience=1), TWO)
     trainer.fit(data.train, data.val)
-    assert trainer.state.frozen == ["first"]
+    assert trainer.current.state.frozen == ["first"]
     assert all(v.isfinite().all() for v in everything(trainer).values())
 
 
@@ -143,8 +144,8 @@ def test_what_fuses_keeps_training_on_a_modality_that_stopped(fusion):
             assert parts
             fused.append([p.detach().clone() for part in parts for p in part.parameters()])
 
-    trainer.observers.append(Watching())
+    trainer.current.observers.append(Watching())
     trainer.fit(data.train, data.val)
-    assert trainer.state.frozen == ["first"]
+    assert trainer.current.state.frozen == ["first"]
     for before, after in pairwise(fused):
         assert all(not torch.equal(a, b) for a, b in zip(before, after, strict=True))

@@ -53,7 +53,7 @@ def test_against_the_reference_loop(optimizer):
     trainer, data = trainer_for(lambda: Ordered("keep", rates), TWO, "Sum", epochs=2, optimizer=optimizer, norm=False)
     start, _ = trainer_for(Joint, TWO, "Sum", norm=False)
     stepped = []
-    trainer.observers.append(_Last(stepped))
+    trainer.current.observers.append(_Last(stepped))
     trainer.fit(data.train, data.val)
     model = start.model
     optimizers = []
@@ -124,7 +124,7 @@ def test_rates_multiply_the_schedule():
 
     class Watching(MSLR):
         def step(self, step):
-            groups = step._trainer.optimizer.param_groups
+            groups = step._run.optimizer.param_groups
             rates.setdefault(step.epoch, {g["name"]: g["lr"] for g in groups})
             return super().step(step)
 
@@ -138,7 +138,7 @@ def test_smooth_between_keep_and_the_geometric_mean():
     for s in (0.0, 0.5, 1.0):
         trainer = fitted(lambda s=s: MSLR("smooth", given, smoothing=s), THREE, epochs=1)
         expected = {m: math.exp((1 - s) * math.log(r)) for m, r in given.items()}  # their geometric mean is 1
-        assert trainer.state.scales == pytest.approx(expected)
+        assert trainer.current.state.scales == pytest.approx(expected)
 
 
 def test_conditions_are_checked():

@@ -206,7 +206,7 @@ def test_trains(make):
 
 def test_zero_gradient_and_one_class_stay_finite():
     trainer, step = first_step(OGMGE)
-    rows = (trainer.train_split.target == 0).nonzero().flatten()[:6]
+    rows = (trainer.current.train_split.target == 0).nonzero().flatten()[:6]
     with torch.no_grad():
         trainer.model.fusion.bias[0] = 100.0  # all right with certainty: the loss and its gradient are zero
     step = step_on(trainer, rows)

@@ -119,7 +119,7 @@ def test_one_class_all_right_stays_finite():
     trainer, step = first_step(always)
     with torch.no_grad():
         trainer.model.fusion.bias[0] = 100.0
-    step = step_on(trainer, (trainer.train_split.target == 0).nonzero().flatten()[:6])
+    step = step_on(trainer, (trainer.current.train_split.target == 0).nonzero().flatten()[:6])
     _, loss, found = gradients(trainer, step)
     assert loss.item() == 0
     assert all(g.isfinite().all() for g in found.values())

@@ -17,7 +17,7 @@ NAMES = ("first", "second", "third")
 def ready(make=PMR, modalities=NAMES[:2], fusion=None, **options):
     """A step after the prototypes were computed."""
     trainer, step = first_step(make, modalities, fusion, **options)
-    trainer.method.on_epoch_start(trainer)
+    trainer.method.on_epoch_start(trainer.current)
     return trainer, step
 
 
@@ -67,7 +67,7 @@ def test_prototypes_are_class_means_of_the_part():
     old = method.get_buffer("prototypes_first").clone()
     with torch.no_grad():
         trainer.model.encoders["first"][3].bias += 1.0
-    method.on_epoch_start(trainer)
+    method.on_epoch_start(trainer.current)
     torch.testing.assert_close(method.get_buffer("prototypes_first"), old + 0.75)
 
 
@@ -77,7 +77,7 @@ def test_momentum_ends(momentum, moved):
     old = trainer.method.get_buffer("prototypes_second").clone()
     with torch.no_grad():
         trainer.model.encoders["second"][3].bias += 1.0
-    trainer.method.on_epoch_start(trainer)
+    trainer.method.on_epoch_start(trainer.current)
     torch.testing.assert_close(trainer.method.get_buffer("prototypes_second"), old + moved)
 
 
@@ -88,7 +88,7 @@ def test_a_class_without_samples_keeps_its_prototype():
     trainer.method._part = part.subset((part.target != 1).nonzero().flatten())
     with torch.no_grad():
         trainer.model.encoders["first"][3].bias += 1.0
-    trainer.method.on_epoch_start(trainer)
+    trainer.method.on_epoch_start(trainer.current)
     new = trainer.method.get_buffer("prototypes_first")
     assert torch.equal(new[1], old[1])
     assert (new[[0, 2]] != old[[0, 2]]).any(1).all()
@@ -98,7 +98,7 @@ def test_a_class_never_seen_takes_no_part():
     trainer, step = first_step(PMR)
     whole = trainer.method._part
     trainer.method._part = whole.subset((whole.target != 1).nonzero().flatten())
-    trainer.method.on_epoch_start(trainer)
+    trainer.method.on_epoch_start(trainer.current)
     assert trainer.method.get_buffer("seen_first").tolist() == [True, False, True]
     _, loss, found = gradients(trainer, step)
     assert 0 < loss.item() < 20  # a sample of that class would add the distance to a prototype at infinity
@@ -115,8 +115,8 @@ def test_prototype_losses_reach_their_own_encoder_only():
     assert all(n.startswith("encoders") for n in changed)
     assert not any(b.requires_grad for b in method.buffers())
     trainer.method = partial(PMR, alpha=2.0, mu=0.0)()
-    trainer.method.setup(trainer)
-    trainer.method.on_epoch_start(trainer)
+    trainer.method.setup(trainer.current)
+    trainer.method.on_epoch_start(trainer.current)
     found = gradients(trainer, step)[2]
     changed = {n.split(".")[1] for n in found if not torch.equal(found[n], plain[n])}
     assert len(changed) == 1  # the weaker one
@@ -148,10 +148,10 @@ def test_it_acts_otherwise():
 
 def test_batch_statistics_are_left_alone_by_the_prototypes():
     trainer, data = trainer_for(PMR)
-    trainer.train_split, trainer.val_split = data.train, data.val
-    trainer.method.setup(trainer)
+    trainer.current.open(data.train, data.val)
+    trainer.method.setup(trainer.current)
     before = {k: v.clone() for k, v in trainer.model.state_dict().items()}
-    trainer.method.on_epoch_start(trainer)
+    trainer.method.on_epoch_start(trainer.current)
     assert all(torch.equal(v, before[k]) for k, v in trainer.model.state_dict().items())
     assert trainer.model.training
 
@@ -164,7 +164,7 @@ def test_order_of_the_modalities_does_not_matter():
 
 def test_absent_samples_are_in_no_prototype_and_no_loss():
     trainer, step = ready(partial(PMR, fraction=1.0), absent=0.3)
-    split, part = trainer.train_split, trainer.method._part
+    split, part = trainer.current.train_split, trainer.method._part
     assert len(part) == len(split)
     trainer.model.eval()
     z = trainer.model.encoders["second"](split.batch(range(len(split)), "second", None)).detach()
@@ -199,8 +199,8 @@ def test_features_on_their_prototypes_and_one_class_stay_finite():
         for m in NAMES[:2]:
             for p in trainer.model.encoders[m].parameters():
                 p.zero_()
-    trainer.method.on_epoch_start(trainer)
-    step = step_on(trainer, (trainer.train_split.target == 0).nonzero().flatten()[:6])
+    trainer.method.on_epoch_start(trainer.current)
+    step = step_on(trainer, (trainer.current.train_split.target == 0).nonzero().flatten()[:6])
     _, loss, found = gradients(trainer, step)
     assert loss.isfinite()
     assert all(g.isfinite().all() for g in found.values())

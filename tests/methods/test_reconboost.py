@@ -37,9 +37,9 @@ def trainer(method, names=AV, fusion=SHARED, epochs=4, heads=False, **settings):
 
 def a_step(t, phase, index, data):
     """One batch of the whole split, in this phase."""
-    t.train_split = t.val_split = data
-    t.state.phase, t.state.phase_index = phase, index
-    return Step(t, next(t.loader(data).batches(data.modalities)), 0, 1)
+    t.current.open(data, data)
+    t.current.state.phase, t.current.state.phase_index = phase, index
+    return Step(t.current, next(t.current.loaders.get(data).batches(data.modalities)), 0, 1)
 
 
 def turn(m, names=AV):
@@ -154,11 +154,11 @@ def test_what_a_turn_leaves_alone_stays_bit_for_bit():
 )
 def test_timetable(method, epochs, names, expected):
     t = trainer(method, names, epochs=epochs)
-    phases = [method.phase(i, t) for i in range(len(expected))]
+    phases = [method.phase(i, t.current) for i in range(len(expected))]
     assert [(p.train[0] if p.train else None, p.epochs) for p in phases] == expected
     assert all(p.fresh_optimizer for p in phases)
     assert all(p.read == names for p in phases if p.train)
-    assert method.phase(len(expected), t) is None
+    assert method.phase(len(expected), t.current) is None
 
 
 def test_prediction_is_the_scaled_sum_whatever_the_order():
@@ -216,7 +216,7 @@ def test_arguments_out_of_range(arguments):
 def test_it_learns(fusion, form):
     t = trainer(ReconBoost(boost_epochs=2, rectify_epochs=2, form=form), AVT, fusion, epochs=12)
     t.fit(split(128, names=AVT), split(64, 1, AVT))
-    assert t.scores("val")["fused/accuracy"] > 0.75
+    assert t.current.scores("val")["fused/accuracy"] > 0.75
 
 
 @pytest.mark.filterwarnings("ignore:No training sample has the modality")

@@ -34,7 +34,7 @@ def trainer(method, names=AV, fusion="Concat", epochs=4, data=None, **settings):
     model = build_model({m: encoder() for m in names}, fusion, num_classes=3)
     t = Trainer(model, method, epochs=epochs, batch_size=16, accelerator="cpu", progress=False, **settings)
     if data is not None:
-        t.train_split = t.val_split = data
+        t.current.open(data, data)
     return t
 
 
@@ -100,7 +100,7 @@ def test_valuation_is_that_of_zeroed_features(names, lacking):
     method = SMV()
     t = trainer(method, names, data=data)
     t.model.eval()
-    phi = method.value(t, data)
+    phi = method.value(t.current, data)
     torch.testing.assert_close(phi, reference(t.model, data), atol=1e-12, rtol=0)
     assert len({tuple(row) for row in phi.tolist()}) > 2  # batches differ: nothing is reused from the first
     if lacking:
@@ -113,7 +113,7 @@ def test_valuation_leaves_the_model_as_it_was():
     t = trainer(method, data=data)
     t.model.train()
     before, random = copy.deepcopy(t.model.state_dict()), torch.get_rng_state()
-    method.value(t, data)
+    method.value(t.current, data)
     assert all(torch.equal(before[k], v) for k, v in t.model.state_dict().items())
     assert all(module.training for module in t.model.modules())
     assert all(p.grad is None for p in t.model.parameters())
@@ -124,19 +124,19 @@ def test_by_sample_rebuilds_the_list_from_the_data():
     data = split()
     method = SMV(warmup=1)
     t = trainer(method, data=data)
-    method.on_epoch_end(t, {})
-    first = t.rows, t.visible
-    method.on_epoch_end(t, {})
-    assert torch.equal(first[0], t.rows)
-    assert all(torch.equal(first[1][m], t.visible[m]) for m in AV)
-    phi = method.value(t, data)
+    method.on_epoch_end(t.current, {})
+    first = t.current.rows, t.current.visible
+    method.on_epoch_end(t.current, {})
+    assert torch.equal(first[0], t.current.rows)
+    assert all(torch.equal(first[1][m], t.current.visible[m]) for m in AV)
+    phi = method.value(t.current, data)
     copies = (phi < 0.99).long() + (phi < 0.4) + (phi < -0.1)
-    assert len(t.rows) == len(data) + copies.sum() > len(data)
-    assert torch.equal(t.rows[: len(data)], torch.arange(len(data)))
+    assert len(t.current.rows) == len(data) + copies.sum() > len(data)
+    assert torch.equal(t.current.rows[: len(data)], torch.arange(len(data)))
     for i, m in enumerate(AV):
         other = AV[1 - i]
-        only = t.visible[m] & ~t.visible[other]
-        assert torch.equal(t.rows[only].bincount(minlength=len(data)), copies[:, i])
+        only = t.current.visible[m] & ~t.current.visible[other]
+        assert torch.equal(t.current.rows[only].bincount(minlength=len(data)), copies[:, i])
 
 
 @pytest.mark.parametrize("names", [AV, AVT])
@@ -145,11 +145,11 @@ def test_a_perfect_model_gets_no_copies(names, granularity):
     model, data = perfect(names)
     method = SMV(granularity, warmup=1)
     t = Trainer(model, method, epochs=3, batch_size=16, accelerator="cpu", progress=False)
-    t.train_split = t.val_split = data
-    t.resample(torch.arange(5))
-    method.on_epoch_end(t, {})
-    assert t.rows is None
-    assert t.visible is None
+    t.current.open(data, data)
+    t.current.resample(torch.arange(5))
+    method.on_epoch_end(t.current, {})
+    assert t.current.rows is None
+    assert t.current.visible is None
 
 
 def test_absent_modalities_are_never_shown():
@@ -158,12 +158,12 @@ def test_absent_modalities_are_never_shown():
     for granularity in ("sample", "modality"):
         method = SMV(granularity, warmup=1, part=1.0)
         t = trainer(method, data=data)
-        method.on_epoch_end(t, {})
-        only = t.visible["video"] & ~t.visible["audio"]
+        method.on_epoch_end(t.current, {})
+        only = t.current.visible["video"] & ~t.current.visible["audio"]
         assert only.any()
-        assert there[t.rows[only]].all()
-        assert (t.visible["audio"] | t.visible["video"]).all()
-        assert not (t.visible["video"] & ~there[t.rows]).any()
+        assert there[t.current.rows[only]].all()
+        assert (t.current.visible["audio"] | t.current.visible["video"]).all()
+        assert not (t.current.visible["video"] & ~there[t.current.rows]).any()
 
 
 def test_by_modality_shows_only_the_weaker_one():
@@ -172,14 +172,14 @@ def test_by_modality_shows_only_the_weaker_one():
     model.fusion.own_heads["video"].bias.data.copy_(torch.tensor([1.0, 0.0, 0.0]))  # right on a third
     method = SMV("modality", warmup=1, part=1.0, alpha=0.5)
     t = Trainer(model, method, epochs=3, batch_size=16, accelerator="cpu", progress=False)
-    t.train_split = t.val_split = data
-    drawn = torch.randint(60, (60,), generator=torch.Generator().set_state(t.generator.get_state()))
+    t.current.open(data, data)
+    drawn = torch.randint(60, (60,), generator=torch.Generator().set_state(t.current.generator.get_state()))
     wrong = (data.target[drawn] != 0).double().mean()  # there the values are 3/2 and 1/2, else 1 and 1
-    method.on_epoch_end(t, {})
+    method.on_epoch_end(t.current, {})
     extra = int(2 / 3 * 0.5 * wrong * 60 + 1e-6)
-    assert len(t.rows) == 60 + extra > 60
-    assert t.visible["video"].all()
-    assert t.visible["audio"].sum() == 60
+    assert len(t.current.rows) == 60 + extra > 60
+    assert t.current.visible["video"].all()
+    assert t.current.visible["audio"].sum() == 60
 
 
 def test_by_modality_draws_from_the_trainers_generator():
@@ -187,9 +187,9 @@ def test_by_modality_draws_from_the_trainers_generator():
         method = SMV("modality", warmup=1)
         t = trainer(method, data=split(), seed=seed)
         torch.manual_seed(seed + 7)
-        t.generator.manual_seed(seed % 2)
-        method.on_epoch_end(t, {})
-        return t.rows
+        t.current.generator.manual_seed(seed % 2)
+        method.on_epoch_end(t.current, {})
+        return t.current.rows
 
     assert torch.equal(rows(0), rows(2))
     assert not torch.equal(rows(0), rows(1))
@@ -199,8 +199,8 @@ def test_a_copy_gives_no_gradient_to_what_it_hides():
     data = split()
     t = trainer(SMV(), data=data)
     shown = {"audio": torch.zeros(32, dtype=torch.bool), "video": torch.ones(32, dtype=torch.bool)}
-    batch = next(t.loader(data).batches(AV, rows=torch.arange(32), visible=shown))
-    t.method.objective(Step(t, batch, 0, 1)).backward()
+    batch = next(t.current.loaders.get(data).batches(AV, rows=torch.arange(32), visible=shown))
+    t.method.objective(Step(t.current, batch, 0, 1)).backward()
     assert all(p.grad is None or not p.grad.any() for p in t.model.encoders["audio"].parameters())
     assert all(p.grad.any() for p in t.model.encoders["video"].parameters() if p.ndim > 1)
 
@@ -236,7 +236,7 @@ def test_the_order_of_the_modalities_does_not_matter():
     data = split(names=AVT)
     one, other = trainer(SMV(), AVT, data=data), trainer(SMV(), AVT[::-1], data=data)
     other.model.load_state_dict({k: one.model.state_dict()[k] for k in other.model.state_dict()})
-    a, b = one.method.value(one, data), other.method.value(other, data)
+    a, b = one.method.value(one.current, data), other.method.value(other.current, data)
     torch.testing.assert_close(a, b.flip(1), atol=1e-12, rtol=0)
 
 

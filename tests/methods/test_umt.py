@@ -56,7 +56,7 @@ def test_teachers_do_not_move():
     trainer, _ = fitted(lambda: Watching(teacher_epochs=1))
     for now in [*kept, teachers(trainer)]:
         assert_same(kept[0], now)
-    grouped = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
+    grouped = {id(p) for group in trainer.current.optimizer.param_groups for p in group["params"]}
     assert not grouped & {id(p) for p in trainer.method.parameters()}
 
 

@@ -19,7 +19,7 @@ from counterpoise.data.split import Split
 from counterpoise.observer import Observer
 
 if TYPE_CHECKING:
-    from counterpoise.engine import Trainer
+    from counterpoise.engine import Run
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,11 @@ class BalanceWatch(Observer):
         self.seed, self.path = seed, None if path is None else Path(path)
         self._rows: list[dict[str, np.ndarray]] = []
 
-    def on_fit_start(self, trainer: Trainer) -> None:
+    def on_fit_start(self, run: Run) -> None:
         """Measure before training."""
         self._rows = []
-        if (trainer.epoch, trainer.state.batch_in_epoch) == (0, 0):
-            self._measure(trainer)
+        if (run.epoch, run.state.batch_in_epoch) == (0, 0):
+            self._measure(run)
 
     def state_dict(self) -> dict[str, Any]:
         """All rows so far."""
@@ -87,16 +87,16 @@ class BalanceWatch(Observer):
         self._rows = [{name: column[i] for name, column in kept.items()} for i in range(len(kept["epoch"]))]
         self.write()
 
-    def on_epoch_end(self, trainer: Trainer, record: Mapping[str, Any]) -> None:
+    def on_epoch_end(self, run: Run, record: Mapping[str, Any]) -> None:
         """Measure and write."""
-        self._measure(trainer)
+        self._measure(run)
 
-    def _measure(self, trainer: Trainer) -> None:
-        train, val = (sample(split, self.samples, self.seed) for split in (trainer.train_split, trainer.val_split))
-        model, predict = trainer.model, trainer.method.predict
-        names = trainer.method.reads(model.modalities)
+    def _measure(self, run: Run) -> None:
+        train, val = (sample(split, self.samples, self.seed) for split in (run.train_split, run.val_split))
+        model, predict = run.model, run.method.predict
+        names = run.method.reads(model.modalities)
         columns = [model.modalities.index(m) for m in names]
-        with differentiable([p for p in model.parameters() if trainer.owns(p)]):
+        with differentiable([p for p in model.parameters() if run.owns(p)]):
             found = gradient_balance(
                 model, train, batch_size=self.batch_size, seed=self.seed, predict=predict, only=names
             )
@@ -106,10 +106,10 @@ class BalanceWatch(Observer):
             row[name][columns] = _mean(getattr(found, name))
         row["conflict"] = np.full((len(model.modalities),) * 2, np.nan)
         row["conflict"][np.ix_(columns, columns)] = _mean(found.conflict)
-        row["epoch"] = np.array(trainer.epoch)
+        row["epoch"] = np.array(run.epoch)
         for name, split in (("train_loss", train), ("val_loss", val)):
-            row[name] = np.array([_own_loss(trainer, split, m) if m in names else np.nan for m in model.modalities])
-            fused = SplitLoss(model, split, criterion=trainer.loss, predict=predict, only=names)
+            row[name] = np.array([_own_loss(run, split, m) if m in names else np.nan for m in model.modalities])
+            fused = SplitLoss(model, split, criterion=run.loss, predict=predict, only=names)
             row[f"fused_{name}"] = np.array(value(fused))
         self._rows.append(row)
         self.write()
@@ -124,11 +124,11 @@ class BalanceWatch(Observer):
             save(self.path, self.curves())
 
 
-def _own_loss(trainer: Trainer, split: Split, modality: str) -> float:
+def _own_loss(run: Run, split: Split, modality: str) -> float:
     """The loss; nan where no sample of the split has the modality."""
     if split.present is not None and modality in split.present and not split.present[modality].any():
         return float("nan")
-    return value(SplitLoss(trainer.model, split, modality, criterion=trainer.loss))
+    return value(SplitLoss(run.model, split, modality, criterion=run.loss))
 
 
 def _mean(rows: np.ndarray) -> np.ndarray:

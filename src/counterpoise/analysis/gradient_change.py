@@ -22,7 +22,7 @@ from counterpoise.observer import Observer
 from counterpoise.types import Batch
 
 if TYPE_CHECKING:
-    from counterpoise.engine import Trainer
+    from counterpoise.engine import Run
 
 PAIRINGS = ("stored", "batch")
 
@@ -151,7 +151,7 @@ class GradientChange(Observer):
         self._samples: Batch | None = None
 
     # -- what the engine calls -------------------------------------------------------------------
-    def on_fit_start(self, trainer: Trainer) -> None:
+    def on_fit_start(self, run: Run) -> None:
         """Start anew."""
         self._forget()
 
@@ -175,45 +175,45 @@ class GradientChange(Observer):
         self._last, (self._before, self._now) = state["last"], state["turn"]
         self.write()
 
-    def on_batch_start(self, trainer: Trainer, batch: Batch) -> None:
+    def on_batch_start(self, run: Run, batch: Batch) -> None:
         """Remember which samples the updates to come are about."""
         self._samples = batch
 
-    def before_update(self, trainer: Trainer) -> None:
+    def before_update(self, run: Run) -> None:
         """Compare, when the gradients are final and the weights have not moved."""
-        active = [m for m in trainer.model.modalities if _has_gradient(trainer.model, m)]
-        if not active and trainer.phase.train is not None:
-            active = list(trainer.phase.train)  # encoders without parameters
+        active = [m for m in run.model.modalities if _has_gradient(run.model, m)]
+        if not active and run.phase.train is not None:
+            active = list(run.phase.train)  # encoders without parameters
         if len(active) != 1:
             return
         (new,) = active
         if new != self._now:
             self._before, self._now = self._now, new
-        if self._before is not None and trainer.state.batch_in_epoch % self.every == 0:
-            self._compare(trainer, self._before, new)
+        if self._before is not None and run.state.batch_in_epoch % self.every == 0:
+            self._compare(run, self._before, new)
         self._last[new] = {
-            name: p.grad.detach().clone() for name, p in _head_weights(trainer.model, new).items() if p.grad is not None
+            name: p.grad.detach().clone() for name, p in _head_weights(run.model, new).items() if p.grad is not None
         }
 
-    def on_batch_end(self, trainer: Trainer) -> None:
+    def on_batch_end(self, run: Run) -> None:
         """Let the samples go."""
         self._samples = None
 
-    def on_epoch_end(self, trainer: Trainer, record: Mapping[str, Any]) -> None:
+    def on_epoch_end(self, run: Run, record: Mapping[str, Any]) -> None:
         """Write what is there."""
         self.write()
 
-    def on_fit_end(self, trainer: Trainer) -> None:
+    def on_fit_end(self, run: Run) -> None:
         """Write what is there, also when the run stops early."""
         self.write()
 
     # -- comparing -------------------------------------------------------------------------------
-    def _compare(self, trainer: Trainer, old: str, new: str) -> None:
-        ours, theirs = common_head_weights(trainer.model, new, old)
-        names = {id(p): name for name, p in _head_weights(trainer.model, old).items()}
+    def _compare(self, run: Run, old: str, new: str) -> None:
+        ours, theirs = common_head_weights(run.model, new, old)
+        names = {id(p): name for name, p in _head_weights(run.model, old).items()}
         applied = [torch.zeros_like(p) if p.grad is None else p.grad for p in ours]
         if self.pairing == "batch":
-            before = [trainer.mean(g) for g in self._gradient(trainer, old, theirs)]
+            before = [run.mean(g) for g in self._gradient(run, old, theirs)]
         else:
             stored = self._last.get(old, {})
             before = [stored.get(names[id(p)]) for p in theirs]
@@ -222,13 +222,13 @@ class GradientChange(Observer):
             return
         lengths = [torch.cat([g.flatten() for g in gradients]).norm() for gradients in (applied, before)]
         self._values.append(torch.stack([cosine(applied, before), lengths[0] / lengths[1]]).detach())
-        self._rows.append((old, new, trainer.epoch, trainer.state.batch_in_epoch))
+        self._rows.append((old, new, run.epoch, run.state.batch_in_epoch))
 
-    def _gradient(self, trainer: Trainer, modality: str, params: Sequence[Tensor]) -> list[Tensor]:
+    def _gradient(self, run: Run, modality: str, params: Sequence[Tensor]) -> list[Tensor]:
         """The gradient of a modality's own loss on the present samples; zeros where none of them has it."""
         samples = self._samples
         assert samples is not None
-        model, split, rows = trainer.model, trainer.train_split, samples.index.cpu()
+        model, split, rows = run.model, run.train_split, samples.index.cpu()
         x = samples.inputs.get(modality)
         x = split.batch(rows.tolist(), modality, None).to(samples.target.device) if x is None else x
         mask = None if split.present is None else split.present.get(modality)
@@ -237,8 +237,8 @@ class GradientChange(Observer):
         with differentiable(params), evaluation(model), torch.enable_grad():
             with torch.no_grad():
                 encoded = model.encode({modality: x}, (modality,), {modality: there.bool()})
-            logits = trainer.method.predict(model.fuse(encoded).alone(modality), model).float()
-            losses = trainer.loss(logits, samples.target)
+            logits = run.method.predict(model.fuse(encoded).alone(modality), model).float()
+            losses = run.loss(logits, samples.target)
             loss = (losses * there).sum() / there.sum().clamp_min(1)
             return list(torch.autograd.grad(loss, params, allow_unused=True, materialize_grads=True))
 

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
         )
     named = None if options.subsets is None else _named(options.subsets, trainer)
     scores, subsets = trainer.evaluate(split), trainer.evaluate_subsets(split, named)
-    shares = trainer.evaluator.contributions(split) if named is None else {}
+    shares = trainer.contributions(split) if named is None else {}
     if options.json:
         print(to_json({"scores": scores, "subsets": subsets, "contributions": shares}, indent=2))
     else:

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     if trainer.fabric.is_global_zero:
         print(shown(job.describe()), flush=True)
     try:
-        result = trainer.run(splits, resume=resume, data=job.source.name)
+        result = trainer.run(splits, resume=resume, data=job.source.name, config=job.config())
     except ReadError as error:
         if trainer.run_dir is None:
             raise

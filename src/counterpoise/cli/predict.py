@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
     with writing(out, newline="") as file:
         writer = csv.writer(file)
         batches = -(-len(samples) // trainer.batch_size)
-        for found in after_two_seconds(trainer.evaluator.stream(samples), batches, "predicting"):
+        for found in after_two_seconds(trainer.stream(samples), batches, "predicting"):
             names = [f"{n}:{c}" for n in found.named() for c in job.task.names]
             there = found.anything()
             rows = list(_rows(found, there, samples.ids[done : done + len(there)], job.task))

@@ -5,7 +5,6 @@ from counterpoise.engine.checkpoint import CheckpointError
 from counterpoise.engine.evaluation import Predictions
 from counterpoise.engine.interrupt import Interrupted
 from counterpoise.engine.memory import keep_freed_memory
-from counterpoise.engine.observer import ConsoleProgress
 from counterpoise.engine.optim import (
     SGD,
     Adam,
@@ -18,8 +17,10 @@ from counterpoise.engine.optim import (
     Schedule,
     StepDecay,
 )
+from counterpoise.engine.progress import ConsoleProgress
 from counterpoise.engine.record import RunDirectory, RunDirectoryError
 from counterpoise.engine.replicas import ReplicaLostError, make_fabric
+from counterpoise.engine.run import Run
 from counterpoise.engine.step import Step
 from counterpoise.engine.trainer import Trainer
 from counterpoise.observer import Observer
@@ -39,6 +40,7 @@ __all__ = [
     "Plateau",
     "Predictions",
     "ReplicaLostError",
+    "Run",
     "RunDirectory",
     "RunDirectoryError",
     "Schedule",

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from counterpoise.engine.trainer import Trainer
+from counterpoise.engine.state import State
 
 MB = 2**20
 _validating: ContextVar[bool] = ContextVar("validating", default=False)
@@ -31,40 +30,40 @@ def uncounted() -> Iterator[None]:
 
 
 class Meter:
-    """Adds up in ``trainer.state`` what a fit costs; a resumed run goes on adding.
+    """Adds up in ``state`` what a fit costs; a resumed run goes on adding.
 
     Passes are counted in samples at the encoders, whoever runs them: copies of an encoder (of a trial run, a
-    teacher) count with it. Only those of the validation after an epoch do not. In a run with ``compile`` they are
-    not counted: the counting would be compiled too.
+    teacher) count with it. Only those of the validation after an epoch do not.
 
     Args:
-        trainer: whose fit it is.
+        state: where to add.
+        encoders: whose passes count; none of a run with ``compile``, or the counting would be compiled too.
+        device: whose memory counts.
+        inside: of another fit, whose peak of memory must stay known.
     """
 
-    def __init__(self, trainer: Trainer):
-        self._trainer = trainer
-        self._handles: list[Any] = []
+    def __init__(self, state: State, encoders: Iterable[nn.Module], device: torch.device, *, inside: bool):
+        self._state, self._encoders, self._device, self._inside = state, list(encoders), device, inside
 
     def __enter__(self) -> Meter:
-        trainer = self._trainer
+        state = self._state
 
         def forward(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
             # a function and no method: a deep copy of the encoder shares it
             if _validating.get() or not isinstance(output, Tensor) or not output.ndim:  # the model says what is wrong
                 return
             rows = len(output)
-            trainer.state.forward += rows
+            state.forward += rows
             if output.requires_grad:
                 output.register_hook(lambda _: backward(rows))
 
         def backward(rows: int) -> None:
-            trainer.state.backward += rows
+            state.backward += rows
 
-        counted = () if trainer.compile else trainer.model.encoders.values()
-        self._handles = [encoder.register_forward_hook(forward) for encoder in counted]
-        if not trainer.is_trial:
-            _forget_peak(trainer.device)
-        self._start, _ = memory(trainer.device)
+        self._handles = [encoder.register_forward_hook(forward) for encoder in self._encoders]
+        if not self._inside:
+            _forget_peak(self._device)
+        self._start, _ = memory(self._device)
         self.skip()
         return self
 
@@ -78,27 +77,31 @@ class Meter:
 
     def add(self) -> None:
         """Count the time since the last look, and look at the memory."""
-        state, wall, cpu = self._trainer.state, self._wall, self._cpu
+        state, wall, cpu = self._state, self._wall, self._cpu
         self.skip()
         state.seconds += self._wall - wall
         state.cpu_seconds += self._cpu - cpu
-        _, peak = memory(self._trainer.device)
+        _, peak = memory(self._device)
         state.peak_memory = max(state.peak_memory, peak)
         state.rise = max(state.rise, peak - self._start)
 
 
-def summary(trainer: Trainer) -> dict[str, Any]:
-    """What ``result.json`` says of the cost, besides the seconds."""
-    state = trainer.state
-    whole = len(trainer.model.modalities) * len(trainer.train_split) / trainer.fabric.world_size
-    gpu = trainer.device.type == "cuda"
+def summary(state: State, device: torch.device, *, epoch: float, counted: bool) -> dict[str, Any]:
+    """What ``result.json`` says of the cost, besides the seconds.
+
+    Args:
+        state: where a ``Meter`` added up.
+        device: whose memory it was.
+        epoch: samples times modalities of a pass over the training data, of this replica.
+        counted: whether passes were counted.
+    """
     return {
         "cpu_seconds": round(state.cpu_seconds, 3),
-        "forward": None if trainer.compile else round(state.forward / whole, 3),
-        "backward": None if trainer.compile else round(state.backward / whole, 3),
+        "forward": round(state.forward / epoch, 3) if counted else None,
+        "backward": round(state.backward / epoch, 3) if counted else None,
         "peak_memory_mb": round(state.peak_memory / MB, 1),
         "memory_rise_mb": round(state.rise / MB, 1),
-        "memory_of": "tensors on the GPU" if gpu else "process (resident set, libraries included)",
+        "memory_of": "tensors on the GPU" if device.type == "cuda" else "process (resident set, libraries included)",
     }
 
 

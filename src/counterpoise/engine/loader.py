@@ -205,7 +205,7 @@ class Loaders:
     """
 
     def __init__(self, batch_size: int, num_workers: int, fabric: Fabric):
-        self._batch_size, self._num_workers, self._fabric = batch_size, num_workers, fabric
+        self.batch_size, self._num_workers, self._fabric = batch_size, num_workers, fabric
         self._kept: dict[tuple[int, bool], Loader] = {}  # a loader holds its split, so no id is used twice
 
     def keep(self, *splits: Split) -> None:
@@ -224,7 +224,7 @@ class Loaders:
     def _make(self, split: Split, everything: bool, persistent: bool) -> Loader:
         return Loader(
             split,
-            self._batch_size,
+            self.batch_size,
             num_workers=self._num_workers,
             persistent=persistent,
             rank=0 if everything else self._fabric.global_rank,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -13,175 +13,189 @@ from counterpoise.engine.cost import Meter, uncounted
 from counterpoise.engine.interrupt import Interrupt, Interrupted, shared
 from counterpoise.engine.replicas import any_of, together
 from counterpoise.engine.reuse import encode_once
-from counterpoise.engine.setup import check_rows, warn_if_scales_cancel
-from counterpoise.engine.state import mix, seed_everything
+from counterpoise.engine.run import Run
+from counterpoise.engine.saving import Checkpoints
+from counterpoise.engine.selection import consider, monitored, select_best
+from counterpoise.engine.setup import check_rows, check_training, warn_if_scales_cancel
+from counterpoise.engine.state import mix, seed_everything, untouched_randomness
 from counterpoise.engine.step import Step, scalar
 from counterpoise.metrics import BACKEND
 from counterpoise.types import Phase
 
-if TYPE_CHECKING:
-    from counterpoise.engine.trainer import Trainer
+
+def fit(run: Run, checkpoints: Checkpoints | None = None, *, resume: bool = False, config: str | None = None) -> None:
+    """Train a run on its splits from the start, or from a checkpoint, and leave its best weights in the model.
+
+    Args:
+        run: forgets what it was before.
+        checkpoints: where it is written to; None writes nothing.
+        resume: go on from the last checkpoint when there is one.
+        config: what to write as ``config.yaml``.
+    """
+    check_training(
+        run.model, run.method, run.splits, batch_size=run.batch_size, monitor=run.monitor, metrics=run.metrics
+    )
+    checkpoints = checkpoints or Checkpoints(None, run.fabric)
+    with untouched_randomness() if run.is_trial else nullcontext(), together(run.fabric):
+        run.reset()
+        run.loss.fit(run.train_split.target)
+        run.model.uncalibrate()
+        import_module(BACKEND)  # takes a second or two, which are not training
+        encoders = () if run.compile else run.model.encoders.values()
+        with Meter(run.state, encoders, run.device, inside=run.is_trial) as meter:
+            if not run.is_trial:  # a trial runs on the splits of its run
+                reads = run.method.reads(run.model.modalities)
+                for name, split in run.splits.items():
+                    run.splits[name] = encode_once(split, run.model, reads, run.evaluator, run.fabric)
+            seed_everything(mix(run.seed, "setup"))
+            run.set_up()
+            run.make_optimizer()
+            warn_if_scales_cancel(run.method, run.optimizer_settings)
+            checkpoints.open(run, resume=resume, config=config)
+            _run_phases(run, checkpoints, meter)
+        with uncounted():
+            if select_best(run):
+                checkpoints.write_best(run)
 
 
-def run_phases(trainer: Trainer, resume: bool) -> None:
-    """The whole of ``fit`` once the data are checked; ReplicaLostError when another process of the run ended."""
-    with together(trainer.fabric):
-        _run_phases(trainer, resume)
-
-
-def _run_phases(trainer: Trainer, resume: bool) -> None:
-    trainer.reset()
-    trainer.model.uncalibrate()
-    import_module(BACKEND)  # takes a second or two, which are not training
-    with Meter(trainer) as meter:
-        _run(trainer, resume, meter)
-    with uncounted():
-        trainer.keeper.select_best()
-
-
-def _run(trainer: Trainer, resume: bool, meter: Meter) -> None:
-    encode_once(trainer)
-    seed_everything(mix(trainer.seed, "setup"))
-    trainer.method.setup(trainer)
-    trainer.fabric.to_device(trainer.method)
-    trainer.make_optimizer()
-    warn_if_scales_cancel(trainer)
-    trainer.keeper.open(resume)
-    trainer.loaders.keep(trainer.train_split, trainer.val_split)
+def _run_phases(run: Run, checkpoints: Checkpoints, meter: Meter) -> None:
+    state = run.state
+    run.loaders.keep(run.train_split, run.val_split)
     with shared as interrupt:
-        for observer in trainer.observers:
-            observer.on_fit_start(trainer)
-        trainer.keeper.restore_observers()
+        for observer in run.observers:
+            observer.on_fit_start(run)
+        checkpoints.restore_observers(run)
         try:
             meter.skip()
-            if trainer.state.phase is None:
-                trainer.method.on_start(trainer)
-                _enter(trainer, 0)
-            trainer.select()
-            while trainer.state.phase is not None:
-                while trainer.state.epoch_in_phase < trainer.state.phase.epochs:
-                    _epoch(trainer, interrupt, meter)
-                _enter(trainer, trainer.state.phase_index + 1)
+            if state.phase is None:
+                run.method.on_start(run)
+                _enter(run, 0)
+            run.select()
+            while state.phase is not None:
+                while state.epoch_in_phase < state.phase.epochs:
+                    _epoch(run, checkpoints, interrupt, meter)
+                _enter(run, state.phase_index + 1)
             meter.add()
         finally:
-            for observer in trainer.observers:
-                observer.on_fit_end(trainer)
-            trainer.keeper.close()
-            trainer.loaders.close()
-            _release(trainer)
+            for observer in run.observers:
+                observer.on_fit_end(run)
+            checkpoints.close()
+            run.loaders.close()
+            run.evaluator.forget()
+            _release(run)
 
 
-def _enter(trainer: Trainer, index: int) -> None:
-    seed_everything(mix(trainer.seed, "phase", index))  # a run resumed at this boundary draws the same
-    state, phase = trainer.state, trainer.method.phase(index, trainer)
+def _enter(run: Run, index: int) -> None:
+    seed_everything(mix(run.seed, "phase", index))  # a run resumed at this boundary draws the same
+    state, phase = run.state, run.method.phase(index, run)
     if phase is None and index == 0:
-        raise ValueError(f"{type(trainer.method).__name__}.phase(0) is None: there is nothing to train.")
+        raise ValueError(f"{type(run.method).__name__}.phase(0) is None: there is nothing to train.")
     state.phase, state.phase_index, state.epoch_in_phase = phase, index, 0
     if phase is None:
         return
     if not isinstance(phase, Phase):
-        raise ValueError(f"{type(trainer.method).__name__}.phase must return a Phase or None; got {phase!r}.")
+        raise ValueError(f"{type(run.method).__name__}.phase must return a Phase or None; got {phase!r}.")
     whole("phase epochs", phase.epochs, low=1)
-    trainer.model.select(phase.train)
+    run.model.select(phase.train)
     if phase.fresh_optimizer and index > 0:
-        trainer.make_optimizer()
+        run.make_optimizer()
     if phase.fresh_optimizer or index == 0:
-        trainer.schedule.reset()
-        state.schedule_epoch, state.schedule_span = 0, phase.epochs if phase.fresh_optimizer else trainer.epochs
-    trainer.select()
+        run.schedule.reset()
+        state.schedule_epoch, state.schedule_span = 0, phase.epochs if phase.fresh_optimizer else run.epochs
+    run.select()
 
 
-def _epoch(trainer: Trainer, interrupt: Interrupt, meter: Meter) -> None:
-    state = trainer.state
+def _epoch(run: Run, checkpoints: Checkpoints, interrupt: Interrupt, meter: Meter) -> None:
+    state = run.state
     if state.batch_in_epoch == 0:
-        seed_everything(mix(trainer.seed, state.epoch, trainer.fabric.global_rank))
-        trainer.method.on_epoch_start(trainer)
-    trainer.select()
-    check_rows(trainer)
-    phase, total = trainer.phase, trainer.num_batches
-    names = trainer.model.select(phase.read or phase.train)
-    batches = trainer.loader(trainer.train_split).batches(
+        seed_everything(mix(run.seed, state.epoch, run.fabric.global_rank))
+        run.method.on_epoch_start(run)
+    run.select()
+    check_rows(run.model, run.method, run.num_rows, run.visible, batch_size=run.batch_size)
+    phase, total = run.phase, run.num_batches
+    names = run.model.select(phase.read or phase.train)
+    batches = run.loaders.get(run.train_split).batches(
         names,
-        order_seed=mix(trainer.seed, state.epoch, "order"),
-        augment_seed=mix(trainer.seed, state.epoch, "augment"),
+        order_seed=mix(run.seed, state.epoch, "order"),
+        augment_seed=mix(run.seed, state.epoch, "augment"),
         drop_last=True,
         skip=state.batch_in_epoch,
-        rows=trainer.rows,
-        visible=trainer.visible,
+        rows=run.rows,
+        visible=run.visible,
     )
     for index, batch in enumerate(batches, start=state.batch_in_epoch):
-        trainer.set_lr(index)
-        batch = trainer.fabric.to_device(batch)
-        for observer in trainer.observers:
-            observer.on_batch_start(trainer, batch)
-        loss = trainer.method.step(Step(trainer, batch, index, total))
-        scalar(f"What {type(trainer.method).__name__}.step returns", loss)
-        trainer.log({"loss": loss})
+        run.set_lr(index)
+        batch = run.fabric.to_device(batch)
+        for observer in run.observers:
+            observer.on_batch_start(run, batch)
+        loss = run.method.step(Step(run, batch, index, total))
+        scalar(f"What {type(run.method).__name__}.step returns", loss)
+        run.log({"loss": loss})
         state.batch_in_epoch = index + 1
-        for observer in trainer.observers:
-            observer.on_batch_end(trainer)
-        if interrupt.requested and trainer.fabric.world_size == 1:
+        for observer in run.observers:
+            observer.on_batch_end(run)
+        if interrupt.requested and run.fabric.world_size == 1:
             meter.add()
-            _interrupted(trainer)
-    _end_epoch(trainer, meter)
-    if any_of(interrupt.requested, trainer.fabric):  # the signal may have reached one replica only
-        _interrupted(trainer)
+            _interrupted(run, checkpoints)
+    _end_epoch(run, checkpoints, meter)
+    if any_of(interrupt.requested, run.fabric):  # the signal may have reached one replica only
+        _interrupted(run, checkpoints)
 
 
-def _end_epoch(trainer: Trainer, meter: Meter) -> None:
-    state = trainer.state
-    if trainer.fabric.world_size > 1:  # running statistics saw different samples: take those of rank 0
-        for buffer in trainer.model.buffers():
+def _end_epoch(run: Run, checkpoints: Checkpoints, meter: Meter) -> None:
+    state = run.state
+    if run.fabric.world_size > 1:  # running statistics saw different samples: take those of rank 0
+        for buffer in run.model.buffers():
             torch.distributed.broadcast(buffer, src=0)
-    train = {f"train/{name}": float(trainer.mean(total / count)) for name, (total, count) in trainer.totals.items()}
-    trainer.totals = {}
+    train = {f"train/{name}": float(run.mean(total / count)) for name, (total, count) in run.totals.items()}
+    run.totals = {}
     if not math.isfinite(train["train/loss"]):
         raise FloatingPointError(
             f"The training loss of epoch {state.epoch + 1} is {train['train/loss']}: training diverged. "
-            f"Lower the learning rate (lr={trainer.settings.lr:g}) or set clip_norm."
+            f"Lower the learning rate (lr={run.optimizer_settings.lr:g}) or set clip_norm."
         )
     with uncounted():
-        scores = trainer.scores("val")
-    better = trainer.keeper.consider(scores)
-    trainer.schedule.observe(trainer.keeper.sign * scores[f"fused/{trainer.monitor}"])
-    lr = trainer.lr_now
-    trainer.method.on_epoch_end(trainer, scores)
+        scores = run.scores("val")
+    better = consider(run, scores)
+    run.schedule.observe(monitored(run, scores))
+    lr = run.lr_now
+    run.method.on_epoch_end(run, scores)
     state.epoch += 1
     state.epoch_in_phase += 1
     state.schedule_epoch += 1
     state.batch_in_epoch = 0
     if state.stopping:
-        state.epoch_in_phase, state.stopping = trainer.phase.epochs, False
+        state.epoch_in_phase, state.stopping = run.phase.epochs, False
     meter.add()
     record = {
         "epoch": state.epoch,
-        "phase": trainer.phase.name,
+        "phase": run.phase.name,
         "seconds": round(state.seconds, 3),
         "lr": lr,
         **train,
         **{f"val/{name}": value for name, value in scores.items()},
     }
-    trainer.history.append(record)
-    for observer in trainer.observers:  # before the checkpoint, which holds what they have seen
-        observer.on_epoch_end(trainer, record)
-    trainer.keeper.end_epoch(record, better)
+    run.history.append(record)
+    for observer in run.observers:  # before the checkpoint, which holds what they have seen
+        observer.on_epoch_end(run, record)
+    checkpoints.end_epoch(run, record, better=better)
     meter.skip()
 
 
-def _release(trainer: Trainer) -> None:
+def _release(run: Run) -> None:
     """What could be trained before can be again, and the model is in evaluation mode."""
-    for p in trainer.model.parameters():
-        p.requires_grad_(trainer.owns(p))
-    trainer.model.eval()
-    trainer.method.eval()
+    for p in run.model.parameters():
+        p.requires_grad_(run.owns(p))
+    run.model.eval()
+    run.method.eval()
 
 
-def _interrupted(trainer: Trainer) -> None:
-    if trainer.is_trial:
+def _interrupted(run: Run, checkpoints: Checkpoints) -> None:
+    if run.is_trial:
         raise Interrupted("Stopped during a trial run of the method; resuming starts that trial again.")
-    where = trainer.keeper.pause()
+    where = checkpoints.pause(run)
     raise Interrupted(
-        f"Stopped after epoch {trainer.state.epoch}, batch {trainer.state.batch_in_epoch}. "
+        f"Stopped after epoch {run.state.epoch}, batch {run.state.batch_in_epoch}. "
         + (f"Saved {where}; run the same command with --resume (fit(..., resume=True)) to continue."
            if where else "Without run_dir nothing was saved.")
     )  # fmt: skip

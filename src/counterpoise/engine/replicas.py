@@ -125,6 +125,14 @@ def gather_rows(rows: Tensor, fabric: Fabric) -> Tensor:
     return torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)]).to(rows.device)
 
 
+def summed(value: Tensor, fabric: Fabric) -> Tensor:
+    """The sum of a tensor over the replicas."""
+    if fabric.world_size > 1:
+        value = value.clone()
+        torch.distributed.all_reduce(value)
+    return value
+
+
 class ReplicaLostError(RuntimeError):
     """Another process of the run ended, or cannot be reached any more."""
 

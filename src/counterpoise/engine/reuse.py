@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor
 
 from counterpoise.data.split import Split, digest
 from counterpoise.encoders import Frozen
-from counterpoise.engine.evaluation import evaluating
+from counterpoise.engine.evaluation import Evaluator
 from counterpoise.engine.replicas import gather_rows
-
-if TYPE_CHECKING:
-    from counterpoise.engine.trainer import Trainer
+from counterpoise.model import MultimodalModel
 
 
 class Encoded(Split):
@@ -40,28 +38,29 @@ class Encoded(Split):
         return digest(self.whole.fingerprint(), self._encoders)
 
 
-def encode_once(trainer: Trainer) -> None:
-    """Replace inputs by features, in the trainer's splits, for encoders that are ``Frozen(..., reuse=True)``."""
-    read = trainer.method.reads(trainer.model.modalities)
-    encoders = {m: e for m, e in trainer.model.encoders.items() if m in read and isinstance(e, Frozen) and e.reuse}
-    if not encoders or trainer.is_trial:  # a trial runs on the splits of its run
-        return
-    for name in ("train_split", "val_split"):
-        split: Split = getattr(trainer, name)
-        if not isinstance(split, Encoded):
-            setattr(trainer, name, _encoded(trainer, split, encoders))
+def encode_once(
+    split: Split, model: MultimodalModel, reads: Collection[str], evaluator: Evaluator, fabric: Fabric
+) -> Split:
+    """The split with features in the place of inputs, where encoders are ``Frozen(..., reuse=True)``.
 
-
-def _encoded(trainer: Trainer, split: Split, encoders: Mapping[str, Frozen]) -> Encoded:
+    Args:
+        split: what to encode.
+        model: whose encoders count.
+        reads: the modalities that are needed.
+        evaluator: runs them.
+        fabric: the replicas, each of which encodes its share.
+    """
+    encoders = {m: e for m, e in model.encoders.items() if m in reads and isinstance(e, Frozen) and e.reuse}
+    if not encoders or isinstance(split, Encoded):
+        return split
     for m, encoder in encoders.items():
         if encoder.is_feature(split.batch([0], m, None).shape):
             raise ValueError(
                 f"encoders[{m!r}]: Frozen(..., reuse=True) cannot tell the samples of {m!r}, vectors of "
                 f"{encoder.dim} numbers, from its features. Leave reuse out; encoding vectors is quick."
             )
-    with evaluating(trainer), torch.no_grad():
-        features, mine = trainer.evaluator.features(split, tuple(encoders), keep=False)
-    order = gather_rows(mine, trainer.fabric).argsort()
+    features, mine = evaluator.features(split, tuple(encoders))
+    order = gather_rows(mine, fabric).argsort()
     content = [part for m, e in encoders.items() for name, t in e.state_dict().items() for part in (m, name, t)]
-    whole = {m: gather_rows(z.cpu(), trainer.fabric)[order] for m, z in features.items()}
+    whole = {m: gather_rows(z.cpu(), fabric)[order] for m, z in features.items()}
     return Encoded(split, whole, digest(*content))

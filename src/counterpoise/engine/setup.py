@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 import torch
+from torch import Tensor
 
 from counterpoise._checks import number, whole
 from counterpoise.data.split import Split, Splits
@@ -16,9 +16,6 @@ from counterpoise.method import Method
 from counterpoise.model import MultimodalModel
 from counterpoise.observer import Observer
 from counterpoise.task import SingleLabel, Task
-
-if TYPE_CHECKING:
-    from counterpoise.engine.trainer import Trainer
 
 PARTS: dict[str, tuple[type, str]] = {
     "model": (MultimodalModel, "build_model(...)"),
@@ -106,9 +103,8 @@ def check_observers(observers: Sequence[Observer]) -> None:
             )
 
 
-def check_method(trainer: Trainer) -> None:
+def check_method(model: MultimodalModel, method: Method) -> None:
     """ValueError when the model lacks what the method needs."""
-    model, method = trainer.model, trainer.method
     check_modalities(method, model.modalities)
     check_task(method, model.task)
     if method.own_heads and not model.fusion.has_own_heads:
@@ -119,33 +115,34 @@ def check_method(trainer: Trainer) -> None:
         )
 
 
-def check_training(trainer: Trainer, train: Split | None, val: Split | None) -> tuple[Split, Split]:
-    """The splits to train and select on, those of an earlier ``fit`` where None; ValueError when they do not fit."""
-    for given in (train, val):
-        if given is not None:
-            check_split(given)
-    train = getattr(trainer, "train_split", None) if train is None else train
-    val = getattr(trainer, "val_split", None) if val is None else val
-    for name, split in (("train", train), ("val", val)):
-        if split is None:
+def check_training(
+    model: MultimodalModel,
+    method: Method,
+    splits: Mapping[str, Split],
+    *,
+    batch_size: int,
+    monitor: str,
+    metrics: Sequence[str],
+) -> None:
+    """ValueError when ``splits`` lacks the one to train on or the one to select by, or they do not fit the rest."""
+    for name in ("train", "val"):
+        if name not in splits:
             raise ValueError(f"fit needs a split to train on and one to select by; {name} is missing: fit(train, val).")
-    assert train is not None
-    assert val is not None
-    check_data(trainer, train, training=True)
-    check_data(trainer, val)
-    check_monitor(trainer, val)
+    train, val = splits["train"], splits["val"]
+    check_data(model, method, train, batch_size=batch_size)
+    check_data(model, method, val)
+    check_monitor(model.task, monitor, metrics, val)
     if isinstance(train.task, SingleLabel):
         _warn_of_unseen(train, val)
     some = train.present or {}
-    never = [m for m in trainer.model.modalities if m in some and not some[m].any()]
+    never = [m for m in model.modalities if m in some and not some[m].any()]
     if never:
         shown = ", ".join(map(repr, never))
         warnings.warn(
             f"No training sample has the modality {shown}: its encoder stays as it was made, and what the fusion makes "
             "of it is random. Leave the modality out, or divide the samples so that some training samples have it.",
-            stacklevel=3,
+            stacklevel=5,
         )
-    return train, val
 
 
 def _warn_of_unseen(train: Split, val: Split) -> None:
@@ -155,18 +152,17 @@ def _warn_of_unseen(train: Split, val: Split) -> None:
     if gone:
         shown = ", ".join(map(repr, gone[:5])) + (", ..." if len(gone) > 5 else "")
         warnings.warn(
-            f"No training sample has the class {shown}, validation samples have: it cannot be learned.", stacklevel=4
+            f"No training sample has the class {shown}, validation samples have: it cannot be learned.", stacklevel=6
         )
 
 
-def check_monitor(trainer: Trainer, val: Split) -> None:
+def check_monitor(task: Task, monitor: str, metrics: Sequence[str], val: Split) -> None:
     """ValueError when the metric that selects cannot be said of these samples, whatever the prediction is."""
-    anything = torch.randn(len(val), trainer.task.width, generator=torch.Generator().manual_seed(0))
-    imported = [name for name in trainer.metrics if "." in name]  # these fail now, or not at all
-    scores = trainer.task.scores({"fused": anything}, val.target, None, (trainer.monitor, *imported))
-    if f"fused/{trainer.monitor}" not in scores:
+    anything = torch.randn(len(val), task.width, generator=torch.Generator().manual_seed(0))
+    imported = [name for name in metrics if "." in name]  # these fail now, or not at all
+    if f"fused/{monitor}" not in task.scores({"fused": anything}, val.target, None, (monitor, *imported)):
         raise ValueError(
-            f"monitor={trainer.monitor!r} is undefined on the {len(val)} validation samples: no class or label there "
+            f"monitor={monitor!r} is undefined on the {len(val)} validation samples: no class or label there "
             "has both sides, or a number is constant. Choose another monitor, such as 'loss', or other samples."
         )
 
@@ -202,11 +198,10 @@ def check_whole(splits: object) -> None:
             )
 
 
-def check_data(trainer: Trainer, split: Split, *, training: bool = False) -> None:
-    """ValueError when a split does not fit the model or the batch size."""
+def check_data(model: MultimodalModel, method: Method, split: Split, *, batch_size: int | None = None) -> None:
+    """ValueError when a split does not fit the model, or does not fill a batch of training."""
     check_split(split)
-    model = trainer.model
-    missing = [m for m in trainer.method.reads(model.modalities) if m not in split.modalities]
+    missing = [m for m in method.reads(model.modalities) if m not in split.modalities]
     if missing:
         raise ValueError(
             f"The model has modality {missing[0]!r}, the data have {', '.join(split.modalities)}. "
@@ -224,34 +219,34 @@ def check_data(trainer: Trainer, split: Split, *, training: bool = False) -> Non
         )
     if len(split) == 0:
         raise ValueError("The split has no samples.")
-    if training and len(split) < trainer.batch_size:
+    if batch_size is not None and len(split) < batch_size:
         raise ValueError(
-            f"batch_size={trainer.batch_size} is larger than the {len(split)} training samples. "
+            f"batch_size={batch_size} is larger than the {len(split)} training samples. "
             f"Pass batch_size={max(2, min(len(split), 32))} or less."
         )
     split.task.check(split.target)
 
 
-def warn_if_scales_cancel(trainer: Trainer) -> None:
+def warn_if_scales_cancel(method: Method, optimizer: Optimizer) -> None:
     """A warning when the method scales gradients and the optimizer divides a constant scale out again."""
-    if trainer.settings.scale_free and trainer.method.edits_by_scale:
-        name, optimizer = type(trainer.method).__name__, type(trainer.settings).__name__
+    if optimizer.scale_free and method.edits_by_scale:
         warnings.warn(
-            f"{name} scales gradients, and {optimizer} divides a constant scale out again: only its changes from "
-            "step to step act. Prefer SGD, or a method that sets learning rates.",
+            f"{type(method).__name__} scales gradients, and {type(optimizer).__name__} divides a constant scale out "
+            "again: only its changes from step to step act. Prefer SGD, or a method that sets learning rates.",
             stacklevel=4,
         )
 
 
-def check_rows(trainer: Trainer) -> None:
+def check_rows(
+    model: MultimodalModel, method: Method, count: int, visible: Mapping[str, Tensor] | None, *, batch_size: int
+) -> None:
     """ValueError when the rows that a method chose to train on fill no batch, or its masks do not fit them."""
-    count = len(trainer.train_split) if trainer.rows is None else len(trainer.rows)
-    if count < trainer.batch_size:
+    if count < batch_size:
         raise ValueError(
-            f"{type(trainer.method).__name__} leaves {count} training samples, fewer than "
-            f"batch_size={trainer.batch_size}. Lower batch_size."
+            f"{type(method).__name__} leaves {count} training samples, fewer than batch_size={batch_size}. "
+            "Lower batch_size."
         )
-    for m, mask in (trainer.visible or {}).items():
-        trainer.model.select([m])
+    for m, mask in (visible or {}).items():
+        model.select([m])
         if len(mask) != count:
             raise ValueError(f"present[{m!r}] must have one entry per row: {count} rows, {len(mask)} entries.")

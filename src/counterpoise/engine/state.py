@@ -38,6 +38,7 @@ class State:
         backward: the same of gradients.
         peak_memory: bytes.
         rise: bytes above those in use when a fit began, at most.
+        warned_rho: a SAM radius that does nothing was said already.
     """
 
     phase: Phase | None = None
@@ -58,15 +59,16 @@ class State:
     backward: int = 0
     peak_memory: int = 0
     rise: int = 0
+    warned_rho: bool = False
 
-    def to_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Plain values, as a checkpoint stores them."""
         return asdict(self)
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> State:
-        """Counterpart of ``to_dict``."""
-        return cls(**{**values, "phase": None if values["phase"] is None else Phase(**values["phase"])})
+    def load_state_dict(self, values: dict[str, Any]) -> None:
+        """Counterpart of ``state_dict``."""
+        phase = None if values["phase"] is None else Phase(**values["phase"])
+        vars(self).update(vars(State(**{**values, "phase": phase})))
 
 
 def mix(*parts: object) -> int:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from counterpoise.engine import passes
 from counterpoise.engine.averaging import SummedBackward, average_
+from counterpoise.engine.run import Run
 from counterpoise.functional import ascended, frozen_statistics, global_norm
 from counterpoise.types import Batch, Output
-
-if TYPE_CHECKING:
-    from counterpoise.engine.trainer import Trainer
 
 
 def scalar(name: str, value: object) -> None:
@@ -41,12 +39,12 @@ class Step:
             all replicas and part of the checkpoint.
     """
 
-    def __init__(self, trainer: Trainer, batch: Batch, index: int, num_batches: int):
-        self._trainer, self._fabric = trainer, trainer.fabric
+    def __init__(self, run: Run, batch: Batch, index: int, num_batches: int):
+        self._run, self._fabric = run, run.fabric
         self.batch, self.index, self.num_batches = batch, index, num_batches
-        self.model, self.task, self.phase = trainer.model, trainer.task, trainer.phase
-        self.phase_index, self.epoch = trainer.state.phase_index, trainer.state.epoch
-        self.generator = trainer.generator
+        self.model, self.task, self.phase = run.model, run.task, run.phase
+        self.phase_index, self.epoch = run.phase_index, run.epoch
+        self.generator = run.generator
 
     # -- what the model computes -----------------------------------------------------------------
     def encode(
@@ -54,16 +52,12 @@ class Step:
     ) -> dict[str, Tensor]:
         """Features (batch, dim) in float32 of what the loader delivered, or of ``only`` these modalities."""
         inputs = self.batch.inputs if inputs is None else inputs
-        with self._fabric.autocast():
-            features = self.model.encode(inputs, tuple(inputs) if only is None else only, self.batch.present)
-        return {m: z.float() for m, z in features.items()}
+        only = tuple(inputs) if only is None else only
+        return passes.encode(self.model, self._fabric, inputs, only, self.batch.present)
 
     def fuse(self, features: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Output:
         """Fused and unimodal logits of these features; ``present`` replaces the batch's own masks."""
-        with self._fabric.autocast():
-            output = self.model.fuse(features, self.batch.present if present is None else present)
-        unimodal = {m: u.float() for m, u in output.unimodal.items()}
-        return output._replace(logits=output.logits.float(), unimodal=unimodal)
+        return passes.fuse(self.model, self._fabric, features, self.batch.present if present is None else present)
 
     def forward(self, only: Collection[str] | None = None) -> Output:
         """``fuse(encode(only))``."""
@@ -76,7 +70,7 @@ class Step:
 
     def losses(self, logits: Tensor, target: Tensor | None = None) -> Tensor:
         """(batch,) loss of each sample."""
-        return self._trainer.loss(logits, self.batch.target if target is None else target)
+        return self._run.loss(logits, self.batch.target if target is None else target)
 
     def criterion(self, logits: Tensor, target: Tensor | None = None, present: Tensor | None = None) -> Tensor:
         """Mean loss over the batch, or over its samples where ``present`` is True (0 when there is none).
@@ -84,7 +78,7 @@ class Step:
         Where the loss weighs samples, it is the weighted mean.
         """
         target = self.batch.target if target is None else target
-        losses, weights = self._trainer.loss(logits, target), self._trainer.loss.weights(target)
+        losses, weights = self._run.loss(logits, target), self._run.loss.weights(target)
         if present is None and weights is None:
             return losses.mean()
         mask = torch.ones_like(losses) if present is None else present.to(losses.dtype)
@@ -99,7 +93,7 @@ class Step:
     # -- gradients of the global batch -----------------------------------------------------------
     def trainable(self) -> list[nn.Parameter]:
         """Parameters that train in this phase, those of the method included."""
-        return self._trainer.trainable()
+        return self._run.trainable()
 
     def backward(self, loss: Tensor, retain: bool = False) -> None:
         """Accumulate into ``.grad``; afterwards ``.grad`` is that of the global batch."""
@@ -137,10 +131,10 @@ class Step:
 
         Args:
             objective: takes this step, returns the loss to climb.
-            rho: radius (global norm over the trainable parameters); None takes the trainer's ``sam``.
+            rho: radius (global norm over the trainable parameters); None takes the run's ``sam``.
                 0 runs the body where the weights are.
         """
-        rho = self._trainer.sam if rho is None else rho
+        rho = self._run.sam if rho is None else rho
         if rho == 0:
             yield
             return
@@ -156,7 +150,7 @@ class Step:
     def _warn_if_lost(
         self, before: Sequence[Tensor], after: Sequence[Tensor], grads: Sequence[Tensor], rho: float
     ) -> None:
-        if self._trainer.warned_rho:
+        if self._run.state.warned_rho:
             return
         # Only weights whose gradient counts beside the others: the radius is not to blame where the rest stand still.
         norm = global_norm(grads)
@@ -166,7 +160,7 @@ class Step:
         counts = torch.stack([torch.stack(moved).sum(), torch.stack([torch.count_nonzero(w) for w in asked]).sum()])
         changed = float(counts[0] / counts[1])  # NaN where no weight has a gradient
         if changed < 0.5:
-            self._trainer.warned_rho = True
+            self._run.state.warned_rho = True
             warnings.warn(
                 f"SAM radius rho={rho:g} changes only {changed:.2%} of the weights: it is below the resolution of "
                 "their number format, so this run is (nearly) plain training. Usual values are 0.01 to 0.5.",
@@ -176,11 +170,11 @@ class Step:
     # -- across replicas, and the update ---------------------------------------------------------
     def mean(self, value: Tensor) -> Tensor:
         """The mean of a tensor over the replicas, detached."""
-        return self._trainer.mean(value)
+        return self._run.mean(value)
 
     def sum(self, value: Tensor) -> Tensor:
         """The sum of a tensor over the replicas, detached."""
-        return self._trainer.sum(value)
+        return self._run.sum(value)
 
     def gather(self, rows: Tensor) -> Tensor:
         """The rows of all replicas, (global batch, ...), for losses that compare samples with each other.
@@ -198,8 +192,8 @@ class Step:
 
     def update(self) -> None:
         """Clip, move the parameters that have a gradient, forget the gradients."""
-        self._trainer.update()
+        self._run.update()
 
     def log(self, **values: Tensor | float) -> None:
         """Average these over the epoch into ``metrics.jsonl`` as ``train/<name>``."""
-        self._trainer.log(values)
+        self._run.log(values)

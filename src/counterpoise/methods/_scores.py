@@ -11,7 +11,7 @@ from torch import Tensor
 from counterpoise.fusions import Late
 
 if TYPE_CHECKING:
-    from counterpoise.engine import Step, Trainer
+    from counterpoise.engine import Run, Step
     from counterpoise.fusions import Fusion
     from counterpoise.method import Method
     from counterpoise.types import Output
@@ -65,9 +65,9 @@ def probe_loss(output: Output, step: Step) -> Tensor | float:
     return sum((step.criterion(u, present=there[:, i]) for i, u in enumerate(logits.values())), start=0.0)
 
 
-def require_unimodal_logits(method: Method, trainer: Trainer) -> None:
+def require_unimodal_logits(method: Method, run: Run) -> None:
     """ValueError when the model's unimodal logits are neither parts of the fused ones nor those of own heads."""
-    fusion = trainer.model.fusion
+    fusion = run.model.fusion
     if fusion.additive or fusion.has_own_heads:
         return
     raise ValueError(

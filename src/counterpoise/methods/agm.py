@@ -15,7 +15,7 @@ from counterpoise.methods._scores import has, mean_scores
 from counterpoise.types import Output
 
 if TYPE_CHECKING:
-    from counterpoise.engine import Step, Trainer
+    from counterpoise.engine import Run, Step
 
 
 class AGM(Method):
@@ -67,8 +67,8 @@ class AGM(Method):
         self.alpha = number("alpha", alpha, low=0)
         self.cap = None if cap is None else number("cap", cap, low=0)
 
-    def setup(self, trainer: Trainer) -> None:
-        self.register_buffer("means", torch.zeros(len(trainer.model.modalities)))
+    def setup(self, run: Run) -> None:
+        self.register_buffer("means", torch.zeros(len(run.model.modalities)))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def forward(self, step: Step) -> Output:

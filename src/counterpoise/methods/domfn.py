@@ -15,7 +15,7 @@ from counterpoise.task import SingleLabel
 from counterpoise.types import Output, Phase
 
 if TYPE_CHECKING:
-    from counterpoise.engine import Step, Trainer
+    from counterpoise.engine import Run, Step
     from counterpoise.model import MultimodalModel
 
 
@@ -77,8 +77,8 @@ class DOMFN(Method):
         self.closed_gate = choice("closed_gate", closed_gate, CLOSED)
         self.score = choice("score", score, ("softmax", "sigmoid"))
 
-    def setup(self, trainer: Trainer) -> None:
-        count = len(trainer.model.modalities)
+    def setup(self, run: Run) -> None:
+        count = len(run.model.modalities)
         bound = ((count - 1) / count) ** 2 if self.reference == "mean" else 1.0
         if self.gamma * self.tau >= bound:
             warnings.warn(
@@ -87,10 +87,10 @@ class DOMFN(Method):
                 stacklevel=2,
             )
 
-    def phase(self, index: int, trainer: Trainer) -> Phase | None:
-        first = min(round(self.pretrain * trainer.epochs), trainer.epochs - 1)
+    def phase(self, index: int, run: Run) -> Phase | None:
+        first = min(round(self.pretrain * run.epochs), run.epochs - 1)
         phases = [Phase(first, name="pretrain")] if first else []
-        phases.append(Phase(trainer.epochs - first, fresh_optimizer=first > 0))
+        phases.append(Phase(run.epochs - first, fresh_optimizer=first > 0))
         return phases[index] if index < len(phases) else None
 
     def loss(self, output: Output, step: Step) -> Tensor:

@@ -18,7 +18,7 @@ from counterpoise.types import Output, Phase
 
 if TYPE_CHECKING:
     from counterpoise.data.split import Split
-    from counterpoise.engine import Step, Trainer
+    from counterpoise.engine import Run, Step
 
 
 class GBlending(Method):
@@ -72,8 +72,8 @@ class GBlending(Method):
         self.holdout = number("holdout", holdout, above=0, below=1)
         self.weights = weights
 
-    def setup(self, trainer: Trainer) -> None:
-        model = trainer.model
+    def setup(self, run: Run) -> None:
+        model = run.model
         blend = torch.full((len(model.modalities) + 1,), 1 / (len(model.modalities) + 1))
         if self.weights is not None:
             per_modality("weights", self.weights, (*model.modalities, "fused"))
@@ -83,15 +83,15 @@ class GBlending(Method):
             blend = torch.tensor([self.weights.get(k, 0.0) / sum(given) for k in (*model.modalities, "fused")])
         self.register_buffer("blend", blend)
 
-    def phase(self, index: int, trainer: Trainer) -> Phase | None:
-        length = trainer.epochs if self._once else min(self.super_epoch, trainer.epochs)
-        left = trainer.epochs - index * length
+    def phase(self, index: int, run: Run) -> Phase | None:
+        length = run.epochs if self._once else min(self.super_epoch, run.epochs)
+        left = run.epochs - index * length
         if left <= 0:
             return None
         if self.weights is None:
-            parts = self._parts(trainer)
-            self.blend.copy_(self._estimate(trainer, length, parts))
-            trainer.resample(parts.kept if left > length else None)
+            parts = self._parts(run)
+            self.blend.copy_(self._estimate(run, length, parts))
+            run.resample(parts.kept if left > length else None)
         return Phase(min(length, left), name="fit" if self._once else f"super-epoch {index + 1}")
 
     def loss(self, output: Output, step: Step) -> Tensor:
@@ -110,9 +110,9 @@ class GBlending(Method):
     def _once(self) -> bool:
         return self.schedule == "offline" or self.weights is not None
 
-    def _parts(self, trainer: Trainer) -> _Parts:
+    def _parts(self, run: Run) -> _Parts:
         """The same at every call, so that a resumed run agrees."""
-        split, seed = trainer.train_split, trainer.seed
+        split, seed = run.train_split, run.seed
         with warnings.catch_warnings():  # a class with one sample stays on the training side
             warnings.filterwarnings("ignore", message=".*classes cannot be divided.*")
             strata = split.task.strata(split.target)
@@ -122,16 +122,16 @@ class GBlending(Method):
         kept, held, seen = torch.from_numpy(kept), torch.from_numpy(held), torch.from_numpy(seen)
         return _Parts(kept, split.subset(kept), split.subset(seen), split.subset(held))
 
-    def _estimate(self, trainer: Trainer, epochs: int, parts: _Parts) -> Tensor:
+    def _estimate(self, run: Run, epochs: int, parts: _Parts) -> Tensor:
         """One weight per source: the modalities, then the fused head."""
-        sources = (*trainer.model.modalities, "fused")
-        seen, unseen = trainer.scores(parts.seen), trainer.scores(parts.unseen)
+        sources = (*run.model.modalities, "fused")
+        seen, unseen = run.scores(parts.seen), run.scores(parts.unseen)
         # a schedule over the whole run is followed; over a part of it the rate is the one reached now
-        lr = None if epochs == trainer.epochs else trainer.lr_now or trainer.settings.lr
+        lr = None if epochs == run.epochs else run.lr_now or run.optimizer_settings.lr
         rows = []
         for k in sources:
             trial = _Alone(k, parts.seen)
-            trainer.fork(trial, epochs, train=parts.train, val=parts.unseen, lr=lr).fit()
+            run.fork(trial, epochs, train=parts.train, val=parts.unseen, lr=lr).fit()
             rows.append([scores.get(f"{k}/loss", math.nan) for scores in (seen, unseen, *trial.last)])
         t0, v0, t1, v1 = torch.tensor(rows, dtype=torch.float64).unbind(1)
         return blend_weights(t0, v0, t1, v1).to(self.blend)
@@ -158,8 +158,8 @@ class _Alone(Method):
         self.only = None if source == "fused" else (source,)
         self.last: tuple[Mapping[str, float], Mapping[str, float]] = ({}, {})
 
-    def phase(self, index: int, trainer: Trainer) -> Phase | None:
-        return Phase(trainer.epochs, train=self.only, name="trial") if index == 0 else None
+    def phase(self, index: int, run: Run) -> Phase | None:
+        return Phase(run.epochs, train=self.only, name="trial") if index == 0 else None
 
     def forward(self, step: Step) -> Output:
         return step.forward(self.only)
@@ -172,6 +172,6 @@ class _Alone(Method):
     def reads(self, modalities: tuple[str, ...]) -> tuple[str, ...]:
         return self.only or modalities
 
-    def on_epoch_end(self, trainer: Trainer, scores: Mapping[str, float]) -> None:
-        if trainer.epoch == trainer.epochs - 1:  # of the last weights, not of the best
-            self.last = trainer.scores(self.seen), scores
+    def on_epoch_end(self, run: Run, scores: Mapping[str, float]) -> None:
+        if run.epoch == run.epochs - 1:  # of the last weights, not of the best
+            self.last = run.scores(self.seen), scores

@@ -19,7 +19,7 @@ from counterpoise.methods._turns import at_least_zero, named_modalities, of, pre
 from counterpoise.types import Phase
 
 if TYPE_CHECKING:
-    from counterpoise.engine import Step, Trainer
+    from counterpoise.engine import Run, Step
     from counterpoise.model import MultimodalModel
 
 
@@ -48,7 +48,7 @@ class IGM(Method):
         tau: how strongly the directions k uses shrink, at least 0; 0 leaves gradients alone.
         rho: radius of the sharpness-aware step, at least 0; one number or {modality: number}.
         stages: epochs of each stage, going round ``order``. None: two rounds in which every modality
-            gets the trainer's ``epochs`` in all, the passes over its data that joint training makes.
+            gets the run's ``epochs`` in all, the passes over its data that joint training makes.
         order: the modalities in training order; None for the model's.
         scope: the layers whose gradient is modified. "head"; names such as ["head.0", "encoder.layer4.1.conv2"];
             or a share in [0, 1] of the branch's parameters, from the output backwards (the number of layers
@@ -136,8 +136,8 @@ class IGM(Method):
         """
         return cls(rho=rho, stages=stages, sam="released", mixup=mixup, reload_best=True)
 
-    def length(self, trainer: Trainer) -> int:
-        return sum(stage_epochs(self.stages, trainer.epochs, len(trainer.model.modalities)))
+    def length(self, run: Run) -> int:
+        return sum(stage_epochs(self.stages, run.epochs, len(run.model.modalities)))
 
     def coverage(self, model: MultimodalModel) -> dict[str, dict[str, Any]]:
         """What ``scope`` comes to in each modality's branch of a model.
@@ -163,22 +163,22 @@ class IGM(Method):
         return found
 
     # -- stages ----------------------------------------------------------------------------------
-    def setup(self, trainer: Trainer) -> None:
-        model, order = trainer.model, turns(self.order, trainer.model.modalities)
+    def setup(self, run: Run) -> None:
+        model, order = run.model, turns(self.order, run.model.modalities)
         own = isinstance(model.fusion, Late) or (isinstance(model.fusion, Shared) and not model.fusion.has_own_heads)
         if not own:
             raise ValueError(
                 f"IGM trains each modality through its own prediction; this model has fusion="
                 f"{type(model.fusion).__name__}. Use fusion=Late (own heads) or Shared (one head, heads=False)."
             )
-        if trainer.sam:
+        if run.sam:
             raise ValueError(
-                f"sam={trainer.sam:g}: IGM has a radius of its own. Pass sam=0 and IGM(rho=...), on the command line "
+                f"sam={run.sam:g}: IGM has a radius of its own. Pass sam=0 and IGM(rho=...), on the command line "
                 "--sam 0 --method.rho RADIUS."
             )
         named_modalities("rho", self.rho, order, everyone=True)
         named_modalities("mixup", self.mixup, order)
-        stage_epochs(self.stages, trainer.epochs, len(order))
+        stage_epochs(self.stages, run.epochs, len(order))
         check_scope(model, self.scope)
         acting = predecessors(order, self.directions) if self.gm else []
         self._layers = {target: paired(model, source, target, self.scope) for source, target in acting}
@@ -189,35 +189,35 @@ class IGM(Method):
                 identity = torch.eye(input_shape(layer)[-1]).expand(input_shape(layer)).contiguous()
                 self.matrices.register_buffer(_key(target, name), identity.to(layer.weight))
 
-    def phase(self, index: int, trainer: Trainer) -> Phase | None:
-        order = turns(self.order, trainer.model.modalities)
-        epochs = stage_epochs(self.stages, trainer.epochs, len(order))
+    def phase(self, index: int, run: Run) -> Phase | None:
+        order = turns(self.order, run.model.modalities)
+        epochs = stage_epochs(self.stages, run.epochs, len(order))
         if index == len(epochs):
             return None
         now, before = (order[i % len(order)] for i in (index, index - 1))
         if index > 0:
             if self.reload_best:
-                trainer.load_best()
-            self._measure(trainer, before, now)
+                run.load_best()
+            self._measure(run, before, now)
         return Phase(epochs[index], train=(now,), fresh_optimizer=True, name=f"{now} {index // len(order) + 1}")
 
-    def _measure(self, trainer: Trainer, source: str, target: str) -> None:
+    def _measure(self, run: Run, source: str, target: str) -> None:
         """T of the stage before, from one pass over the training samples that have that modality."""
-        pairs, layers = self._layers.get(target, {}), branch_layers(trainer.model, source)
+        pairs, layers = self._layers.get(target, {}), branch_layers(run.model, source)
         if not pairs:
             return
-        split, present = trainer.train_split, (trainer.train_split.present or {}).get(source)
+        split, present = run.train_split, (run.train_split.present or {}).get(source)
         if present is not None:
             split = split.subset(present.nonzero().flatten())
-        whole = len(split) >= trainer.batch_size  # otherwise one small batch, the same on every replica
-        with collect_inputs({n: layers[n] for n in pairs.values()}, self.statistic, mean=trainer.mean) as moments:
-            for _ in trainer.outputs(split, (source,), shuffle=True, drop_last=whole, shard=whole):
+        whole = len(split) >= run.batch_size  # otherwise one small batch, the same on every replica
+        with collect_inputs({n: layers[n] for n in pairs.values()}, self.statistic, mean=run.mean) as moments:
+            for _ in run.outputs(split, (source,), shuffle=True, drop_last=whole, shard=whole):
                 pass
         for name, other in pairs.items():
             if self.statistic == "batch_mean":  # of the global batch: the same on every replica
                 T = moments.flat_directions(other, self.tau)
             else:
-                T = flat_directions(trainer.mean(moments[other]), self.tau)
+                T = flat_directions(run.mean(moments[other]), self.tau)
             self.matrices.get_buffer(_key(target, name)).copy_(T)
 
     # -- one batch -------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from counterpoise.methods import _require
 from counterpoise.types import Batch, Output
 
 if TYPE_CHECKING:
-    from counterpoise.engine import Step, Trainer
+    from counterpoise.engine import Run, Step
 
 SCHEDULES = ("heuristic", "learned", "constant")
 
@@ -79,8 +79,8 @@ class LFM(Method):
         self.held = whole("held", held, low=1)
         self._unseen: Batch | None = None
 
-    def setup(self, trainer: Trainer) -> None:
-        model = trainer.model
+    def setup(self, run: Run) -> None:
+        model = run.model
         _require.additive(self, model)
         widths = model.fusion.dims
         if len(set(widths.values())) > 1:
@@ -91,16 +91,16 @@ class LFM(Method):
         self.register_buffer("weight", torch.tensor(self.alpha))
         self._unseen = None
 
-    def on_start(self, trainer: Trainer) -> None:
+    def on_start(self, run: Run) -> None:
         if self.schedule == "learned":
-            trainer.resample(self._parts(trainer)[0])
+            run.resample(self._parts(run)[0])
 
-    def on_epoch_start(self, trainer: Trainer) -> None:
+    def on_epoch_start(self, run: Run) -> None:
         if self.schedule == "learned" and self._unseen is None:
-            held = trainer.train_split.subset(self._parts(trainer)[1])
+            held = run.train_split.subset(self._parts(run)[1])
             rows = torch.arange(len(held))
-            inputs = {m: held.batch(rows.tolist(), m, None) for m in trainer.model.modalities}
-            self._unseen = trainer.fabric.to_device(Batch(inputs, held.target, rows, held.present))
+            inputs = {m: held.batch(rows.tolist(), m, None) for m in run.model.modalities}
+            self._unseen = run.fabric.to_device(Batch(inputs, held.target, rows, held.present))
 
     def step(self, step: Step) -> Tensor:
         if self.schedule == "learned" and step.index == 0:
@@ -141,12 +141,12 @@ class LFM(Method):
         moved = look_ahead(self.weight, alignment, classification, held, self.alpha_lr, self.low, self.high)
         self.weight.copy_(moved)
 
-    def _parts(self, trainer: Trainer) -> tuple[Tensor, Tensor]:
+    def _parts(self, run: Run) -> tuple[Tensor, Tensor]:
         """Positions to train on and positions kept out; the same at every call."""
-        target = trainer.train_split.target
+        target = run.train_split.target
         if self.held >= len(target):
             raise ValueError(f"held must be less than the {len(target)} training samples; got {self.held}.")
-        kept, held = split_off(trainer.task.strata(target), self.held / len(target), trainer.seed)
+        kept, held = split_off(run.task.strata(target), self.held / len(target), run.seed)
         return torch.from_numpy(kept), torch.from_numpy(held)
 
 

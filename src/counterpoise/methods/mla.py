@@ -16,7 +16,7 @@ from counterpoise.task import SingleLabel
 from counterpoise.types import Output
 
 if TYPE_CHECKING:
-    from counterpoise.engine import Step, Trainer
+    from counterpoise.engine import Run, Step
     from counterpoise.model import MultimodalModel
 
 
@@ -62,18 +62,18 @@ class MLA(Method):
         self.alpha = number("alpha", alpha, above=0, below=1)
         self.mode = choice("mode", mode, ("paper", "released"))
 
-    def setup(self, trainer: Trainer) -> None:
-        fusion = trainer.model.fusion
+    def setup(self, run: Run) -> None:
+        fusion = run.model.fusion
         if not isinstance(fusion, Shared) or fusion.has_own_heads or not isinstance(fusion.head, nn.Linear):
             found = "Shared with more than that" if isinstance(fusion, Shared) else type(fusion).__name__
             raise ValueError(
                 f"MLA trains one linear head shared by all modalities; this model has fusion={found}. "
                 "Use fusion=Shared (hidden=(), heads=False)."
             )
-        if self.mode == "released" and not isinstance(trainer.task, SingleLabel):
+        if self.mode == "released" and not isinstance(run.task, SingleLabel):
             raise ValueError("MLA(mode='released') weighs modalities by class probabilities; use mode='paper'.")
-        wide = torch.float32 if trainer.device.type == "mps" else torch.float64
-        self.register_buffer("P", torch.eye(fusion.head.in_features, dtype=wide, device=trainer.device))
+        wide = torch.float32 if run.device.type == "mps" else torch.float64
+        self.register_buffer("P", torch.eye(fusion.head.in_features, dtype=wide, device=run.device))
 
     def step(self, step: Step) -> Tensor:
         losses = []

@@ -15,7 +15,7 @@ from counterpoise.task import SingleLabel
 from counterpoise.types import Output
 
 if TYPE_CHECKING:
-    from counterpoise.engine import Step, Trainer
+    from counterpoise.engine import Run, Step
     from counterpoise.model import MultimodalModel
 
 
@@ -48,8 +48,8 @@ class MMCosine(Method):
         super().__init__()
         self.scale = number("scale", scale, above=0)
 
-    def setup(self, trainer: Trainer) -> None:
-        fusion = trainer.model.fusion
+    def setup(self, run: Run) -> None:
+        fusion = run.model.fusion
         if not fusion.additive or not all(isinstance(fusion.head_of(m), nn.Linear) for m in fusion.dims):
             raise ValueError(
                 "MMCosine replaces one linear layer on the features of each modality; fusion "

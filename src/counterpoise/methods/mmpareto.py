@@ -14,7 +14,7 @@ from counterpoise.method import Info, Method
 from counterpoise.types import Output
 
 if TYPE_CHECKING:
-    from counterpoise.engine import Step, Trainer
+    from counterpoise.engine import Run, Step
 
 
 Grads = dict[int, Tensor | None]
@@ -58,9 +58,9 @@ class MMPareto(Method):
         self.gamma = number("gamma", gamma, above=0)
         self.rescale = choice("rescale", rescale, RESCALES)
 
-    def setup(self, trainer: Trainer) -> None:
+    def setup(self, run: Run) -> None:
         owner: dict[int, str] = {}
-        for m, encoder in trainer.model.encoders.items():
+        for m, encoder in run.model.encoders.items():
             for p in encoder.parameters():
                 if owner.setdefault(id(p), m) != m:
                     raise ValueError(

@@ -14,7 +14,7 @@ from counterpoise.methods._scores import has
 from counterpoise.types import Output
 
 if TYPE_CHECKING:
-    from counterpoise.engine import Step, Trainer
+    from counterpoise.engine import Run, Step
 
 
 class ModalityDropout(Method):
@@ -47,9 +47,9 @@ class ModalityDropout(Method):
         else:
             self.p = number("p", p, low=0, below=1)
 
-    def setup(self, trainer: Trainer) -> None:
+    def setup(self, run: Run) -> None:
         if isinstance(self.p, Mapping):
-            per_modality("p", self.p, trainer.model.modalities)
+            per_modality("p", self.p, run.model.modalities)
 
     def forward(self, step: Step) -> Output:
         z = step.encode()

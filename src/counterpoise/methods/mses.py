@@ -16,7 +16,7 @@ from counterpoise.method import Info, Method
 from counterpoise.types import Output
 
 if TYPE_CHECKING:
-    from counterpoise.engine import Step, Trainer
+    from counterpoise.engine import Run, Step
 
 
 class MSES(Method):
@@ -61,8 +61,8 @@ class MSES(Method):
         self.beta = number("beta", beta, low=0, below=1)
         self.weight = number("weight", weight, low=0)
 
-    def setup(self, trainer: Trainer) -> None:
-        model = trainer.model
+    def setup(self, run: Run) -> None:
+        model = run.model
         for name, value in Patience.start(len(model.modalities))._asdict().items():
             self.register_buffer(name, value)
         self.register_buffer("active", torch.ones(len(model.modalities)))
@@ -78,8 +78,8 @@ class MSES(Method):
             loss = loss + self.weight * a * step.unimodal_loss(output, m)
         return loss
 
-    def on_epoch_end(self, trainer: Trainer, scores: Mapping[str, float]) -> None:
-        modalities, epoch = trainer.model.modalities, trainer.epoch
+    def on_epoch_end(self, run: Run, scores: Mapping[str, float]) -> None:
+        modalities, epoch = run.model.modalities, run.epoch
         values = torch.tensor([scores.get(f"{m}/loss", math.nan) for m in modalities], device=self.smoothed.device)
         state = observe(Patience(self.smoothed, self.best, self.best_epoch), values, epoch, self.beta)
         late = expired(state, epoch, self.patience)
@@ -87,15 +87,15 @@ class MSES(Method):
             if self.active[i] == 0:
                 continue
             if state.best_epoch[i] == epoch:
-                self._copy(trainer.model.branch_of(m), self._snapshot(m))
+                self._copy(run.model.branch_of(m), self._snapshot(m))
             elif late[i]:
-                self._copy(self._snapshot(m), trainer.model.branch_of(m))
-                trainer.freeze(m)
+                self._copy(self._snapshot(m), run.model.branch_of(m))
+                run.freeze(m)
                 self.active[i] = 0
         for name, value in state._asdict().items():
             getattr(self, name).copy_(value)
         if not self.active.any():
-            trainer.stop()
+            run.stop()
 
     def _snapshot(self, modality: str) -> list[nn.Module]:
         return list(self.snapshots[modality].children())

@@ -14,7 +14,7 @@ from counterpoise.method import Info, Method
 from counterpoise.methods import _require
 
 if TYPE_CHECKING:
-    from counterpoise.engine import Trainer
+    from counterpoise.engine import Run
 
 STRATEGIES = ("keep", "smooth", "dynamic")
 
@@ -22,7 +22,7 @@ STRATEGIES = ("keep", "smooth", "dynamic")
 class MSLR(Method):
     r"""Modality-specific learning rates for additive late fusion.
 
-    Each modality's encoder and head train at :math:`\eta_m`, given as a factor of the trainer's rate:
+    Each modality's encoder and head train at :math:`\eta_m`, given as a factor of the run's rate:
 
     .. math:: \text{keep: } \eta_m; \qquad
               \text{smooth: } \exp\big((1-s) \log\eta_m + s\,\mathrm{mean}_j \log\eta_j\big); \qquad
@@ -30,7 +30,7 @@ class MSLR(Method):
 
     with :math:`A_m` the validation accuracy of modality :math:`m` alone. These are learning rates and
     not factors of the gradient, so they act the same under SGD with weight decay and under Adam.
-    What no modality owns trains at the trainer's rate.
+    What no modality owns trains at the run's rate.
 
     Args:
         strategy: "keep", "smooth" or "dynamic".
@@ -69,25 +69,25 @@ class MSLR(Method):
         self.smoothing = number("smoothing", smoothing, low=0, high=1)
         self.window = whole("window", window, low=1)
 
-    def setup(self, trainer: Trainer) -> None:
-        _require.additive(self, trainer.model)
-        self._start_rates(trainer.model.modalities)  # raises for rates that make no sense
-        size = (self.window, len(trainer.model.modalities))
+    def setup(self, run: Run) -> None:
+        _require.additive(self, run.model)
+        self._start_rates(run.model.modalities)  # raises for rates that make no sense
+        size = (self.window, len(run.model.modalities))
         self.register_buffer("history", torch.zeros(size, dtype=torch.float64))
         self.register_buffer("seen", torch.tensor(0))
 
-    def on_start(self, trainer: Trainer) -> None:
-        for m, rate in self._start_rates(trainer.model.modalities).items():
-            trainer.rescale(m, rate)
+    def on_start(self, run: Run) -> None:
+        for m, rate in self._start_rates(run.model.modalities).items():
+            run.rescale(m, rate)
 
-    def on_epoch_end(self, trainer: Trainer, scores: Mapping[str, float]) -> None:
+    def on_epoch_end(self, run: Run, scores: Mapping[str, float]) -> None:
         if self.strategy != "dynamic":
             return
-        rates = self._start_rates(trainer.model.modalities)
-        accuracy = torch.tensor([scores.get(f"{m}/{trainer.task.yardstick}", 0.0) for m in rates]).to(self.history)
+        rates = self._start_rates(run.model.modalities)
+        accuracy = torch.tensor([scores.get(f"{m}/{run.task.yardstick}", 0.0) for m in rates]).to(self.history)
         if self.seen >= self.window:
             for m, ratio in zip(rates, accuracy_ratio(self.history, accuracy).tolist(), strict=True):
-                trainer.rescale(m, rates[m] * ratio)
+                run.rescale(m, rates[m] * ratio)
         self.history.copy_(torch.cat([self.history[1:], accuracy.unsqueeze(0)]))
         self.seen += 1
 

@@ -14,7 +14,7 @@ from counterpoise.methods._scores import has, mean_scores, probe_loss, require_u
 from counterpoise.types import Output
 
 if TYPE_CHECKING:
-    from counterpoise.engine import Step, Trainer
+    from counterpoise.engine import Run, Step
 
 SCOPES = ("weights", "conv", "all")
 
@@ -72,8 +72,8 @@ class OGM(Method):
         self.ratio = choice("ratio", ratio, ("mean", "weakest"))
         self.scope = choice("scope", scope, SCOPES)
 
-    def setup(self, trainer: Trainer) -> None:
-        require_unimodal_logits(self, trainer)
+    def setup(self, run: Run) -> None:
+        require_unimodal_logits(self, run)
 
     def loss(self, output: Output, step: Step) -> Tensor:
         return super().loss(output, step) + probe_loss(output, step)

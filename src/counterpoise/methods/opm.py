@@ -15,7 +15,7 @@ from counterpoise.methods._scores import has, mean_scores, probe_loss, require_u
 from counterpoise.types import Output
 
 if TYPE_CHECKING:
-    from counterpoise.engine import Step, Trainer
+    from counterpoise.engine import Run, Step
 
 
 class OPM(Method):
@@ -59,8 +59,8 @@ class OPM(Method):
         self.p = number("p", p, low=0, high=1)
         self.warmup = whole("warmup", warmup, low=0)
 
-    def setup(self, trainer: Trainer) -> None:
-        require_unimodal_logits(self, trainer)
+    def setup(self, run: Run) -> None:
+        require_unimodal_logits(self, run)
 
     def forward(self, step: Step) -> Output:
         z = step.encode()

@@ -24,7 +24,7 @@ from counterpoise.task import SingleLabel
 from counterpoise.types import Output
 
 if TYPE_CHECKING:
-    from counterpoise.engine import Step, Trainer
+    from counterpoise.engine import Run, Step
 
 
 class PMR(Method):
@@ -88,27 +88,27 @@ class PMR(Method):
         self.fraction = number("fraction", fraction, above=0, high=1)
         self.rule = choice("rule", rule, ("clip", "switch"))
 
-    def setup(self, trainer: Trainer) -> None:
-        model, data = trainer.model, trainer.train_split
+    def setup(self, run: Run) -> None:
+        model, data = run.model, run.train_split
         for m in model.modalities:
             self.register_buffer(f"prototypes_{m}", torch.zeros(model.num_classes, model.fusion.dims[m]))
             self.register_buffer(f"seen_{m}", torch.zeros(model.num_classes, dtype=torch.bool))
-        rows = stratified(data.target, self.fraction, torch.Generator().manual_seed(trainer.seed))
+        rows = stratified(data.target, self.fraction, torch.Generator().manual_seed(run.seed))
         self._part = data.subset(rows)
 
-    def on_epoch_start(self, trainer: Trainer) -> None:
+    def on_epoch_start(self, run: Run) -> None:
         totals: dict[str, tuple[Tensor, Tensor]] = {}
-        for m in trainer.model.modalities:
+        for m in run.model.modalities:
             prototypes, seen = self._prototypes(m)
             totals[m] = torch.zeros_like(prototypes), torch.zeros_like(seen, dtype=prototypes.dtype)
-        for batch, output in trainer.outputs(self._part, shard=True):
+        for batch, output in run.outputs(self._part, shard=True):
             for m, z in output.features.items():
                 rows = None if batch.present is None else batch.present.get(m)
-                sums, counts = class_sums(z, batch.target, trainer.model.num_classes, rows)
+                sums, counts = class_sums(z, batch.target, run.model.num_classes, rows)
                 totals[m] = totals[m][0] + sums, totals[m][1] + counts
         for m, (sums, counts) in totals.items():
             prototypes, seen = self._prototypes(m)
-            merged, known = merge_prototypes(prototypes, seen, trainer.sum(sums), trainer.sum(counts), self.momentum)
+            merged, known = merge_prototypes(prototypes, seen, run.sum(sums), run.sum(counts), self.momentum)
             prototypes.copy_(merged)
             seen.copy_(known)
 

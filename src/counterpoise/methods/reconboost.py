@@ -14,7 +14,7 @@ from counterpoise.task import SingleLabel
 from counterpoise.types import Output, Phase
 
 if TYPE_CHECKING:
-    from counterpoise.engine import Step, Trainer
+    from counterpoise.engine import Run, Step
     from counterpoise.model import MultimodalModel
 
 
@@ -36,9 +36,9 @@ class ReconBoost(Method):
         alpha: weight of memory consolidation, at least 0.
         boost_epochs: epochs of each turn, at least 1.
         rectify_epochs: epochs of global rectification after each turn, at least 0.
-        stages: how many turns, at least 1. None fits them into the trainer's ``epochs``
+        stages: how many turns, at least 1. None fits them into the run's ``epochs``
             (see ``counterpoise.functional.boosting.boosting_stages``); a number makes the run
-            ``stages * (boost_epochs + rectify_epochs)`` epochs long, whatever the trainer says.
+            ``stages * (boost_epochs + rectify_epochs)`` epochs long, whatever the run's are.
         form: "target" keeps the label's entry of the residual (the released loss); "residual" keeps all
             of them, as the equations of the paper do, with log p held above -10 off the label.
         consolidation: "working" holds only the previous learner constant; "released" holds both, so
@@ -89,22 +89,22 @@ class ReconBoost(Method):
         self.initial_rate = number("initial_rate", initial_rate, above=0)
         self.boost_rate = nn.Parameter(torch.tensor(float(initial_rate)))
 
-    def setup(self, trainer: Trainer) -> None:
-        if not trainer.model.fusion.additive:
+    def setup(self, run: Run) -> None:
+        if not run.model.fusion.additive:
             raise ValueError(
                 "ReconBoost needs fused logits that are the sum of what each modality says; those of this model's "
-                f"{type(trainer.model.fusion).__name__} fusion are not. Use fusion Sum, or as in the paper "
+                f"{type(run.model.fusion).__name__} fusion are not. Use fusion Sum, or as in the paper "
                 "Shared(rule='sum', hidden=(256,))."
             )
 
-    def on_start(self, trainer: Trainer) -> None:
+    def on_start(self, run: Run) -> None:
         with torch.no_grad():
             self.boost_rate.fill_(self.initial_rate)
 
-    def phase(self, index: int, trainer: Trainer) -> Phase | None:
-        names = trainer.model.modalities
+    def phase(self, index: int, run: Run) -> Phase | None:
+        names = run.model.modalities
         if self.stages is None:
-            stages = boosting_stages(trainer.epochs, len(names), self.boost_epochs, self.rectify_epochs)
+            stages = boosting_stages(run.epochs, len(names), self.boost_epochs, self.rectify_epochs)
         else:
             stages = [Stage(self.boost_epochs, self.rectify_epochs)] * self.stages
         phases: list[Phase] = []

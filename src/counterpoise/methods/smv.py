@@ -15,7 +15,7 @@ from counterpoise.method import Info, Method
 
 if TYPE_CHECKING:
     from counterpoise.data.split import Split
-    from counterpoise.engine import Trainer
+    from counterpoise.engine import Run
 
 
 class SMV(Method):
@@ -63,30 +63,30 @@ class SMV(Method):
         self.part = number("part", part, above=0, high=1)
         self.alpha = number("alpha", alpha, low=0)
 
-    def on_epoch_end(self, trainer: Trainer, scores: Mapping[str, float]) -> None:
-        if not self.warmup <= trainer.epoch + 1 < trainer.epochs:
+    def on_epoch_end(self, run: Run, scores: Mapping[str, float]) -> None:
+        if not self.warmup <= run.epoch + 1 < run.epochs:
             return
-        copies = self._by_sample(trainer) if self.granularity == "sample" else self._by_modality(trainer)
+        copies = self._by_sample(run) if self.granularity == "sample" else self._by_modality(run)
         if copies.any():
-            trainer.resample(*training_list(copies, trainer.model.modalities, trainer.train_split.present))
+            run.resample(*training_list(copies, run.model.modalities, run.train_split.present))
         else:
-            trainer.resample(None)
+            run.resample(None)
 
-    def _by_sample(self, trainer: Trainer) -> Tensor:
+    def _by_sample(self, run: Run) -> Tensor:
         """(samples, modalities): how many copies of each."""
-        split = trainer.train_split
-        copies = smv_copies(self.value(trainer, split))
-        for i, m in enumerate(trainer.model.modalities):
+        split = run.train_split
+        copies = smv_copies(self.value(run, split))
+        for i, m in enumerate(run.model.modalities):
             if split.present is not None and m in split.present:
                 copies[:, i] *= split.present[m]  # nothing to show
         return copies
 
-    def _by_modality(self, trainer: Trainer) -> Tensor:
+    def _by_modality(self, run: Run) -> Tensor:
         """(samples, modalities): how many copies of each."""
-        split, names = trainer.train_split, trainer.model.modalities
+        split, names = run.train_split, run.model.modalities
         count = max(1, int(self.part * len(split)))
-        part = split.subset(torch.randint(len(split), (count,), generator=trainer.generator))
-        draws = smv_draws(smv_gaps(self.value(trainer, part), names, part.present), len(split), self.alpha)
+        part = split.subset(torch.randint(len(split), (count,), generator=run.generator))
+        draws = smv_draws(smv_gaps(self.value(run, part), names, part.present), len(split), self.alpha)
         copies = torch.zeros(len(split), len(names), dtype=torch.int64)
         for i, (m, wanted) in enumerate(zip(names, draws.tolist(), strict=True)):
             if wanted == 0:
@@ -94,17 +94,15 @@ class SMV(Method):
             pool = torch.arange(len(split))
             if split.present is not None and m in split.present:
                 pool = pool[split.present[m]]
-            chosen = pool[torch.randint(len(pool), (wanted,), generator=trainer.generator)]
+            chosen = pool[torch.randint(len(pool), (wanted,), generator=run.generator)]
             copies[:, i] = chosen.bincount(minlength=len(split))
         return copies
 
-    def value(self, trainer: Trainer, split: Split) -> Tensor:
+    def value(self, run: Run, split: Split) -> Tensor:
         """(samples, modalities) contributions, from one pass of the encoders and one fusion per subset."""
-        names = trainer.model.modalities
-        orders = sampled_orders(names, generator=trainer.generator)
-        right = {}
-        for subset in coalitions(names, orders):
-            found = trainer.evaluator.predict(split, sorted(subset), keep=True)
-            right[subset] = trainer.task.hits(found.fused, found.target)
-        trainer.evaluator.forget()
+        names = run.model.modalities
+        orders = sampled_orders(names, generator=run.generator)
+        subsets = coalitions(names, orders)
+        predictions = run.predict_subsets(split, subsets)
+        right = {s: run.task.hits(found.fused, found.target) for s, found in zip(subsets, predictions, strict=True)}
         return smv_values(right, names, split.present, orders)

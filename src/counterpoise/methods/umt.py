@@ -16,7 +16,7 @@ from counterpoise.methods.unimodal import Unimodal
 from counterpoise.types import Output
 
 if TYPE_CHECKING:
-    from counterpoise.engine import Step, Trainer
+    from counterpoise.engine import Run, Step
 
 
 class UMT(Method):
@@ -61,15 +61,15 @@ class UMT(Method):
         self.teachers.eval()  # always: their statistics must not move
         return self
 
-    def setup(self, trainer: Trainer) -> None:
+    def setup(self, run: Run) -> None:
         if self.lam == 0:
             return
-        copies = {m: copy.deepcopy(e).requires_grad_(False) for m, e in trainer.model.encoders.items()}
+        copies = {m: copy.deepcopy(e).requires_grad_(False) for m, e in run.model.encoders.items()}
         self.teachers = nn.ModuleDict(copies).eval()
 
-    def on_start(self, trainer: Trainer) -> None:
+    def on_start(self, run: Run) -> None:
         for m, teacher in self.teachers.items():
-            trial = trainer.fork(Unimodal(m), self.teacher_epochs or trainer.epochs).fit()
+            trial = run.fork(Unimodal(m), self.teacher_epochs or run.epochs).fit()
             teacher.load_state_dict(trial.model.encoders[m].state_dict())
 
     def loss(self, output: Output, step: Step) -> Tensor:

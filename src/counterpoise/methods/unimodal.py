@@ -11,7 +11,7 @@ from counterpoise.method import Info, Method
 from counterpoise.types import Output, Phase
 
 if TYPE_CHECKING:
-    from counterpoise.engine import Step, Trainer
+    from counterpoise.engine import Run, Step
     from counterpoise.model import MultimodalModel
 
 
@@ -45,8 +45,8 @@ class Unimodal(Method):
     def label(self) -> str:
         return f"Unimodal({self.modality})"
 
-    def phase(self, index: int, trainer: Trainer) -> Phase | None:
-        return Phase(trainer.epochs, train=(self.modality,), name=self.modality) if index == 0 else None
+    def phase(self, index: int, run: Run) -> Phase | None:
+        return Phase(run.epochs, train=(self.modality,), name=self.modality) if index == 0 else None
 
     def reads(self, modalities: tuple[str, ...]) -> tuple[str, ...]:
         if self.modality not in modalities:

@@ -113,16 +113,17 @@ class Job:
         )
         arguments = {name: value for name, value in vars(made).items() if name not in OWN and name[0] != "_"}
         arguments |= replace
-        trainer = Trainer(model, method, **arguments, observers=_watches(made, arguments["run_dir"]))
-        trainer.config = self.parser.dump(options, skip_unset=False)
         keep_freed_memory()
-        return trainer
+        return Trainer(model, method, **arguments, observers=_watches(made, arguments["run_dir"]))
+
+    def config(self) -> str:
+        """Content of ``config.yaml``: every option."""
+        return self.parser.dump(self.options, skip_unset=False)
 
     def tried(self) -> None:
         """ValueError when model, method and trainer do not fit together; nothing is trained or written."""
         trainer = self.trainer(run_dir=None, progress=False, accelerator="cpu", devices=1, num_nodes=1, compile=False)
-        trainer.train_split = trainer.val_split = self.splits.train
-        trainer.method.setup(trainer)
+        trainer.check(self.splits.train)
 
 
 def _watches(made: Namespace, run_dir: str | None) -> list[Observer]:

@@ -193,7 +193,7 @@ def diagnose(
         name = type(made).__name__ if m is None else f"{m}-alone"
         label = name if m is None else label
         monitor = trainer.monitor
-        opened[seed, m] = _trained(trainer, data, runs, f"{name}-s{seed}")
+        opened[seed, m] = _trained(trainer, data, runs, f"{name}-s{seed}", {**options, "seed": seed})
         spent = time.monotonic() - started
         left = f", about {clock(spent / number * (len(plans) - number))} left" if number < len(plans) else ""
         print(f"[{number}/{len(plans)}] {name}, seed {seed}: done{left}", file=sys.stderr, flush=True)
@@ -229,16 +229,15 @@ def _checked(build: Callable[[], MultimodalModel]) -> tuple[str, ...]:
     return first.modalities
 
 
-def _trained(trainer: Trainer, data: Splits, runs: Path, name: str) -> Opened:
+def _trained(trainer: Trainer, data: Splits, runs: Path, name: str, options: dict[str, Any]) -> Opened:
     """Train, or go on, or open what is finished; the directory is named after all that makes the run what it is."""
-    trainer.train_split, trainer.val_split = data.train, data.val
-    settings = json.dumps(trainer.keeper.fingerprint(), sort_keys=True)
+    settings = json.dumps(trainer.fingerprint(data.train, data.val), sort_keys=True)
     directory = runs / f"{name}-{_digest(settings, trainer.model.state_dict().values())}"
-    trainer.run_dir = directory
     if finished(directory):
         trainer.restore(directory / "best.ckpt", data.val)
     else:
-        trainer.observers.insert(0, BalanceWatch(path=directory / BALANCE))
+        own = {"fabric": trainer.fabric, "run_dir": directory, "observers": [BalanceWatch(path=directory / BALANCE)]}
+        trainer = Trainer(trainer.model, trainer.method, **{**options, **own})
         trainer.run(data, resume=True)
     return Opened.at(trainer, directory)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from counterpoise.engine import SGD, ConsoleProgress, Observer, observer
+from counterpoise.engine import SGD, ConsoleProgress, Observer, progress
 from counterpoise.methods import OGM, Joint
 from counterpoise.testing import assert_same, everything, trainer_for
 
@@ -26,7 +26,7 @@ def test_plain_lines_where_there_is_no_terminal(capsys):
 def live(monkeypatch, **options):
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=80, color_system=None, legacy_windows=False)
-    monkeypatch.setattr(observer, "Console", lambda **_: console)
+    monkeypatch.setattr(progress, "Console", lambda **_: console)
     trainer, data = trainer_for(Joint, progress=True, **options)
     return trainer, data, screen
 
@@ -50,7 +50,7 @@ def test_the_bar_ends_when_training_fails(monkeypatch):
     with pytest.raises(FloatingPointError):
         trainer.fit(data.train, data.val)
     assert screen.getvalue().endswith("\x1b[?25h")
-    assert trainer.observers[-1]._bar is None
+    assert trainer.current.observers[-1]._bar is None
 
 
 def test_a_resumed_bar_starts_where_the_run_is(monkeypatch, tmp_path):
@@ -130,4 +130,4 @@ def test_observing_changes_nothing():
 
 def test_progress_is_last_so_that_a_broken_observer_is_seen_first():
     trainer, _ = trainer_for(Joint, progress=True, observers=[Order()])
-    assert isinstance(trainer.observers[-1], ConsoleProgress)
+    assert isinstance(trainer.current.observers[-1], ConsoleProgress)

@@ -1,0 +1,30 @@
+"""Forward passes in the precision of the run; what comes out is float32 in every precision."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from counterpoise.model import MultimodalModel
+from counterpoise.types import Output
+
+Present = Mapping[str, Tensor] | None
+
+
+def encode(
+    model: MultimodalModel, fabric: Fabric, inputs: Mapping[str, Tensor], only: Collection[str], present: Present
+) -> dict[str, Tensor]:
+    """Features (batch, dim) of these modalities."""
+    with fabric.autocast():
+        features = model.encode(inputs, only, present)
+    return {m: z.float() for m, z in features.items()}
+
+
+def fuse(model: MultimodalModel, fabric: Fabric, features: Mapping[str, Tensor], present: Present) -> Output:
+    """Fused and unimodal logits of these features."""
+    with fabric.autocast():
+        output = model.fuse(features, present)
+    unimodal = {m: u.float() for m, u in output.unimodal.items()}
+    return output._replace(logits=output.logits.float(), unimodal=unimodal)

@@ -1,0 +1,84 @@
+"""What a trained run is worth and what it cost: the content of ``result.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from counterpoise.data.split import Split
+from counterpoise.engine import cost
+from counterpoise.engine.run import Run
+from counterpoise.functional.shapley import coalitions, sampled_orders, shapley, shapley_error
+from counterpoise.metrics.balance import subset_name, subsets
+from counterpoise.task import SingleLabel
+
+SubsetScores = dict[str, dict[str, float]]
+"""``"audio+image"`` -> metric -> score."""
+
+
+def result_of(run: Run, test: Split | None, *, data: str, label: str | None) -> dict[str, Any]:
+    """Scores of validation and test, and all that tables say of a run.
+
+    Args:
+        run: trained, with the selected weights.
+        test: may be None.
+        data: name of the data set.
+        label: of the run; None for the method's.
+    """
+    epoch = len(run.model.modalities) * len(run.train_split) / run.fabric.world_size
+    return {
+        "method": type(run.method).__name__,
+        "label": label or run.method.label,
+        "seed": run.seed,
+        "data": data,
+        "modalities": list(run.model.modalities),
+        "task": run.task.kind,
+        "classes": list(run.train_split.classes),
+        "fusion": type(run.model.fusion).__name__,
+        "unimodal": run.method.unimodal_by(run.model),
+        "seconds": round(run.state.seconds, 3),
+        "cost": cost.summary(run.state, run.device, epoch=epoch, counted=not run.compile),
+        "epochs": run.state.epoch,
+        "best_epoch": run.state.best_epoch,
+        "monitor": run.monitor,
+        "val": run.evaluate(run.val_split),
+        "test": None if test is None else run.evaluate(test),
+        "subsets": {} if test is None else subset_scores(run, test),
+        "contributions": {} if test is None else contributions(run, test),
+    }
+
+
+def subset_scores(run: Run, split: Split, named: Sequence[Sequence[str]] | None = None) -> SubsetScores:
+    """The metrics of the fused prediction from subsets of the modalities: ``metrics.subsets``, or the ``named``."""
+    reads = run.method.reads(run.model.modalities)
+    chosen = list(subsets(reads) if named is None else map(run.model.select, named))
+    results: SubsetScores = {}
+    for names, predictions in zip(chosen, run.predict_subsets(split, chosen), strict=True):
+        some = predictions.anything()
+        logits, target = predictions.fused[some], predictions.target[some]
+        scores = run.task.scores({"fused": logits}, target, None, run.metrics, run.loss.mean) if some.any() else {}
+        results[subset_name(names)] = {name.removeprefix("fused/"): value for name, value in scores.items()}
+    return results
+
+
+def contributions(run: Run, split: Split) -> dict[str, dict[str, float]]:
+    """Shapley share of each modality in the accuracy, sampled, where there are too many subsets to list.
+
+    A sample that has none of a subset's modalities counts as wrong; nothing at all is worth the accuracy of the
+    most frequent class.
+
+    Returns:
+        modality -> ``"share"`` and its standard ``"error"``; empty for up to ``LATTICE`` modalities, and where
+        targets are no classes.
+    """
+    names = run.method.reads(run.model.modalities)
+    orders = sampled_orders(names)
+    if orders is None or not isinstance(run.task, SingleLabel):
+        return {}
+    values = {frozenset[str](): split.target.bincount().max() / split.target.numel()}
+    chosen = coalitions(names, orders)
+    for subset, predictions in zip(chosen, run.predict_subsets(split, chosen), strict=True):
+        right = (predictions.fused.argmax(1) == predictions.target) & predictions.anything()
+        values[subset] = right.double().mean()
+    shares, errors = shapley(values, names, orders), shapley_error(values, names, orders)
+    return {m: {"share": float(shares[m]), "error": float(errors[m])} for m in names}

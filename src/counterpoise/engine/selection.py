@@ -1,0 +1,57 @@
+"""The weights that were best on validation: remembered after an epoch, put back at the end."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from counterpoise.engine.run import Run
+from counterpoise.metrics import lower_is_better
+from counterpoise.types import Output
+
+
+def monitored(run: Run, scores: Mapping[str, float]) -> float:
+    """What selects, higher is better."""
+    value = scores[f"fused/{run.monitor}"]
+    return -value if lower_is_better(run.monitor) else value
+
+
+def consider(run: Run, scores: Mapping[str, float]) -> bool:
+    """Remember the weights when their validation score is the best so far."""
+    value, state = monitored(run, scores), run.state
+    if state.best_score is not None and not value > state.best_score:
+        return False
+    state.best_score, state.best_epoch = value, state.epoch + 1
+    run.best = {
+        "epoch": state.best_epoch,
+        "classes": list(run.train_split.classes),
+        "task": run.task.to_dict(),
+        "model": _on_cpu(run.model.state_dict()),
+        "method": _on_cpu(run.method.state_dict()),
+        "loss": _on_cpu(run.loss.state_dict()),
+        "scores": dict(scores),
+    }
+    return True
+
+
+def select_best(run: Run) -> bool:
+    """Put the best weights into model and method, and fit what the model fits on validation; whether there was any."""
+    run.model.load_state_dict(run.best["model"])
+    run.method.load_state_dict(run.best["method"])
+    run.model.uncalibrate()
+    found = run.predict("val")
+    fitted = run.model.calibrate(Output(found.fused, found.unimodal, {}, found.present), found.target)
+    if fitted:
+        run.best["model"] = _on_cpu(run.model.state_dict())
+    return fitted
+
+
+def _on_cpu(state: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy; what ``get_extra_state`` gave may be anything plain."""
+    return {
+        name: value.detach().cpu().clone() if isinstance(value, Tensor) else copy.deepcopy(value)
+        for name, value in state.items()
+    }
