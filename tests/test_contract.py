@@ -36,7 +36,7 @@ CASES: dict[str, tuple[Callable[[], Method], tuple[Any, ...]]] = {
     "IGM": (methods.IGM, ("Late", "Shared")),
     "OPM": (partial(methods.OPM, warmup=0), (*SEPARATE, partial(Gated, heads=True))),
     "MMCosine": (methods.MMCosine, ("Concat", "Sum")),
-    "UMT": (partial(methods.UMT, teacher_epochs=1), ("Concat", "Late")),
+    "UMT": (partial(methods.UMT, teacher_epochs=1), ("Concat", "Late", "Gated")),
     "LFM": (methods.LFM, ADDITIVE),
     "ModalityDropout": (methods.ModalityDropout, ANY),
 }

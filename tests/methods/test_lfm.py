@@ -1,6 +1,5 @@
 import copy
 import math
-from functools import partial
 from itertools import combinations
 
 import pytest
@@ -9,7 +8,6 @@ from torch import nn
 
 from counterpoise.build import build_model
 from counterpoise.engine import Trainer
-from counterpoise.fusions import Late
 from counterpoise.methods.joint import Joint
 from counterpoise.methods.lfm import LFM
 from counterpoise.testing import CHECKS, CLASSES, NAMES, assert_same, check_method, everything, task, trainer_for
@@ -27,11 +25,6 @@ def fitted(make, names=TWO, **options):
 @pytest.mark.parametrize("schedule", ["heuristic", "learned"])
 def test_contract(check, schedule):
     check_method(lambda: LFM(schedule, alpha=0.5), modalities=2, checks=[check])
-
-
-@pytest.mark.parametrize("fusion", ["Concat", partial(Late, rule="sum")])
-def test_other_fusions_and_three_modalities(fusion):
-    check_method(LFM, modalities=3, fusion=fusion, checks=CHECKS[:1])
 
 
 def test_alpha_zero_is_joint_training():

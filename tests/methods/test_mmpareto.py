@@ -31,10 +31,6 @@ class TwoPasses(MultiTask):
         return (fused + own).detach()
 
 
-def test_three_modalities():
-    check_method(MMPareto, modalities=3, checks=CHECKS[:2])
-
-
 @pytest.mark.parametrize("fusion", ["Late", "Gated", "Sum", "Attention"])
 def test_other_fusions(fusion):
     check_method(lambda: MMPareto(rescale="tensor"), modalities=2, fusion=fusion, checks=[CHECKS[0]])

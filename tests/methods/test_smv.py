@@ -11,7 +11,7 @@ from counterpoise.data.arrays import ArraySplit
 from counterpoise.engine import Observer, Step, Trainer
 from counterpoise.method import Method
 from counterpoise.methods.smv import SMV
-from counterpoise.testing import CHECKS, accepts_absent, check_method, trains
+from counterpoise.testing import CHECKS, check_method
 
 AV, AVT = ("audio", "video"), ("audio", "video", "text")
 
@@ -252,8 +252,3 @@ def test_arguments_out_of_range(arguments):
 @pytest.mark.parametrize("granularity", ["sample", "modality"])
 def test_contract(check, granularity):
     check_method(lambda: SMV(granularity, warmup=1), checks=[check])
-
-
-@pytest.mark.parametrize("fusion", ["Gated", "Late"])
-def test_contract_of_three_and_other_fusions(fusion):
-    check_method(lambda: SMV(warmup=1), modalities=3, fusion=fusion, checks=[trains, accepts_absent])

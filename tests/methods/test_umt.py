@@ -6,7 +6,7 @@ import torch
 from counterpoise.methods.joint import Joint
 from counterpoise.methods.umt import UMT
 from counterpoise.methods.unimodal import Unimodal
-from counterpoise.testing import CHECKS, NAMES, assert_same, check_method, everything, trainer_for
+from counterpoise.testing import NAMES, assert_same, everything, trainer_for
 
 TWO = NAMES[:2]
 
@@ -19,11 +19,6 @@ def fitted(make, **options):
 
 def teachers(trainer):
     return {k: v.detach().clone() for k, v in trainer.method.teachers.state_dict().items()}
-
-
-@pytest.mark.parametrize("fusion", ["Late", "Gated"])
-def test_other_fusions_and_three_modalities(fusion):
-    check_method(lambda: UMT(teacher_epochs=1), modalities=3, fusion=fusion, checks=CHECKS[:1])
 
 
 def test_lam_zero_is_joint_training():

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from jsonargparse import Namespace
 
-from counterpoise.analysis import modality_probes
+from counterpoise.analysis import features, linear_probe
 from counterpoise.benchmark.grid import RunConfig
 from counterpoise.cli import main
 from counterpoise.method import Method
@@ -150,10 +150,10 @@ def test_the_comparison_probes_what_each_run_trained(started: list[RunConfig]) -
     assert all(set(cell) == {"0"} for cells in found["probes"].values() for cell in cells.values())
     for config in started:
         trainer, job, _ = open_run(str(Path("out", "runs", config.id)))
-        kinds = modality_probes(trainer.model, job.splits.train, job.splits.test)
         row = "MMCosine" if config.method == "MMCosine" else f"{trainer.method.reads(('audio', 'image'))[0]} alone"
         for m, cell in found["probes"][row].items():
-            assert cell[str(config.seed)] == pytest.approx(kinds[m].accuracy)
+            parts = [features(trainer.model, split, m) for split in (job.splits.train, job.splits.test)]
+            assert cell[str(config.seed)] == pytest.approx(linear_probe(*parts).accuracy)
     page = Path("out", "studies.html").read_text()
     assert "Linear probes" in page
     assert "cosines with the weights of its slice of the fused layer (MMCosine)" in page

@@ -30,7 +30,7 @@ from counterpoise.analysis.hessian import (
 )
 from counterpoise.analysis.landscape import Path, Surface, filter_directions, interpolate, loss_surface
 from counterpoise.analysis.objective import SplitLoss, correct, gradient, sample, value
-from counterpoise.analysis.probe import Probe, features, linear_probe, logistic, modality_probes, ridge
+from counterpoise.analysis.probe import Probe, features, linear_probe
 from counterpoise.analysis.singular_values import LayerSpectrum, head_layers, input_spectra
 
 __all__ = [
@@ -65,11 +65,8 @@ __all__ = [
     "interpolate",
     "linear_probe",
     "load",
-    "logistic",
     "loss_surface",
-    "modality_probes",
     "overfitting_ratio",
-    "ridge",
     "sam_sharpness",
     "sample",
     "save",

@@ -96,7 +96,7 @@ def _probes(runs: Sequence[Trained], split: str) -> Scores:
         model, tested = trainer.model, getattr(job.splits, split)
         shown = sample(job.splits.train, SAMPLES)
         for m in trainer.method.reads(model.modalities):
-            probe = linear_probe(features(model, shown, m), features(model, tested, m), model.num_classes)
+            probe = linear_probe(features(model, shown, m), features(model, tested, m))
             found.setdefault(run.row, {}).setdefault(m, {})[str(run.seed)] = probe.accuracy
     return found
 

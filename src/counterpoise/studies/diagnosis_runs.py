@@ -104,8 +104,7 @@ def measure(joint: Opened, alone: Mapping[str, Opened], splits: Splits, method: 
         has = torch.ones_like(right) if inner.present is None else inner.present.get(m, torch.ones_like(right))
         by_itself, within = (logits[m][has].argmax(1) == inner.target[has] for logits in (outer, inner.unimodal))
         own, inside = (
-            linear_probe(features(of, shown, m), features(of, tested, m), model.num_classes)
-            for of in (run.trainer.model, model)
+            linear_probe(features(of, shown, m), features(of, tested, m)) for of in (run.trainer.model, model)
         )
         angles = balance.alignment[:, i][np.isfinite(balance.alignment[:, i])]
         found[m] = Evidence(
