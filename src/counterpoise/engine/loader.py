@@ -53,7 +53,8 @@ class _Reads(Dataset[Batch | Exception]):
                 continue
             read = split.batch(rows[there].tolist(), m, request.seed)
             inputs[m] = read.new_zeros(len(rows), *read.shape[1:]).index_copy(0, there, read)
-        return Batch(inputs, split.target[rows], rows, present or None)
+        weight = None if split.weight is None else split.weight[rows]
+        return Batch(inputs, split.target[rows], rows, present or None, weight)
 
 
 def _portable(error: Exception) -> Exception:

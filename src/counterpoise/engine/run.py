@@ -245,9 +245,9 @@ class Run:
         setup.check_data(self.model, self.method, split)
         return self._scores(self.predict(split), *self.metrics, "loss")
 
-    def _scores(self, predictions: Predictions, *metrics: str) -> dict[str, float]:
+    def _scores(self, found: Predictions, *metrics: str) -> dict[str, float]:
         names = tuple(dict.fromkeys(metrics))
-        return self.task.scores(predictions.named(), predictions.target, predictions.present, names, self.loss.mean)
+        return self.task.scores(found.named(), found.target, found.present, names, self.loss.mean, found.weight)
 
     # -- what a method may ask for at a boundary ---------------------------------------------------
     def fork(

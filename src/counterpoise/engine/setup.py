@@ -10,6 +10,7 @@ from torch import Tensor
 
 from counterpoise._checks import number, whole
 from counterpoise.data.split import Split, Splits
+from counterpoise.data.targets import checked_weights
 from counterpoise.engine.optim import Optimizer, Schedule
 from counterpoise.losses import Likelihood, Loss
 from counterpoise.method import Method
@@ -225,6 +226,8 @@ def check_data(model: MultimodalModel, method: Method, split: Split, *, batch_si
             f"Pass batch_size={max(2, min(len(split), 32))} or less."
         )
     split.task.check(split.target)
+    if split.weight is not None:
+        checked_weights(split.weight, len(split), "The weight of this split", lambda i: f"sample {split.ids[i]!r}")
 
 
 def warn_if_scales_cancel(method: Method, optimizer: Optimizer) -> None:
