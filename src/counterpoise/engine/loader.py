@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import signal
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -157,7 +157,7 @@ class Loader:
         drop_last: bool = False,
         skip: int = 0,
         rows: Tensor | None = None,
-        visible: dict[str, Tensor] | None = None,
+        visible: Mapping[str, Tensor] | None = None,
     ) -> Iterator[Batch]:
         """This replica's share of every global batch.
 

@@ -40,6 +40,7 @@ def result_of(run: Run, test: Split | None, *, data: str, label: str | None) -> 
         "cost": cost.summary(run.state, run.device, epoch=epoch, counted=not run.compile),
         "epochs": run.state.epoch,
         "best_epoch": run.state.best_epoch,
+        **({} if run.early_stopping is None else {"stopped_early": run.state.epoch < run.epochs}),
         "monitor": run.monitor,
         "val": run.evaluate(run.val_split),
         "test": None if test is None else run.evaluate(test),

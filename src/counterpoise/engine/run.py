@@ -66,6 +66,8 @@ class Run:
     seed: int
     num_workers: int
     compile: bool
+    sampler: str | None
+    early_stopping: int | None
     observers: Observers = field(default_factory=Observers)
     is_trial: bool = False
 
@@ -215,11 +217,7 @@ class Run:
         return predictions
 
     def predict_subsets(
-        self,
-        split: Part,
-        subsets: Iterable[Collection[str] | None],
-        *,
-        keep: bool = False,
+        self, split: Part, subsets: Iterable[Collection[str] | None], *, keep: bool = False
     ) -> Iterator[Predictions]:
         """As ``predict``, from each of these subsets of the modalities in turn; each modality is encoded once."""
         data = self.split(split)
@@ -279,7 +277,7 @@ class Run:
                 other.requires_grad_(self.owns(mine))  # whatever the current phase trains
         trial = replace(
             self, model=model, method=method, loss=loss, epochs=whole("epochs", epochs, low=1),
-            optimizer_settings=settings, schedule=schedule, observers=Observers(), is_trial=True,
+            optimizer_settings=settings, schedule=schedule, early_stopping=None, observers=Observers(), is_trial=True,
         )  # fmt: skip
         trial.open(train or self.train_split, val or self.val_split)
         return trial

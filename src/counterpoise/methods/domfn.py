@@ -87,6 +87,9 @@ class DOMFN(Method):
                 stacklevel=2,
             )
 
+    def must_finish(self) -> str | None:
+        return "it trains the modalities before what fuses them" if self.pretrain else None
+
     def phase(self, index: int, run: Run) -> Phase | None:
         first = min(round(self.pretrain * run.epochs), run.epochs - 1)
         phases = [Phase(first, name="pretrain")] if first else []

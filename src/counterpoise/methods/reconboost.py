@@ -101,6 +101,9 @@ class ReconBoost(Method):
         with torch.no_grad():
             self.boost_rate.fill_(self.initial_rate)
 
+    def must_finish(self) -> str | None:
+        return "it trains modalities in turns, and scores rise and fall with them"
+
     def phase(self, index: int, run: Run) -> Phase | None:
         names = run.model.modalities
         if self.stages is None:
