@@ -104,6 +104,11 @@ def test_more_or_less_is_better_as_the_class_says():
         trainer_for(cp.methods.Joint, kind="regression", monitor="torchmetrics.PearsonCorrCoef")
 
 
+def test_what_selects_is_in_the_result_whatever_is_reported():
+    trainer, data = trainer_for(cp.methods.Joint, metrics=["accuracy"], monitor="kappa", epochs=2)
+    assert {"fused/kappa", "fused/accuracy", "first/loss"} <= set(trainer.run(data)["val"])
+
+
 def test_a_class_of_ones_own_selects_and_is_recorded(own, tmp_path):
     metrics = ["accuracy", f"{own}.F2", f"{own}.Miss"]
     trainer, data = trainer_for(

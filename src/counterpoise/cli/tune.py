@@ -16,6 +16,7 @@ from counterpoise.benchmark.grid import RunConfig
 from counterpoise.benchmark.runner import drive
 from counterpoise.cli import benchmark
 from counterpoise.cli.execution import add_execution, execution_of, folder_of
+from counterpoise.engine.setup import check_metrics
 from counterpoise.recipe.job import Job
 from counterpoise.recipe.messages import Options, UsageError, usage
 from counterpoise.recipe.options import fit_parser, parse
@@ -122,7 +123,7 @@ def _checked(
             parser.instantiate(Namespace(**made))
         source = Job.of(parser, parsed[0]).source
         task = source.splits().task  # what is wrong with the data is said once, here, and not by every run
-    parsed[0].monitor = parsed[0].monitor or task.monitor
+        parsed[0].monitor, _ = check_metrics(task, parsed[0].metrics, parsed[0].monitor)
     files = {path.name: path.read_text(encoding="utf-8") for path in benchmark.config_files(common)}
     return {"method": method, "options": list(common), **({"files": files} if files else {})}, parsed[0]
 

@@ -239,9 +239,9 @@ class Run:
         return self._scores(self.predict(split, only, keep=keep), self.task.yardstick, self.monitor, "loss")
 
     def evaluate(self, split: Split) -> dict[str, float]:
-        """All ``metrics`` and the loss of a split: fused and per modality."""
+        """All ``metrics``, the monitor and the loss of a split: fused and per modality."""
         setup.check_data(self.model, self.method, split)
-        return self._scores(self.predict(split), *self.metrics, "loss")
+        return self._scores(self.predict(split), *self.metrics, self.monitor, "loss")
 
     def _scores(self, found: Predictions, *metrics: str) -> dict[str, float]:
         names = tuple(dict.fromkeys(metrics))

@@ -205,7 +205,7 @@ class Trainer:
         return self.current.stream(split)
 
     def evaluate(self, split: Split) -> dict[str, float]:
-        """All ``metrics`` and the loss of a split: fused and per modality."""
+        """All ``metrics``, the monitor and the loss of a split: fused and per modality."""
         return self.current.evaluate(split)
 
     def evaluate_subsets(self, split: Split, named: Sequence[Sequence[str]] | None = None) -> SubsetScores:
