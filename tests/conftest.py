@@ -8,33 +8,36 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from counterpoise.benchmark.grid import RunConfig
+    from counterpoise.recipe.recipe import Recipe
 
-    InProcess = Callable[[pytest.MonkeyPatch], list[RunConfig]]
+    InProcess = Callable[[pytest.MonkeyPatch], list[Recipe]]
 
 
 @pytest.fixture(scope="session")
 def in_this_process() -> InProcess:
     """Runs of studies train in this process, a process of their own costs seconds each; returns what was started."""
-    from counterpoise.cli import benchmark, main
+    from counterpoise.benchmark.plan import command as plain
+    from counterpoise.cli import benchmark, diagnose, main
+    from counterpoise.studies import conduct
 
-    def patched(patch: pytest.MonkeyPatch) -> list[RunConfig]:
-        plain, started = benchmark.command, list["RunConfig"]()
+    def patched(patch: pytest.MonkeyPatch) -> list[Recipe]:
+        started = list["Recipe"]()
 
-        def command(config: RunConfig, path: Path) -> Sequence[str]:
-            started.append(config)
+        def command(recipe: Recipe, path: Path) -> Sequence[str]:
+            started.append(recipe)
             with pytest.raises(SystemExit) as left:
-                main(list(plain(config, path)[3:]))
+                main(plain(recipe, path)[3:])
             return [sys.executable, "-S", "-c", f"raise SystemExit({left.value.code or 0})"]
 
-        patch.setattr(benchmark, "command", command)
+        for module in (benchmark, conduct, diagnose):
+            patch.setattr(module, "command", command)
         return started
 
     return patched
 
 
 @pytest.fixture
-def started(in_this_process: InProcess, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[RunConfig]:
+def started(in_this_process: InProcess, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Recipe]:
     """In an empty folder and in this process: the runs that were started."""
     monkeypatch.chdir(tmp_path)
     return in_this_process(monkeypatch)

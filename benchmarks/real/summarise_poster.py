@@ -15,10 +15,9 @@ from typing import Any
 
 from summarise import BEGIN, END, line, write
 
-from counterpoise.benchmark.summary import mean_sd, paired_difference
-from counterpoise.studies import study_named
+from counterpoise.benchmark.summary import mean_sd, paired_difference, percent
 from counterpoise.studies.ablation import EFFECTS, difference
-from counterpoise.studies.base import percent
+from counterpoise.studies.pages import study_named
 
 NAME = "poster_av_mnist_fsdd"
 

@@ -19,7 +19,7 @@ import yaml
 
 from counterpoise import methods
 from counterpoise.benchmark import run
-from counterpoise.cli.benchmark import PRELOAD, UNIMODAL, command, plan
+from counterpoise.benchmark.plan import PRELOAD, UNIMODAL, Row, command, plan
 
 SEED = 100
 """Of all trials; the comparison uses others."""
@@ -120,13 +120,25 @@ def main() -> int:
             members.setdefault(name, []).append(f"{name} trial {i}")
             own = {RATE: round(lr * value, 6)} if key == RATE else {RATE: lr, key: value}
             trials[members[name][-1]] = {"method": name, **options, **own}
-    configs = plan(list(trials), [SEED], ["--config", str(given.config), "--data", str(seen)], trials)
-    outcome = run(configs, command, given.out / "tuning" / "runs", jobs=given.jobs, preload=PRELOAD)
+    recipe = base(["--config", str(given.config), "--data", str(seen)], "Joint", "tune.py")
+    variants = [
+        Row(name, options["method"], {key: value for key, value in options.items() if key != "method"})
+        for name, options in trials.items()
+    ]
+    planned = plan(recipe, variants, [SEED])
+    runs = given.out / "tuning" / "runs"
+    outcome = run(
+        [found for (found,) in planned.values()],
+        command,
+        runs,
+        jobs=given.jobs,
+        preload=PRELOAD,
+    )
     print(outcome.message())
     if outcome.exit_code == 130:
         return outcome.exit_code
     # a trial that ended in an error (a diverged run, say) is a trial, and loses
-    directories = {config.method: given.out / "tuning" / "runs" / config.id for config in configs}
+    directories = {name: runs / found.id for name, (found,) in planned.items()}
     log: dict[str, Any] = {}
     settings: dict[str, dict[str, Any]] = {}
     for name, (options, key, _) in table.items():

@@ -17,10 +17,7 @@ from counterpoise.functional.statistics import lone_sample
 from counterpoise.fusions import Fusion
 from counterpoise.fusions.pool import ExpertPool
 from counterpoise.task import Task
-from counterpoise.types import Output
-
-FUSED = "fused"
-"""The name of the fused prediction among the experts of a pool."""
+from counterpoise.types import FUSED, Output
 
 
 class MultimodalModel(nn.Module):

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from grids import Named, grid
 from test_ray import FAKE, SLOW, interrupt, modules, quiet
 
 from counterpoise.benchmark import on_ray
 from counterpoise.benchmark.backends import Order, opened
-from counterpoise.benchmark.grid import RunConfig, grid
 from counterpoise.benchmark.on_ray import Ray
 from counterpoise.benchmark.runner import run
 
@@ -81,7 +81,7 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
         yield Nodes(process, address, f"ray://127.0.0.1:{port}", other)
 
 
-def fake(config: RunConfig, directory: Path) -> list[str]:
+def fake(config: Named, directory: Path) -> list[str]:
     return [sys.executable, "-m", "fake_run", str(directory), config.method]
 
 

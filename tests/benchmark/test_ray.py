@@ -15,14 +15,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from grids import Named, grid
 from rich.console import Console
 
 from counterpoise.benchmark import on_ray
 from counterpoise.benchmark.backends import Order, opened
-from counterpoise.benchmark.grid import RunConfig, grid
 from counterpoise.benchmark.on_ray import Ray, sees, work
+from counterpoise.benchmark.plan import PRELOAD, Row, base, command, plan
 from counterpoise.benchmark.runner import run
-from counterpoise.cli.benchmark import PRELOAD, command, plan
+from counterpoise.recipe.recipe import Recipe
 
 FAKE = """
 import json, os, pathlib, signal, sys, time
@@ -129,7 +130,7 @@ def modules(folder: Path, monkeypatch: pytest.MonkeyPatch, **sources: str) -> No
 def test_killed_runs_are_retried_and_failing_ones_are_not(tmp_path: Path) -> None:
     configs = {config.method: config for config in grid(["Good", "Killed", "WorkerKilled", "Bad", "Doomed"], [0])}
 
-    def fake(config: RunConfig, directory: Path) -> list[str]:
+    def fake(config: Named, directory: Path) -> list[str]:
         return [sys.executable, "-m", "fake_run", str(directory), config.method]
 
     runs = tmp_path / "runs"
@@ -153,9 +154,10 @@ def test_the_same_scores_as_local_processes(tmp_path: Path, monkeypatch: pytest.
     """Bit for bit, also with another number of jobs, and when every worker is killed in the second epoch."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     data = ["--data", "digits", "--data.size", "120", "--batch_size", "16", "--accelerator", "cpu"]
-    configs = plan(["Joint", "MLA"], [0], [*data, "--epochs", "2", "--progress", "false"], {})
+    recipe = base([*data, "--epochs", "2", "--progress", "false"], "Joint", "test")
+    configs = [found for (found,) in plan(recipe, [Row(name, name) for name in ("Joint", "MLA")], [0]).values()]
 
-    def killing(config: RunConfig, directory: Path) -> list[str]:
+    def killing(config: Recipe, directory: Path) -> list[str]:
         python, how, _, *rest = command(config, directory)
         return [python, how, "killing", *rest]
 
@@ -174,11 +176,13 @@ def test_the_same_scores_as_local_processes(tmp_path: Path, monkeypatch: pytest.
 BENCHMARK = """
 import io, signal, sys
 from rich.console import Console
-from counterpoise.benchmark import grid, run
+from types import SimpleNamespace
+from counterpoise.benchmark import run
 from counterpoise.benchmark.on_ray import Ray
 if sys.argv[3] == "background":  # what a shell without job control does to `command &`
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-configs, quiet = grid([sys.argv[2]], range(3)), Console(file=io.StringIO())
+configs = [SimpleNamespace(method=sys.argv[2], id=f"{sys.argv[2]}-s{i}") for i in range(3)]
+quiet = Console(file=io.StringIO())
 command = lambda config, directory: [sys.executable, "-m", "slow_run", directory, config.method]
 outcome = run(configs, command, sys.argv[1], jobs=2, threads=1, backend=Ray(*sys.argv[4:]), console=quiet)
 print(len(outcome.stopped), len(outcome.waiting), len(outcome.failed)); sys.exit(outcome.exit_code)

@@ -9,10 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+from grids import Named, grid
 from rich.console import Console
 
-from counterpoise.benchmark.grid import RunConfig, finished, grid
 from counterpoise.benchmark.runner import clock, run, threads_per_run
+from counterpoise.metrics.result import finished
 
 WRITE = "import sys, os, pathlib, json; d = pathlib.Path(sys.argv[1]); d.mkdir(parents=True, exist_ok=True); "
 DONE = "(d / 'result.json').write_text(json.dumps({'threads': os.environ['OMP_NUM_THREADS']}))"
@@ -63,7 +64,7 @@ def test_a_run_without_result_or_killed_is_a_failure(tmp_path: Path) -> None:
     configs = grid(["Silent", "Killed", "Absent"], [0])
     codes = {"Silent": "pass", "Killed": "os.kill(os.getpid(), 9)"}
 
-    def command(config: RunConfig, directory: Path) -> list[object]:
+    def command(config: Named, directory: Path) -> list[object]:
         return python(codes[config.method])(config, directory) if config.method in codes else ["/no/such/program"]
 
     outcome = run(configs, command, tmp_path, console=quiet())  # type: ignore[arg-type]
@@ -130,8 +131,9 @@ except KeyboardInterrupt:
 BENCHMARK = """
 import io, sys, pathlib
 from rich.console import Console
-from counterpoise.benchmark import grid, run
-configs = grid([sys.argv[3]], range(4))
+from types import SimpleNamespace
+from counterpoise.benchmark import run
+configs = [SimpleNamespace(method=sys.argv[3], id=f"{sys.argv[3]}-s{i}") for i in range(4)]
 script, forked = sys.argv[2], sys.argv[4] == "forked"
 how = ["-m", pathlib.Path(script).stem] if forked else ["-S", script]
 command = lambda config, directory: [sys.executable, *how, directory, config.method]
@@ -148,7 +150,7 @@ def start(tmp_path: Path, method: str, how: str) -> tuple[subprocess.Popen[str],
     script = tmp_path / "slow.py"
     script.write_text(SLOW)
     arguments = [sys.executable, "-c", BENCHMARK, str(tmp_path / "runs"), str(script), method, how]
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=environment)
     directories = [tmp_path / "runs" / config.id for config in grid([method], range(2))]
     wait_for(*(d / "started" for d in directories))
@@ -220,7 +222,7 @@ def test_forks_have_logs_and_exit_statuses_of_their_own(tmp_path: Path, monkeypa
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     configs = {config.method: config for config in grid(["Good", "Killed", "Bad", "Empty"], [0])}
 
-    def command(config: RunConfig, directory: Path) -> list[str]:
+    def command(config: Named, directory: Path) -> list[str]:
         return [sys.executable, "-m", "forked_run", str(directory), config.method]
 
     outcome = run(list(configs.values()), command, tmp_path, jobs=2, console=quiet(), preload=["colorsys"])

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from counterpoise.benchmark.plan import base, plan
 from counterpoise.cli import benchmark, fit
+from counterpoise.engine import SGD
 from counterpoise.recipe.messages import UsageError
 from counterpoise.report.collect import collect
 
@@ -33,17 +35,16 @@ def test_a_variant_has_its_method_its_options_and_its_label(settings: Path) -> N
     assert names == ["Joint", "joint+sam", "Ears", "Alone+SAM"]
     assert benchmark._names("JOINT,ears", found) == ["Joint", "Ears"]
     assert benchmark._names("all", found)[-3:] == ["joint+sam", "Ears", "Alone+SAM"]
-    configs = benchmark.plan(names, [0, 1], DIGITS, found)
-    assert len(configs) == 10
-    commands = [benchmark.command(config, Path("x"))[4:] for config in configs[:5]]
-    labels = [next((o for o in c if o.startswith("--label")), None) for c in commands]
-    assert labels == [
-        None, "--label=joint+sam", "--label=Ears", "--label=Alone+SAM(audio)", "--label=Alone+SAM(image)",
-    ]  # fmt: skip
-    assert [c[c.index("--method") + 1] for c in commands] == ["Joint", "Joint", "Unimodal", "Unimodal", "Unimodal"]
-    assert "--sam=0.05" in commands[1]
-    assert "--optimizer.lr=0.02" in commands[0]
-    assert "--optimizer.lr=0.02" not in commands[1]
+    rows = benchmark.rows(names, found, ["audio", "image"])
+    planned = plan(base(DIGITS, "Joint", "test"), rows, [0, 1])
+    assert list(planned) == ["Joint", "joint+sam", "Ears", "Alone+SAM(audio)", "Alone+SAM(image)"]
+    options = [recipes[0].options for recipes in planned.values()]
+    assert [o.label for o in options] == [None, "joint+sam", "Ears", "Alone+SAM(audio)", "Alone+SAM(image)"]
+    methods = [recipes[1].method for recipes in planned.values()]
+    assert methods == ["Joint", "Joint", "Unimodal", "Unimodal", "Unimodal"]
+    assert [o.sam for o in options] == [0, 0.05, 0, 0.1, 0.1]
+    assert [o.optimizer.init_args.lr for o in options[:2]] == [0.02, SGD().lr]
+    assert [o.method.init_args.modality for o in options[2:]] == ["audio", "audio", "image"]
 
 
 def test_unknown_methods_of_variants_and_labels_for_all_rows_are_named(tmp_path: Path) -> None:
@@ -58,7 +59,7 @@ def test_unknown_methods_of_variants_and_labels_for_all_rows_are_named(tmp_path:
     with pytest.raises(UsageError, match="Joint is a method itself; give the row of IGM another name"):
         benchmark._settings(str(path))
     with pytest.raises(UsageError, match="--settings names variants"):
-        benchmark.plan(["Joint"], [0], [*DIGITS, "--label", "x"], {})
+        base([*DIGITS, "--label", "x"], "Joint", "test")
 
 
 def test_the_label_is_in_the_result_and_in_the_report(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import pytest
 
-from counterpoise.benchmark.grid import RunConfig
 from counterpoise.cli import main
+from counterpoise.recipe.recipe import Recipe
 
 TINY = ["--data", "digits", "--data.size", "120", "--epochs", "1", "--batch_size", "16", "--progress", "false"]
 
@@ -44,7 +44,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> list[list
     started: list[list[str]] = []
     plain = module.command
 
-    def command(config: RunConfig, path: Path) -> Sequence[str]:
+    def command(config: Recipe, path: Path) -> Sequence[str]:
         _, _, name, *arguments = plain(config, path)
         assert name == "counterpoise"
         started.append(arguments)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from conftest import Run, in_process
+from counterpoise.benchmark.plan import Row, base, plan
 from counterpoise.cli import benchmark
-from counterpoise.cli.benchmark import plan
+from counterpoise.recipe.messages import UsageError
 
 
 @pytest.fixture
@@ -64,19 +65,14 @@ def test_a_failing_run_leaves_the_others_alone(run: Run, tiny: Sequence[str], he
     assert [r["method"] for r in json.loads(Path("b/results.json").read_text())["runs"]] == ["Joint"]
 
 
-def test_plan(tiny: Sequence[str], tmp_path: Path) -> None:
+def test_plan(tiny: Sequence[str]) -> None:
     settings = {"IGM": {"method.tau": 0.1, "method.order": ["image", "audio"]}}
-    configs = plan(["Unimodal", "Joint", "IGM"], [0, 1], tiny, settings)
-    assert len(configs) == 2 * 4
-    options = {config.id: benchmark._options(config) for config in configs}
-    unimodal = [o for o in options.values() if "Unimodal" in o and o[-1] == "0"]
-    assert {next(t for t in o if t.startswith("--method.modality")) for o in unimodal} == {
-        "--method.modality=audio", "--method.modality=image"
-    }  # fmt: skip
-    igm = next(o for o in options.values() if "IGM" in o)
-    assert "--method.tau=0.1" in igm
-    assert '--method.order=["image", "audio"]' in igm
-    assert not any("tau" in t for o in options.values() if "Joint" in o for t in o)
+    rows = benchmark.rows(["Unimodal", "Joint", "IGM"], settings, ["audio", "image"])
+    planned = plan(base(tiny, "Joint", "test"), rows, [0, 1])
+    assert [len(recipes) for recipes in planned.values()] == [2] * 4
+    methods = {name: recipes[0].options.method for name, recipes in planned.items()}
+    assert [methods[f"Unimodal({m})"].init_args.modality for m in ("audio", "image")] == ["audio", "image"]
+    assert (methods["IGM"].init_args.tau, methods["IGM"].init_args.order) == (0.1, ["image", "audio"])
 
 
 def test_a_changed_file_makes_other_runs(tiny: Sequence[str], tmp_path: Path) -> None:
@@ -84,12 +80,15 @@ def test_a_changed_file_makes_other_runs(tiny: Sequence[str], tmp_path: Path) ->
     ids = []
     for rate in ("0.1", "0.2", "0.1"):
         file.write_text(f"optimizer: {{class_path: sgd, init_args: {{lr: {rate}}}}}\n")
-        ids.append(plan(["Joint"], [0], [*tiny, "--config", str(file)], {})[0].id)
+        ids.append(base([*tiny, "--config", str(file)], "Joint", "test").id)
     assert ids[0] == ids[2] != ids[1]
 
 
 def test_options_of_a_method_hold_for_it(tiny: Sequence[str]) -> None:
-    assert len(plan(["IGM"], [0], [*tiny, "--method.tau", "0.1"], {})) == 1
+    recipe = base([*tiny, "--method.tau", "0.1"], "IGM", "test")
+    assert plan(recipe, [Row("IGM", "IGM")], [0])["IGM"][0].options.method.init_args.tau == 0.1
+    with pytest.raises(UsageError, match="Unknown option of Joint 'tau'"):
+        plan(recipe, [Row("Joint", "Joint")], [0])
 
 
 @pytest.mark.parametrize(
@@ -107,7 +106,7 @@ def test_options_of_a_method_hold_for_it(tiny: Sequence[str]) -> None:
         (["--seed", "1"], "--seed is an option of `fit`; here --seeds gives the seeds."),
         (["--run_dir=x"], "--run_dir is an option of `fit`; here --out is the directory of all runs."),
         (["--seeds", "a"], "--seeds must be whole numbers separated by commas; got 'a'."),
-        (["--seeds", "0,0"], "A benchmark runs each configuration once"),
+        (["--seeds", "0,0"], "A benchmark runs each setting once; Unimodal(audio) with seed 0 is there twice."),
         (["--methods", "IGM", "--method.tua", "1"], "--method: Unknown option of IGM 'tua'. Did you mean 'tau'?"),
         (["--methods", "IGM", "--method.tau", "-1"], "tau must be a finite number >= 0; got -1.0."),
         (["--settings", "s.yaml"], "--settings s.yaml: Unknown method 'igq'. Did you mean 'IGM'?"),

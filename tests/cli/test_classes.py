@@ -16,7 +16,8 @@ from counterpoise.fusions import Fusion, Late
 from counterpoise.methods import Joint
 from counterpoise.recipe.classes import foreign
 from counterpoise.recipe.messages import UsageError
-from counterpoise.recipe.options import fit_parser, parse
+from counterpoise.recipe.options import fit_parser
+from counterpoise.recipe.spelling import parse
 
 QUICK = {"epochs": 1, "batch_size": 16, "progress": False}
 DIGITS = {"data": {"class_path": "digits", "init_args": {"size": 120}}, "method": "Joint", **QUICK}
@@ -165,7 +166,7 @@ def test_a_run_that_names_classes_elsewhere_is_opened_with_trust_only(run: Run, 
 
 
 def test_what_a_configuration_imports() -> None:
-    assert foreign({**DIGITS, "run_dir": "a/b.c", "label": "a.b", "x": ["resnet18.pth", "layer4.1.conv"]}) == []
+    assert foreign({**DIGITS, "run_dir": "a/b.c", "label": "no.such", "x": ["resnet18.pth", "layer4.1.conv"]}) == []
     assert foreign({"method": "counterpoise.methods.IGM"}) == []
     assert foreign({"a": [{"no_such_module.c": "os.system"}], "torch.nn.Flatten": 1, "activation": "os.system"}) == [
         "os.system",

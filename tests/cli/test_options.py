@@ -8,7 +8,8 @@ from torch import nn
 
 from counterpoise.methods import Joint
 from counterpoise.recipe.messages import UsageError
-from counterpoise.recipe.options import fit_parser, parse
+from counterpoise.recipe.options import fit_parser
+from counterpoise.recipe.spelling import parse
 
 DIGITS = ["--data", "digits", "--method", "Joint"]
 

@@ -11,7 +11,6 @@ import yaml
 
 from conftest import Run, in_process
 from counterpoise.cli import tune
-from counterpoise.metrics import LOWER_IS_BETTER
 
 SEARCH = ["--method", "ogm", "--param", "method.alpha=float:0.01:1:log", "--param", "fusion=choice:Concat,Sum"]
 
@@ -29,15 +28,15 @@ def test_search_and_train_with_the_best(run: Run, tiny: Sequence[str], here: lis
     assert "Trials: 2 finished." in done.out
     assert "counterpoise fit --config t/best.yaml --run_dir t/best" in done.out
     assert {p.name for p in Path("t").iterdir()} == {
-        "best.yaml", "history.png", "history.svg", "slices.png", "slices.svg", "study.json", "trials",
-        "trials.csv", "trials.json", "tuning.db", "tuning.html",
+        "best.yaml", "history.png", "history.svg", "runs", "slices.png", "slices.svg", "study.json", "trials.csv",
+        "trials.json", "tuning.db", "tuning.html",
     }  # fmt: skip
     found = json.loads(Path("t/trials.json").read_text())["trials"]
     best = max(found, key=lambda row: row["score"])
     assert best["score"] == pytest.approx(sum(best["seeds"].values()) / 2)
     for row in found:
-        for seed, score in row["seeds"].items():
-            result = json.loads(Path(f"t/trials/{row['folder']}/seed-{seed}/result.json").read_text())
+        for folder, score in zip(row["runs"], row["seeds"].values(), strict=True):
+            result = json.loads(Path(f"t/runs/{folder}/result.json").read_text())
             assert result["test"] is None  # no trial sees the test split
             assert result["val"]["fused/accuracy"] == score
             assert result["fusion"] == row["fusion"]
@@ -70,27 +69,12 @@ def test_without_any_score(run: Run, tiny: Sequence[str], here: list[list[str]])
     assert not Path("t/best.yaml").exists()
 
 
-def test_a_metric_by_import_path_says_which_end_is_the_best(
-    run: Run, tiny: Sequence[str], here: list[list[str]]
-) -> None:
-    metric = "torchmetrics.CalibrationError"
-    LOWER_IS_BETTER.discard(metric)  # nothing of this process has asked for it yet
-    done = run("tune", *tiny, *SEARCH, "--monitor", metric, "--trials", "2", "--out", "t")
-    assert done.code == 0, done.err
-    scores = {row["trial"]: row["score"] for row in json.loads(Path("t/trials.json").read_text())["trials"]}
-    assert f"Best: trial {min(scores, key=scores.__getitem__)}, validation {metric}" in done.out
-    assert len(set(scores.values())) == 2
-    unknown = run("tune", *tiny, *SEARCH, "--monitor", "acuracy", "--trials", "1", "--out", "u")
-    assert unknown.code == 2
-    assert "Did you mean 'accuracy'" in unknown.err
-
-
 def test_real_processes_and_a_loss(run: Run, tiny: Sequence[str]) -> None:
     done = run("tune", *tiny, *SEARCH, "--monitor", "loss", "--trials", "2", "--jobs", "2", "--out", "t")
     assert done.code == 0, done.err
     scores = {row["trial"]: row["score"] for row in json.loads(Path("t/trials.json").read_text())["trials"]}
     assert f"Best: trial {min(scores, key=scores.__getitem__)}, validation loss" in done.out
-    assert "67 training, 20 validation" in Path("t/trials/logs/0/seed-0.log").read_text()
+    assert "67 training, 20 validation" in next(Path("t/runs/logs").glob("OGM-*-s0-*.log")).read_text()
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,10 @@ import shutil
 
 import pytest
 
-from counterpoise.benchmark.grid import finished
 from counterpoise.cli import main
 from counterpoise.engine import CheckpointError, RunDirectory, RunDirectoryError
 from counterpoise.methods import MLA
-from counterpoise.metrics.result import read_result
+from counterpoise.metrics.result import finished, read_result
 from counterpoise.report.collect import collect
 from counterpoise.testing import assert_same, everything, trainer_for
 from power_cut import PowerCut

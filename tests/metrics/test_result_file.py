@@ -6,9 +6,8 @@ import json
 
 import pytest
 
-from counterpoise.benchmark.grid import finished
 from counterpoise.engine import RunDirectory, RunDirectoryError
-from counterpoise.metrics.result import read_result, result_text
+from counterpoise.metrics.result import finished, read_result, result_text
 from counterpoise.report.collect import collect
 from counterpoise.report.page import write_report
 

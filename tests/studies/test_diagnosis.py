@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from counterpoise.analysis import BalanceCurves
-from counterpoise.benchmark.grid import RunConfig
 from counterpoise.cli import main
+from counterpoise.recipe.recipe import Recipe
 from counterpoise.studies.diagnosis import Diagnosis, Evidence, Measured, headline, recommend
 from counterpoise.studies.diagnosis_verdict import RECORDS, clear, judge
 
@@ -278,7 +278,7 @@ def test_overfitting_decides_what_to_try_when_fusing_hurts() -> None:
 
 
 # -- the command ---------------------------------------------------------------------------------------
-def test_the_command_writes_page_and_evidence(started: list[RunConfig], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_writes_page_and_evidence(started: list[Recipe], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main(["diagnose", *DATA, "--out", "d", "--seeds", "0,1"])
     assert not left.value.code

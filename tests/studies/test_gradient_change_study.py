@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from counterpoise.analysis import GradientChanges, load
-from counterpoise.benchmark.grid import RunConfig
 from counterpoise.cli import main
 from counterpoise.methods import MLA
+from counterpoise.recipe.recipe import Recipe
 
 DATA = ["--data", "digits", "--data.size", "150", "--epochs", "2", "--batch_size", "16", "--progress", "false"]
 
@@ -40,7 +40,7 @@ def study(*arguments: str) -> int:
 
 
 def test_known_angles_from_the_command_to_the_numbers(
-    started: list[RunConfig], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    started: list[Recipe], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(MLA, "step", turned_by_60_degrees)
     assert study(*DATA, "--out", "out", "--seeds", "0,1", "--methods", "mla") == 0
@@ -63,25 +63,28 @@ def test_known_angles_from_the_command_to_the_numbers(
     assert len(started) == 2
 
 
-def test_watched_runs_are_their_own_and_change_nothing(started: list[RunConfig]) -> None:
+def test_watched_runs_are_their_own_and_change_nothing(started: list[Recipe]) -> None:
     assert study(*DATA, "--out", "out", "--seeds", "0", "--methods", "IGM") == 0
     assert study(*DATA, "--out", "out", "--seeds", "0", "--methods", "IGM", "--pairing", "batch") == 0
     with pytest.raises(SystemExit):
         main(["study", "scope", *DATA, "--out", "out", "--seeds", "0", "--shares", ""])
-    watched = [config for config in started if "gradient_change=" in config.method]
-    assert len(watched) == 4  # with and without SAM, two pairings
+    assert (
+        len([recipe for recipe in started if recipe.options.gradient_change]) == 4
+    )  # two pairings with and without SAM
     assert len(started) == 6
-    scores = {
-        path.parent.name.rsplit("-s0-")[0]: json.loads(path.read_text())
-        for path in Path("out/runs").glob("IGM*/result.json")
+    runs = {
+        recipe.options.gradient_change: Path("out/runs", recipe.id)
+        for recipe in started
+        if recipe.options.method.init_args.sam == "paper" and recipe.options.method.init_args.gm
     }
-    plain = scores["IGM"]["val"]
-    assert scores["IGM-gradient-change-stored"]["val"] == scores["IGM-gradient-change-batch"]["val"] == plain
-    for name in scores:
-        assert list(Path("out/runs").glob(f"{name}-s0-*/gradient-change.npz")) != [] or "gradient" not in name
+    assert set(runs) == {None, "stored", "batch"}
+    scores = [json.loads((run / "result.json").read_text())["val"] for run in runs.values()]
+    assert scores == [scores[0]] * 3
+    for pairing, run in runs.items():
+        assert (run / "gradient-change.npz").exists() == (pairing is not None)
 
 
-def test_a_method_without_turns_is_refused(started: list[RunConfig], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_method_without_turns_is_refused(started: list[Recipe], capsys: pytest.CaptureFixture[str]) -> None:
     assert study(*DATA, "--out", "out", "--seeds", "0", "--methods", "MLA,OGM") == 2
     said = capsys.readouterr().err
     assert "OGM trains all modalities at once" in said

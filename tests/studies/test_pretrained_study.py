@@ -9,8 +9,8 @@ import pytest
 import torch
 from jsonargparse import Namespace
 
-from counterpoise.benchmark.grid import RunConfig
 from counterpoise.cli import main
+from counterpoise.recipe.recipe import Recipe
 from counterpoise.studies.pretrained import _pretrained
 
 DATA = ["--data", "digits", "--data.size", "150", "--epochs", "1", "--batch_size", "16", "--progress", "false"]
@@ -28,7 +28,7 @@ def weights_of(path: Path, modality: str) -> dict[str, torch.Tensor]:
     return {name.removeprefix(prefix): value for name, value in model.items() if name.startswith(prefix)}
 
 
-def test_every_row_starts_from_encoders_trained_alone(started: list[RunConfig]) -> None:
+def test_every_row_starts_from_encoders_trained_alone(started: list[Recipe]) -> None:
     assert study("--pretraining", "alone", "--tuning", "frozen") == 0
     assert [config.id.split("-")[0] for config in started] == ["Unimodal", "Unimodal", "Joint", "MLA", "IGM"]
     kept = json.loads(Path("out/pretrained/data.json").read_text())
@@ -65,7 +65,7 @@ def test_every_row_starts_from_encoders_trained_alone(started: list[RunConfig]) 
     ],
 )
 def test_it_says_what_to_pass(
-    started: list[RunConfig], arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    started: list[Recipe], arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert study(*arguments) == 2
     assert said in capsys.readouterr().err

@@ -10,14 +10,15 @@ import pytest
 from jsonargparse import Namespace
 
 from counterpoise.analysis import features, linear_probe
-from counterpoise.benchmark.grid import RunConfig
+from counterpoise.benchmark.plan import Row, base, method_names, plan
 from counterpoise.cli import main
 from counterpoise.method import Method
 from counterpoise.methods import IGM, Joint
 from counterpoise.recipe.messages import UsageError
+from counterpoise.recipe.recipe import Recipe
 from counterpoise.recipe.trained import open_run
-from counterpoise.studies import STUDIES, Row, study_named
-from counterpoise.studies.base import Given, complete_seed, configs, file_name, method_names
+from counterpoise.studies.base import Given, complete_seed, file_name
+from counterpoise.studies.pages import STUDIES, study_named
 from counterpoise.testing import trainer_for
 
 DATA = ["--data", "digits", "--data.size", "150", "--epochs", "1", "--batch_size", "16", "--progress", "false"]
@@ -33,7 +34,7 @@ def kept(name: str) -> dict:
     return json.loads(Path("out", name, "data.json").read_text())
 
 
-def test_studies_share_runs_resume_and_draw_again(started: list[RunConfig]) -> None:
+def test_studies_share_runs_resume_and_draw_again(started: list[Recipe]) -> None:
     common = [*DATA, "--out", "out", "--seeds", "0,1"]
     assert study("imbalance", *common) == 0
     assert len(started) == 6  # two modalities and joint, two seeds
@@ -72,7 +73,7 @@ def test_studies_share_runs_resume_and_draw_again(started: list[RunConfig]) -> N
     assert len(started) == 7
 
 
-def test_ablation_separates_taking_turns(started: list[RunConfig]) -> None:
+def test_ablation_separates_taking_turns(started: list[Recipe]) -> None:
     assert study("ablation", *DATA, "--out", "out", "--seeds", "0") == 0
     rows = kept("ablation")["result"]["rows"]
     assert list(rows) == ["joint", "joint + SAM", "turns", "turns + SAM", "turns + GM", "turns + SAM + GM (IGM)"]
@@ -89,7 +90,7 @@ def test_ablation_separates_taking_turns(started: list[RunConfig]) -> None:
     assert f"{difference:+.1f}</td>" in page
 
 
-def test_sensitivity_of_any_option(started: list[RunConfig]) -> None:
+def test_sensitivity_of_any_option(started: list[Recipe]) -> None:
     sweep = ["--method", "joint", "--parameter", "optimizer.lr", "--values", "0.01,1e-1", "--metrics", "accuracy, loss"]
     assert study("sensitivity", *DATA, "--out", "out", "--seeds", "0", *sweep) == 0
     found = kept("sensitivity")
@@ -140,7 +141,7 @@ def test_one_seed_that_shows_every_row() -> None:
     assert complete_seed([("Joint", 3), ("IGM", 3), ("IGM", 2), ("Joint", 2)]) == 2
 
 
-def test_the_comparison_probes_what_each_run_trained(started: list[RunConfig]) -> None:
+def test_the_comparison_probes_what_each_run_trained(started: list[Recipe]) -> None:
     assert study("comparison", *DATA, "--out", "out", "--seeds", "0", "--methods", "mmcosine", "--probes") == 0
     assert len(started) == 3
     found = kept("comparison")["result"]
@@ -161,7 +162,8 @@ def test_the_comparison_probes_what_each_run_trained(started: list[RunConfig]) -
 
 @pytest.mark.parametrize("epochs", [1, 5, 20])
 def test_the_comparison_has_igm_without_sam_and_joint_training_at_its_cost(epochs: int) -> None:
-    given = Given(Namespace(methods="mla,igm"), ("a",), [], Namespace(epochs=epochs), [0], Path(), Path())
+    recipe = Recipe.parse(["--data", "digits", "--method", "Joint", "--epochs", str(epochs)])
+    given = Given(Namespace(methods="mla,igm"), ("a",), recipe, [0], Path(), Path())
     rows = {row.name: row for row in study_named("comparison").plan(given)}
     assert list(rows) == ["a alone", "MLA", "IGM", "IGM without SAM", "Joint + SAM", "Joint, epochs doubled"]
     assert rows["Joint + SAM"].options == {"sam": IGM().rho}
@@ -179,17 +181,17 @@ def test_joint_training_at_the_cost_of_igm_has_its_backward_passes(options: dict
 
 def test_rows_that_say_the_default_share_its_runs() -> None:
     rows = [Row("a", "IGM"), Row("b", "IGM", {"method.tau": "0.4"}), Row("c", "IGM", {"method.tau": "1e-3"})]
-    found = configs(rows, [0], DATA)
+    found = {name: recipe.id for name, (recipe,) in plan(base(DATA, "Joint", "test"), rows, [0]).items()}
     assert found["a"] == found["b"]
-    assert len({found[name][0].id for name in "abc"}) == 2
-    same = configs([Row("c", "IGM", {"method.tau": "1e-3"}), Row("d", "Joint")], [0], DATA)
-    assert same["c"] == found["c"]
+    assert len(set(found.values())) == 2
+    same = plan(base(DATA, "IGM", "test"), [Row("c", "IGM", {"method.tau": 0.001}), Row("d", "Joint")], [0])
+    assert same["c"][0].id == found["c"]
 
 
 def test_unimodal_rows_get_their_own_modality() -> None:
     rows = [Row(m, "Unimodal", {"method.modality": m}) for m in ("image", "audio")]
-    for name, (config,) in configs(rows, [3], DATA).items():
-        assert f"--method.modality={name}" in config.settings["options"]
+    for name, (recipe,) in plan(base(DATA, "Joint", "test"), rows, [3]).items():
+        assert recipe.options.method.init_args.modality == name
 
 
 def test_all_methods_are_those_that_need_no_option() -> None:
@@ -206,11 +208,13 @@ def test_every_study_explains_itself(name: str) -> None:
     assert "original" in module.ABOUT
 
 
-def test_several_studies_share_one_queue(started: list[RunConfig]) -> None:
+def test_several_studies_share_one_queue(started: list[Recipe]) -> None:
     several = ["--out", "out", "--seeds", "0", "--scope.shares", "1.0", "--comparison.methods=joint"]
     assert study("imbalance,comparison,scope", *DATA, *several) == 0
     names = [config.id.split("-s0-")[0] for config in started]
-    assert sorted(names) == ["IGM", "IGM-gm-False", "IGM-scope-1-0", "Joint", "Unimodal", "Unimodal"]
+    assert sorted(names) == [
+        "IGM", "IGM-gm-False", "IGM-scope-1", "Joint", "Unimodal-modality-audio", "Unimodal-modality-image",
+    ]  # fmt: skip
     assert list(kept("scope")["result"]["rows"]) == ["off", "head", "100 %"]
     page = Path("out/studies.html").read_text()
     assert page.count("<section>") == 3

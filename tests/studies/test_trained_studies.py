@@ -86,10 +86,16 @@ def test_surfaces_have_the_trained_weights_in_the_middle(out: Path) -> None:
     }
 
 
+def igm(out: Path) -> Path:
+    """The run of IGM as it is by itself."""
+    kept = json.loads((out / "training-time" / "data.json").read_text())
+    return out / "runs" / kept["runs"]["IGM"][0]
+
+
 def test_lines_lead_from_the_weights_before_training_to_the_trained_ones(out: Path) -> None:
     found = result(out, "landscape")
     assert [(item["start"], item["end"]) for item in found["lines"]] == [("before training", "IGM")] * 3
-    (run,) = (out / "runs").glob("IGM-s0-*")
+    run = igm(out)
     trainer, job, _ = open_run(str(run))
     split = sample(job.splits.train, 20)
     for item in found["lines"]:
@@ -112,7 +118,7 @@ def test_lines_lead_from_the_weights_before_training_to_the_trained_ones(out: Pa
 
 def test_scope_says_what_it_covers(out: Path) -> None:
     found = result(out, "scope")["covered"]
-    (run,) = (out / "runs").glob("IGM-s0-*")
+    run = igm(out)
     model = open_run(str(run))[0].model
     for m in ("audio", "image"):
         head, encoder = (list(part.parameters()) for part in (model.head_of(m), model.encoders[m]))
@@ -147,9 +153,9 @@ def test_spectra_are_of_the_heads_layers(out: Path) -> None:
 
 def test_time_and_scope_are_those_of_the_runs(out: Path) -> None:
     row = result(out, "training-time")["rows"]["IGM"]["0"]
-    records = [json.loads(path.read_text()) for path in (out / "runs").glob("IGM-s0-*/result.json")]
-    wanted = {k: records[0][k] for k in ("seconds", "epochs")} | {"score": records[0]["test"]["fused/accuracy"]}
-    assert row == wanted | records[0]["cost"]
+    record = json.loads((igm(out) / "result.json").read_text())
+    wanted = {k: record[k] for k in ("seconds", "epochs")} | {"score": record["test"]["fused/accuracy"]}
+    assert row == wanted | record["cost"]
     # four stages of one epoch and one modality, each step climbing and descending, and the passes between them
     batches = 4 * (83 // 16) * 16
     assert row["backward"] == pytest.approx(2 * batches / (2 * 83), abs=1e-3)

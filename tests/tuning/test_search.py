@@ -7,26 +7,43 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
-from counterpoise.benchmark.grid import RunConfig
 from counterpoise.benchmark.runner import Outcome, drive
 from counterpoise.tuning import database, results
 from counterpoise.tuning.database import CONTINUES, KILLS, RETRIES, connect, experimental
-from counterpoise.tuning.search import Search
+from counterpoise.tuning.search import Search, TrialRun
 from counterpoise.tuning.space import parameter
 
 SPACE = [parameter("x=float:0:1"), parameter("way=choice:up,down")]
-SETTINGS = {"method": "OGM", "options": ["--lr=3"]}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """As much of a recipe as a search needs."""
+
+    x: str = ""
+    way: str = ""
+    seed: int = 0
+
+    def but(self, changes: dict[str, Any]) -> Settings:
+        return replace(self, **changes)
+
+    @property
+    def id(self) -> str:
+        return f"{self.way}-{self.x}-s{self.seed}"
+
 
 FAKE = """
 import json, os, pathlib, sys, time
-directory, kind, seed = pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-assert sys.argv[4] == "--lr=3" and sys.argv[6] in ("--way=up", "--way=down"), sys.argv
-x = float(sys.argv[5].removeprefix("--x="))
+directory, kind, seed, trial, x, way = pathlib.Path(sys.argv[1]), *sys.argv[2:]
+assert way in ("up", "down"), sys.argv
+seed, x = int(seed), float(x)
 directory.mkdir(parents=True, exist_ok=True)
 tries = len(list(directory.glob("try*")))
 (directory / f"try{tries}").touch()
@@ -37,22 +54,22 @@ for epoch in range(1, 5):
         time.sleep(60)
     if kind == "killed" and tries < 1 or kind == "doomed":
         os.kill(os.getpid(), 9)
-    if kind == "running" and epoch == 2 and directory.parent.name == "1":  # everything goes at once
+    if kind == "running" and epoch == 2 and trial == "1":  # everything goes at once
         os.kill(os.getppid(), 9)
         os._exit(1)
-    while kind == "outlives" and epoch == 3 and not (directory.parents[2] / "go").exists():
+    while kind == "outlives" and epoch == 3 and not (directory.parents[1] / "go").exists():
         time.sleep(0.05)
 if kind == "bad" and seed == 1:
     raise ValueError("diverged")
-score = float("nan") if kind == "nan" and directory.parent.name == "0" else x + seed
+score = float("nan") if kind == "nan" and trial == "0" else x + seed
 (directory / "result.json").write_text(json.dumps({"val": {"fused/accuracy": score}}))
 """
 
 
 def fake(kind: str = "good"):
-    def command(config: RunConfig, directory: Path) -> list[str]:
-        own = config.settings["options"]
-        return [sys.executable, "-S", "-c", FAKE, str(directory), kind, str(config.seed), *own]
+    def command(run: TrialRun, directory: Path) -> list[str]:
+        own = [run.seed, run.trial, run.recipe.x, run.recipe.way]
+        return [sys.executable, "-S", "-c", FAKE, str(directory), kind, *map(str, own)]
 
     return command
 
@@ -62,7 +79,7 @@ def search(
 ) -> Search:
     folder.mkdir(exist_ok=True)
     study, storage = connect(f"sqlite:///{folder / 'tuning.db'}", "s", "maximize", pruner, warmup=1, seed=0)
-    return Search(study, storage, SPACE, SETTINGS, seeds, trials, folder / "trials", "accuracy")
+    return Search(study, storage, SPACE, Settings(), seeds, trials, folder / "trials", "accuracy")
 
 
 def go(found: Search, kind: str = "good", jobs: int = 1) -> Outcome:
@@ -112,8 +129,10 @@ def test_a_hopeless_trial_is_pruned_by_its_first_seed(tmp_path: Path, kind: str)
     outcome = go(found, kind)
     assert [row["state"] for row in rows(found)] == ["finished"] * 5 + ["pruned"]
     assert len(rows(found)[-1]["curve"]) == 2  # not in the first epoch
-    assert [p.name for p in sorted((tmp_path / "trials" / "5").iterdir())] == ["seed-0"]
-    assert outcome.ended_early == (["5/seed-0"] if kind == "slow" else [])
+    first, second = rows(found)[-1]["runs"]
+    assert (tmp_path / "trials" / first).exists()
+    assert not (tmp_path / "trials" / second).exists()
+    assert outcome.ended_early == ([first] if kind == "slow" else [])
     assert found.study.best_trial.number in (0, 2, 4)
 
 
@@ -122,24 +141,24 @@ def test_a_failing_trial_counts_and_is_not_repeated(tmp_path: Path) -> None:
     go(found, "bad")
     assert [row["state"] for row in rows(found)] == ["failed"] * 2
     assert "seed 1 failed with exit status 1; log: " in rows(found)[0]["error"]
-    assert not (tmp_path / "trials" / "0" / "seed-2").exists()
+    assert not (tmp_path / "trials" / rows(found)[0]["runs"][2]).exists()
 
 
 def test_a_killed_trial_goes_on_in_its_folder(tmp_path: Path) -> None:
     found = search(tmp_path, 2)
     go(found, "killed")
-    assert [(row["state"], row["folder"]) for row in rows(found)] == [("finished", 0), ("finished", 2)]
+    assert [(row["state"], row["trial"]) for row in rows(found)] == [("finished", 1), ("finished", 3)]
     trials = found.study.trials
     assert [t.state.name for t in trials] == ["FAIL", "COMPLETE"] * 2
     assert trials[0].params == trials[1].params
-    assert len(list((tmp_path / "trials" / "0" / "seed-0").glob("try*"))) == 2
+    assert len(list((tmp_path / "trials" / rows(found)[0]["runs"][0]).glob("try*"))) == 2
 
 
 def test_a_trial_that_is_always_killed_stays_failed(tmp_path: Path) -> None:
     found = search(tmp_path, 1)
     go(found, "doomed")
     (row,) = rows(found)
-    assert (row["state"], row["folder"]) == ("failed", 0)
+    assert row["state"] == "failed"
     assert "was killed by SIGKILL" in row["error"]
     assert len(found.study.trials) == 1 + RETRIES
 
@@ -154,7 +173,8 @@ def test_what_an_interruption_leaves_is_taken_up_first(tmp_path: Path) -> None:
     assert [t.state.name for t in found.study.trials] == ["FAIL", "WAITING"]
     again = search(tmp_path, 2, (0, 1))
     go(again)
-    assert [(row["state"], row["folder"]) for row in rows(again)] == [("finished", 0), ("finished", 2)]
+    assert [row["state"] for row in rows(again)] == ["finished", "finished"]
+    assert again.study.trials[1].user_attrs[CONTINUES] == [0]
     assert again.study.trials[1].user_attrs[KILLS] == 0
     assert len(list(directory.glob("try*"))) == 1
 
@@ -169,7 +189,7 @@ def test_trials_of_a_dead_process_are_taken_over(tmp_path: Path, monkeypatch: py
     go(found)
     assert time.monotonic() - started < 30
     (row,) = rows(found)
-    assert (row["state"], row["folder"]) == ("finished", 0)
+    assert (row["state"], row["runs"]) == ("finished", [config.id])
     assert found.study.trials[1].user_attrs[CONTINUES] == [0]
     # the dead one wakes up and hears that its trial is not its own any more
     if how == "finished":
@@ -225,7 +245,7 @@ def test_two_processes_share_a_search(tmp_path: Path) -> None:
     assert ends(process(tmp_path, 6, 2, "good"), process(tmp_path, 6, 2, "good")) == [0, 0]
     found = rows(search(tmp_path, 6))
     assert [row["state"] for row in found] == ["finished"] * 6
-    assert len({row["folder"] for row in found}) == 6
+    assert len({run for row in found for run in row["runs"]}) == 12
     assert len({row["x"] for row in found}) == 6
 
 
@@ -245,9 +265,9 @@ def test_of_two_processes_one_is_killed_and_the_other_finishes(tmp_path: Path) -
     found = search(tmp_path, 4)
     killed, other = process(tmp_path, 4, 1, "outlives"), None
     try:
-        wait(lambda: (tmp_path / "trials" / "0" / "seed-0" / "metrics.jsonl").exists())
+        wait(lambda: len(list(tmp_path.glob("trials/*/metrics.jsonl"))) > 0)
         other = process(tmp_path, 4, 1, "good")
-        wait(lambda: len(list(tmp_path.glob("trials/*/seed-0/result.json"))) > 0)
+        wait(lambda: len(list(tmp_path.glob("trials/*/result.json"))) > 0)
         killed.kill()
         wait(lambda: any(CONTINUES in t.user_attrs and t.state.name == "RUNNING" for t in found.study.trials))
         (tmp_path / "go").touch()
@@ -257,7 +277,7 @@ def test_of_two_processes_one_is_killed_and_the_other_finishes(tmp_path: Path) -
         ends(killed, *filter(None, [other]))
     assert [row["state"] for row in rows(found)] == ["finished"] * 4
     assert [t.user_attrs[CONTINUES] for t in found.study.trials if CONTINUES in t.user_attrs] == [[0]]
-    assert [len(list(p.glob("try*"))) for p in tmp_path.glob("trials/*/seed-0")] == [1] * 4
+    assert [len(list(p.glob("try*"))) for p in tmp_path.glob("trials/*-s0")] == [1] * 4
     assert ends(process(tmp_path, 5, 1, "good")) == [0]  # the command of the killed one again, for one more
     assert len(rows(found)) == 5
 

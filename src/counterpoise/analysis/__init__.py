@@ -10,8 +10,9 @@ from counterpoise.analysis.balance import (
     overfitting_ratio,
     subset_accuracies,
 )
-from counterpoise.analysis.balance_watch import BalanceCurves, BalanceWatch
+from counterpoise.analysis.balance_watch import BALANCE, BalanceCurves, BalanceWatch
 from counterpoise.analysis.gradient_change import (
+    GRADIENT_CHANGE,
     GradientChange,
     GradientChanges,
     Histogram,
@@ -34,6 +35,8 @@ from counterpoise.analysis.probe import Probe, features, linear_probe
 from counterpoise.analysis.singular_values import LayerSpectrum, head_layers, input_spectra
 
 __all__ = [
+    "BALANCE",
+    "GRADIENT_CHANGE",
     "BalanceCurves",
     "BalanceWatch",
     "Eigenvalues",

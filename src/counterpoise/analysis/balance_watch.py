@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from counterpoise.engine import Run
 
 
+BALANCE = "balance.npz"
+"""Name of its file in a run directory."""
+
+
 @dataclass(frozen=True)
 class BalanceCurves:
     """One row before training and one after every epoch; M modalities in model order.

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 PAIRINGS = ("stored", "batch")
 
 
+GRADIENT_CHANGE = "gradient-change.npz"
+"""Name of its file in a run directory."""
+
+
 @dataclass(frozen=True)
 class GradientChanges:
     """One row per update that follows one of another modality.

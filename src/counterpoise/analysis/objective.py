@@ -14,9 +14,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from counterpoise._checks import choice, did_you_mean, whole
 from counterpoise.data.split import Split
 from counterpoise.model import MultimodalModel
-from counterpoise.types import Batch, Output
+from counterpoise.types import FUSED, Batch, Output
 
-FUSED = "fused"
 STATISTICS = ("kept", "recomputed")
 Loss = Callable[[], Iterable[Tensor]]
 """Gives the summands of a loss at the present weights, each with a graph; their sum is the loss."""

@@ -11,13 +11,22 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Literal, Protocol
 
 from counterpoise._files import lock
 from counterpoise.benchmark.forked import Fork, ForkServerContext, server
 
-BUSY = "is being run by another process"
-"""Reason of a run that was not started beside itself."""
+Kind = Literal["failed", "killed", "busy"]
+"""How a run came to its end: by itself; from outside, so that it may well succeed when it is started again; or it was
+not started beside itself."""
+
+
+@dataclass(frozen=True)
+class End:
+    """How a run ended, as the reason of a failure if it left no result."""
+
+    reason: str
+    kind: Kind = "failed"
 
 
 @dataclass(frozen=True)
@@ -40,14 +49,18 @@ class Order:
 
 
 class NotStarted(Exception):  # noqa: N818 - it is an answer to an order, not an error
-    """A run could not be started; the message is the reason of the failure."""
+    """A run could not be started."""
+
+    def __init__(self, reason: str, kind: Kind = "failed"):
+        super().__init__(reason)
+        self.end = End(reason, kind)
 
 
 class Running(Protocol):
     """A run that was started."""
 
-    def poll(self) -> str | None:
-        """None while it runs; afterwards how it ended, as the reason of a failure if it left no result."""
+    def poll(self) -> End | None:
+        """None while it runs; afterwards how it ended."""
         ...
 
     def interrupt(self) -> None:
@@ -86,11 +99,11 @@ class Backend(Protocol):
         ...
 
 
-def said(code: int) -> str:
-    """An exit status in words: of a process without a result; minus the signal that killed it."""
-    if code == 0:
-        return "ended without result.json"
-    return f"failed with exit status {code}" if code > 0 else f"was killed by {signal.Signals(-code).name}"
+def ended(code: int) -> End:
+    """What an exit status says of a process without a result; it is minus the signal that killed it."""
+    if code < 0:
+        return End(f"was killed by {signal.Signals(-code).name}", "killed")
+    return End(f"failed with exit status {code}" if code else "ended without result.json")
 
 
 @contextlib.contextmanager
@@ -147,12 +160,12 @@ class Child:
     def __init__(self, process: subprocess.Popen[bytes] | Fork, log: IO[bytes]):
         self.process, self._log = process, log
 
-    def poll(self) -> str | None:
+    def poll(self) -> End | None:
         code = self.process.poll()
         if code is None:
             return None
         self._log.close()
-        return said(code)
+        return ended(code)
 
     def interrupt(self) -> None:
         # To the run alone: its loader workers end with it, and a signal to them would be an error in it.
@@ -185,7 +198,7 @@ def opened(order: Order, patience: float = 0.0) -> IO[bytes]:
     while lock(log) is False:
         if time.monotonic() >= deadline:
             log.close()
-            raise NotStarted(BUSY)
+            raise NotStarted("is being run by another process", "busy")
         time.sleep(0.05)
     log.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(order.arguments)}\n".encode())
     log.flush()

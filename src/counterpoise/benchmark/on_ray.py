@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from counterpoise.benchmark.backends import NotStarted, Order, Running, noted, opened, said, spawned
+from counterpoise.benchmark.backends import End, NotStarted, Order, Running, ended, noted, opened, spawned
 from counterpoise.benchmark.forked import Fork
 
 RETRIES = 3
@@ -164,7 +164,7 @@ class _Task:
         self._reference = reference
         self._asked: float | None = None
 
-    def poll(self) -> str | None:
+    def poll(self) -> End | None:
         import ray
         from ray import exceptions
 
@@ -178,11 +178,13 @@ class _Task:
         try:
             return ray.get(self._reference)
         except exceptions.TaskCancelledError:
-            return "was stopped before it began"
+            return End("was stopped before it began", "killed")
         except exceptions.RayTaskError as error:
-            return f"{error.cause}, {RETRIES + 1} times" if isinstance(error.cause, RunKilled) else f"failed: {error}"
+            if isinstance(error.cause, RunKilled):
+                return End(f"{error.cause}, {RETRIES + 1} times", "killed")
+            return End(f"failed: {error}")
         except exceptions.RayError as error:
-            return f"was lost with its worker: {str(error).splitlines()[0]}"
+            return End(f"was lost with its worker: {str(error).splitlines()[0]}", "killed")
 
     def interrupt(self) -> None:
         import ray
@@ -203,7 +205,7 @@ def _reach(address: str, patience: float = 10.0) -> None:
         socket.create_connection((host, int(port)), timeout=patience).close()
 
 
-def work(arguments: Sequence[str], log: str, threads: int, folder: str) -> str:
+def work(arguments: Sequence[str], log: str, threads: int, folder: str) -> End:
     """In a worker: run a command line until it ends, and say how it did; cancelling asks it to end.
 
     Args:
@@ -226,11 +228,11 @@ def work(arguments: Sequence[str], log: str, threads: int, folder: str) -> str:
                     told = True
                 time.sleep(0.05)
     except NotStarted as why:
-        return f"{why} (on {platform.node()})"
-    reason = said(process.returncode)
+        return End(f"{why} (on {platform.node()})", why.end.kind)
+    end = ended(process.returncode)
     if process.returncode < 0 and not asked:
-        raise RunKilled(reason)
-    return reason
+        raise RunKilled(end.reason)
+    return end
 
 
 @contextlib.contextmanager

@@ -8,15 +8,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from counterpoise._checks import shown, whole
-from counterpoise.benchmark.backends import Backend, Local, NotStarted, Order, Running, noted
-from counterpoise.benchmark.grid import RunConfig, finished, missing
+from counterpoise.benchmark.backends import Backend, End, Kind, Local, NotStarted, Order, Running, noted
+from counterpoise.metrics.result import finished
 
 PAUSE = 0.05
 """Seconds between two looks at the runs."""
@@ -24,17 +24,28 @@ INTERRUPTIONS = ("SIGINT", "SIGTERM", "SIGHUP")
 """What stops a benchmark. SIGINT also where it was ignored (a job in the background): a run would inherit that and
 could not be asked to stop."""
 
-Command = Callable[[RunConfig, Path], Sequence[str]]
-"""The command line of a run, given its configuration and directory; it resumes when started again."""
+
+class Runnable(Protocol):
+    """A run that was asked for, such as a ``Recipe``."""
+
+    @property
+    def id(self) -> str:
+        """Name of its folder: the same for the same run, another for any other."""
+        ...
+
+
+Command = Callable[[Any, Path], Sequence[str]]
+"""The command line of a run, given what was asked for and its directory; it resumes when started again."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that ended without a result: why, the end of its log, and where the rest is."""
+    """A run that ended without a result: why, the end of its log, where the rest is, and what kind of end it was."""
 
     reason: str
     tail: str
     log: Path
+    kind: Kind = "failed"
 
 
 @dataclass
@@ -97,15 +108,15 @@ class Feed(Protocol):
         """Whether more may come although nothing runs here."""
         ...
 
-    def next(self) -> RunConfig | None:
+    def next(self) -> Runnable | None:
         """The run to start next; None when there is none now."""
         ...
 
-    def enough(self, config: RunConfig) -> bool:
+    def enough(self, config: Any) -> bool:
         """Asked again and again while it runs; True ends it early."""
         ...
 
-    def ended(self, config: RunConfig, failure: Failure | None) -> None:
+    def ended(self, config: Any, failure: Failure | None) -> None:
         """What became of a run: None when it has a result. Not told of runs that an interruption stopped."""
         ...
 
@@ -117,26 +128,25 @@ class Feed(Protocol):
 class _Listed:
     """These runs, in order."""
 
-    def __init__(self, configs: Sequence[RunConfig]):
-        self.total, self.waiting = len(configs), False
-        self._queue = list(configs)
+    def __init__(self, runs: Sequence[Runnable]):
+        self.total, self.waiting, self._queue = len(runs), False, list(runs)
 
-    def next(self) -> RunConfig | None:
+    def next(self) -> Runnable | None:
         return self._queue.pop(0) if self._queue else None
 
-    def enough(self, config: RunConfig) -> bool:
+    def enough(self, config: Any) -> bool:
         return False
 
-    def ended(self, config: RunConfig, failure: Failure | None) -> None:
-        return
+    def ended(self, config: Any, failure: Failure | None) -> None:
+        pass
 
     def rest(self) -> list[str]:
-        return [config.id for config in self._queue]
+        return [run.id for run in self._queue]
 
 
 @dataclass
 class _Started:
-    config: RunConfig
+    config: Runnable
     run: Running
     log: Path
     began: float
@@ -145,7 +155,7 @@ class _Started:
 
 
 def run(
-    configs: Sequence[RunConfig],
+    configs: Sequence[Runnable],
     command: Command,
     runs: Path | str,
     *,
@@ -162,7 +172,7 @@ def run(
     pass SIGINT on to the runs, so that they write a checkpoint, and wait for them; a second one kills them.
 
     Args:
-        configs: see ``grid``.
+        configs: what was asked for.
         command: gives the command line of a run.
         runs: the runs go to ``runs/<id>``.
         jobs: how many at the same time.
@@ -177,7 +187,7 @@ def run(
     Returns:
         What became of each run; ``exit_code`` and ``message()`` say it in short.
     """
-    todo = missing(configs, Path(runs))
+    todo = [config for config in configs if not finished(Path(runs) / config.id)]
     ids = {config.id for config in todo}
     skipped = [config.id for config in configs if config.id not in ids]
     return drive(
@@ -238,14 +248,14 @@ def drive(
                 try:
                     running.append(_Started(config, backend.start(order), log, time.monotonic()))
                 except NotStarted as why:
-                    outcome.failed[config.id] = Failure(str(why), "", log)
+                    outcome.failed[config.id] = Failure(why.end.reason, "", log, why.end.kind)
                     feed.ended(config, outcome.failed[config.id])
                     display.ended(config.id, None, outcome)
             if not running and not feed.waiting:
                 break
-            for started, reason in _ended(running):
+            for started, end in _ended(running):
                 running.remove(started)
-                _enter(started, reason, runs, outcome)
+                _enter(started, end, runs, outcome)
                 feed.ended(started.config, outcome.failed.get(started.config.id))
                 display.ended(started.config.id, time.monotonic() - started.began, outcome)
             for started in running:
@@ -257,7 +267,7 @@ def drive(
             display.say(f"Stopping {len(running)} run(s); they write a checkpoint. Once more to kill them.")
             _stop(running, patience, interrupts)
             for started in running:
-                _enter(started, "", runs, outcome, interrupted=True)
+                _enter(started, None, runs, outcome)
                 if started.config.id not in outcome.stopped:
                     feed.ended(started.config, None)
     return outcome
@@ -272,9 +282,9 @@ def threads_per_run(jobs: int) -> int:
     return max(1, cores // jobs)
 
 
-def _ended(running: Sequence[_Started]) -> list[tuple[_Started, str]]:
+def _ended(running: Sequence[_Started]) -> list[tuple[_Started, End]]:
     polled = [(started, started.run.poll()) for started in running]
-    return [(started, reason) for started, reason in polled if reason is not None]
+    return [(started, end) for started, end in polled if end is not None]
 
 
 def _end_early(started: _Started, feed: Feed, patience: float) -> None:
@@ -287,17 +297,17 @@ def _end_early(started: _Started, feed: Feed, patience: float) -> None:
         started.run.kill()
 
 
-def _enter(started: _Started, reason: str, runs: Path, outcome: Outcome, *, interrupted: bool = False) -> None:
-    """Enter an ended run into the outcome."""
+def _enter(started: _Started, end: End | None, runs: Path, outcome: Outcome) -> None:
+    """Enter an ended run into the outcome; without ``end`` it was interrupted."""
     name = started.config.id
     if finished(runs / name):
         outcome.finished.append(name)
-    elif interrupted:
+    elif end is None:
         outcome.stopped.append(name)
     elif started.deadline is not None:
         outcome.ended_early.append(name)
     else:
-        outcome.failed[name] = Failure(reason, _tail(started.log), started.log)
+        outcome.failed[name] = Failure(end.reason, _tail(started.log), started.log, end.kind)
 
 
 def _tail(path: Path, lines: int = 15, size: int = 8192) -> str:
@@ -347,8 +357,8 @@ class _Display:
     def say(self, text: str) -> None:
         self.console.print(shown(text), markup=False, highlight=False)
 
-    def show(self, running: Sequence[RunConfig]) -> None:
-        names = ", ".join(f"{config.method} s{config.seed}" for config in running[:4])
+    def show(self, running: Sequence[Runnable]) -> None:
+        names = ", ".join(config.id for config in running[:4])
         self.bar.update(self.task, description=escape(names + ("…" if len(running) > 4 else "")))
 
     def ended(self, name: str, seconds: float | None, outcome: Outcome) -> None:

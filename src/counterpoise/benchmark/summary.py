@@ -228,6 +228,12 @@ def mean_sd(values: Iterable[float]) -> tuple[float, float | None]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
+def percent(numbers: Iterable[float]) -> str:
+    """Mean ± standard deviation of shares, in per cent."""
+    mean, sd = mean_sd(numbers)
+    return f"{100 * mean:.1f}" + ("" if sd is None else f" ± {100 * sd:.1f}")
+
+
 def paired_difference(
     values: Mapping[int, float], baseline: Mapping[int, float], confidence: float = 0.95
 ) -> Difference | None:

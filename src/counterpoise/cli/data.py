@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from counterpoise._checks import shown
 from counterpoise.data.source import Source, Table
-from counterpoise.recipe.job import source_of
 from counterpoise.recipe.messages import UsageError, usage
-from counterpoise.recipe.options import Parser, fit_parser, parse
+from counterpoise.recipe.options import Parser, fit_parser
+from counterpoise.recipe.spelling import parse, source_of
 
 USAGE = """usage: counterpoise data ACTION ...
 

@@ -6,14 +6,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from counterpoise.benchmark.plan import PRELOAD, Row, alone, base, command, method_names, plan, seeds_of
 from counterpoise.benchmark.runner import run
-from counterpoise.cli import benchmark
 from counterpoise.cli.execution import add_execution, execution_of, folder_of
-from counterpoise.recipe.job import source_of
 from counterpoise.recipe.messages import Options, UsageError, usage
-from counterpoise.recipe.options import fit_parser, parse
 from counterpoise.recipe.trained import open_run
-from counterpoise.studies.base import Row, alone, configs, method_names
 from counterpoise.studies.diagnosis import Diagnosis
 from counterpoise.studies.diagnosis_page import write
 from counterpoise.studies.diagnosis_runs import Opened, check_labels, measure
@@ -31,22 +28,20 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seeds", default="0", help="comma-separated numbers; several tell the spread between seeds")
     add_execution(parser)
     own, common = parser.parse_known_args(arguments)
-    seeds, execution = benchmark.seeds_of(own.seeds), execution_of(own)
+    seeds, execution = seeds_of(own.seeds), execution_of(own)
     names = method_names(own.method, option="--method")
     if len(names) != 1:
         raise UsageError(f"--method must be one method; got {own.method}.")
-    fit = fit_parser("counterpoise diagnose")
+    recipe = base([*common, "--balance=true"], "Joint", "counterpoise diagnose")
+    modalities = list(recipe.source.layouts())
     with usage():
-        source = source_of(fit, parse(fit, [*common, "--method", "Joint"]).data)
-        modalities = list(source.layouts())
-        check_labels(source.splits().task)
+        check_labels(recipe.splits.task)
     if len(modalities) < 2:
         raise UsageError(f"--data has one modality ({modalities[0]}); there is nothing to balance.")
-    rows = [*alone(modalities), Row(names[0], names[0])]
-    planned = configs(rows, seeds, [*common, "--balance=true"])
+    planned = plan(recipe, [*alone(modalities), Row(names[0], names[0])], seeds)
     runs = folder_of(own.out) / "runs"
     by_seed = [found[i] for i in range(len(seeds)) for found in planned.values()]
-    outcome = run(by_seed, benchmark.command, runs, preload=benchmark.PRELOAD, **execution)
+    outcome = run(by_seed, command, runs, preload=PRELOAD, **execution)
     print(outcome.message())
     if outcome.exit_code:
         return outcome.exit_code

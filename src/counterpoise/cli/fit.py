@@ -16,7 +16,8 @@ from counterpoise.data.readers import ReadError
 from counterpoise.data.source import Table as Files
 from counterpoise.recipe.job import Job
 from counterpoise.recipe.messages import UsageError, usage
-from counterpoise.recipe.options import fit_parser, parse
+from counterpoise.recipe.options import fit_parser
+from counterpoise.recipe.recipe import Recipe
 
 SPLITS = {"train": "the training split", "val": "the validation split", "test": "the test split"}
 
@@ -26,10 +27,9 @@ def main(arguments: Sequence[str]) -> int:
     parser = fit_parser()
     parser.add_argument("--resume", action="store_true", help="Continue the unfinished run in run_dir, if any.")
     parser.add_argument("--no_test", action="store_true", help="Leave the test split alone, as tuning does.")
-    options = parse(parser, arguments)
-    resume, no_test = bool(options.pop("resume")), bool(options.pop("no_test"))
-    with usage():
-        job = Job.of(parser, options)
+    recipe = Recipe.parse(arguments, parser)
+    resume, no_test = bool(recipe.options.pop("resume")), bool(recipe.options.pop("no_test"))
+    job = Job(recipe)
     splits = replace(job.splits, test=None) if no_test else job.splits
     try:
         with usage():
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     if trainer.fabric.is_global_zero:
         print(shown(job.describe()), flush=True)
     try:
-        result = trainer.run(splits, resume=resume, data=job.source.name, config=job.config())
+        result = trainer.run(splits, resume=resume, data=job.source.name, config=recipe.text)
     except ReadError as error:
         if trainer.run_dir is None:
             raise

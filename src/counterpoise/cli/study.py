@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from counterpoise.cli.benchmark import seeds_of
+from counterpoise.benchmark.plan import seeds_of
 from counterpoise.cli.execution import add_execution, execution_of, folder_of
 from counterpoise.recipe.messages import Options, UsageError
-from counterpoise.studies import STUDIES, combine, conduct, draw_again, study_named
+from counterpoise.studies.conduct import combine, conduct
+from counterpoise.studies.pages import STUDIES, draw_again, study_named
 
 USAGE = """usage: counterpoise study NAME[,NAME...] --data DATA --out DIR [options]
 

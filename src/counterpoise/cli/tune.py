@@ -12,16 +12,14 @@ from jsonargparse import Namespace
 from counterpoise import methods
 from counterpoise._checks import choice, did_you_mean
 from counterpoise._files import write_text
-from counterpoise.benchmark.grid import RunConfig
+from counterpoise.benchmark import plan
 from counterpoise.benchmark.runner import drive
-from counterpoise.cli import benchmark
 from counterpoise.cli.execution import add_execution, execution_of, folder_of
-from counterpoise.engine.setup import check_metrics
-from counterpoise.recipe.job import Job
 from counterpoise.recipe.messages import Options, UsageError, usage
-from counterpoise.recipe.options import fit_parser, parse
+from counterpoise.recipe.options import fit_parser
+from counterpoise.recipe.recipe import Recipe
 from counterpoise.tuning import database
-from counterpoise.tuning.search import Search
+from counterpoise.tuning.search import Search, TrialRun
 from counterpoise.tuning.space import SYNTAX, Parameter, parameter
 
 FIXED = {
@@ -52,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--storage", help="URL of a database; by default SQLite in --out")
     add_execution(parser)
     own, common = parser.parse_known_args(arguments)
-    seeds, execution = benchmark.seeds_of(own.seeds), execution_of(own)
+    seeds, execution = plan.seeds_of(own.seeds), execution_of(own)
     if len(set(seeds)) < len(seeds):
         raise UsageError(f"--seeds names a seed twice: {own.seeds}.")
     if own.trials < 1:
@@ -65,26 +63,26 @@ def main(arguments: Sequence[str]) -> int:
         raise ImportError("counterpoise tune needs Optuna: pip install 'counterpoise[tune]'.") from error
     space = _space(own.param)
     others = [option for action in parser._actions for option in action.option_strings]
-    settings, options = _checked(own.method, common, space, others)
-    monitor, out = str(options.monitor), folder_of(own.out)
-    name = database.name_of(settings, space, seeds, monitor)
+    recipe = _checked(own.method, common, space, others).but({"seed": seeds[0]})
+    monitor, out = str(recipe.options.monitor or recipe.splits.task.monitor), folder_of(own.out)
+    name = database.name_of(recipe, space, seeds)
     _claim(out, name)
     url = own.storage or f"sqlite:///{(out / 'tuning.db').absolute()}"
-    warmup = max(1, options.epochs // 5)
+    warmup = max(1, recipe.options.epochs // 5)
     study, storage = database.connect(url, name, database.direction(monitor), own.pruner, warmup, seeds[0])
-    runs = out / "trials"
-    found = Search(study, storage, space, settings, seeds, own.trials, runs, monitor)
+    runs = out / "runs"
+    found = Search(study, storage, space, recipe, seeds, own.trials, runs, monitor)
     with found.leaving():
-        outcome = drive(found, command, runs, preload=benchmark.PRELOAD, **execution)
+        outcome = drive(found, command, runs, preload=plan.PRELOAD, **execution)
     if outcome.stopped or outcome.waiting:
         print("Stopped; the same command goes on.")
         return 130
-    return _conclude(study, space, settings, out, monitor, seeds)
+    return _conclude(study, space, recipe, out, monitor, seeds)
 
 
-def command(config: RunConfig, path: Path) -> list[str]:
+def command(run: TrialRun, path: Path) -> list[str]:
     """The command line of one run of a trial."""
-    return [*benchmark.command(config, path), "--no_test"]
+    return [*plan.command(run.recipe, path), "--no_test"]
 
 
 def _space(texts: Sequence[str]) -> list[Parameter]:
@@ -99,33 +97,25 @@ def _space(texts: Sequence[str]) -> list[Parameter]:
     return space
 
 
-def _checked(
-    method: str, common: Sequence[str], space: Sequence[Parameter], others: Sequence[str]
-) -> tuple[dict[str, Any], Namespace]:
-    """The settings of all trials, and the options of the first corner of the space; every end of it is tried out."""
+def _checked(method: str, common: Sequence[str], space: Sequence[Parameter], others: Sequence[str]) -> Recipe:
+    """The recipe at the first corner of the space; every end of it is tried out."""
     folded = {name.casefold(): name for name in methods.__all__}
     if "." not in method and method.casefold() not in folded:
         raise UsageError("--method: " + did_you_mean("method", method, methods.__all__))
-    method = folded.get(method.casefold(), method)
+    plan.refuse(common, FIXED)
     for option in (argument.split("=")[0] for argument in common):
-        if option in FIXED:
-            raise UsageError(f"{option} is an option of `fit`; here {FIXED[option]}.")
         if option.lstrip("-") in {p.name for p in space}:
             raise UsageError(f"{option} is fixed and searched by --param; leave one out.")
+    first = {p.name: p.ends()[0] for p in space}
+    corner = [f"--{name}={value}" for name, value in first.items()]
     parser = fit_parser("counterpoise tune", others)
-    first = [p.option(p.ends()[0]) for p in space]
-    corners = [first, *([*first[:i], p.option(v), *first[i + 1 :]] for i, p in enumerate(space) for v in p.ends()[1:])]
-    parsed = []
+    recipe = Recipe.parse([*common, *corner, "--method", folded.get(method.casefold(), method)], parser)
     with usage():
-        for corner in corners:
-            parsed.append(parse(parser, [*common, *corner, "--method", method]))
-            made = {key: value for key, value in vars(parsed[-1]).items() if key in CHECKED}
-            parser.instantiate(Namespace(**made))
-        source = Job.of(parser, parsed[0]).source
-        task = source.splits().task  # what is wrong with the data is said once, here, and not by every run
-        parsed[0].monitor, _ = check_metrics(task, parsed[0].metrics, parsed[0].monitor)
-    files = {path.name: path.read_text(encoding="utf-8") for path in benchmark.config_files(common)}
-    return {"method": method, "options": list(common), **({"files": files} if files else {})}, parsed[0]
+        _ = recipe.splits  # what is wrong with the data is said once, here, and not by every run
+        for corner in (first, *({**first, p.name: value} for p in space for value in p.ends()[1:])):
+            options = recipe.but(corner).options
+            parser.instantiate(Namespace(**{key: value for key, value in vars(options).items() if key in CHECKED}))
+    return recipe
 
 
 def _claim(out: Path, name: str) -> None:
@@ -144,13 +134,13 @@ def _claim(out: Path, name: str) -> None:
 
 
 def _conclude(
-    study: Any, space: Sequence[Parameter], settings: dict[str, Any], out: Path, monitor: str, seeds: Sequence[int]
+    study: Any, space: Sequence[Parameter], recipe: Recipe, out: Path, monitor: str, seeds: Sequence[int]
 ) -> int:
     """Write what was found; print the best and how to evaluate it."""
     from counterpoise.tuning import results
 
     found = results.rows(study, space)
-    about = {"study": study.study_name, "monitor": monitor, "seeds": list(seeds), **settings}
+    about = {"study": study.study_name, "monitor": monitor, "seeds": list(seeds), "method": recipe.method}
     results.write_tables(found, out, about)
     states = [row["state"] for row in found]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
@@ -163,19 +153,10 @@ def _conclude(
         return 1
     best = next(row for row in done if row["trial"] == study.best_trial.number)
     values = {p.name: best[p.name] for p in space}
-    write_text(out / "best.yaml", _configuration(settings, values, seeds[0]))
-    page = results.draw(found, space, out, f"Tuning of {settings['method']}", monitor)
+    write_text(out / "best.yaml", recipe.but(values).text)
+    page = results.draw(found, space, out, f"Tuning of {recipe.method}", monitor)
     print(f"Best: trial {best['trial']}, validation {monitor} {best['score']:.4f} (mean of {len(seeds)} seed(s)):")
     print("\n".join(f"  {name} {value}" for name, value in values.items()))
     print(f"Open {page} in a browser; every number is in {out / 'trials.json'}. For the score on the test split:")
     print(f"  counterpoise fit --config {out / 'best.yaml'} --run_dir {out / 'best'}")
     return 0
-
-
-def _configuration(settings: dict[str, Any], values: dict[str, Any], seed: int) -> str:
-    """Every option of the best trial, for ``fit --config``."""
-    parser = fit_parser("counterpoise tune")
-    own = [f"--{name}={value}" for name, value in values.items()]
-    arguments = [*settings["options"], *own, "--method", settings["method"], "--seed", str(seed)]
-    job = Job.of(parser, parse(parser, arguments))
-    return parser.dump(job.options, skip_unset=False)

@@ -56,6 +56,19 @@ def read_result(directory: Path) -> dict[str, Any] | None:
     return found
 
 
+def result_of(directory: Path) -> dict[str, Any] | None:
+    """The result of the run in a directory; None when it has not ended, or ``result.json`` cannot be read."""
+    try:
+        return read_result(directory)
+    except (OSError, ValueError):
+        return None
+
+
+def finished(directory: Path) -> bool:
+    """Whether the run in a directory has ended: it has a readable ``result.json``."""
+    return result_of(directory) is not None
+
+
 def _check(found: Mapping[str, Any]) -> None:
     for name, kinds in KINDS.items():
         value = found.get(name)

@@ -1,19 +1,18 @@
-"""From parsed options to a trainer and its data."""
+"""From a recipe to a trainer and its data."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 from torch import nn
 
 from counterpoise._checks import did_you_mean
-from counterpoise.analysis import BalanceWatch, GradientChange
+from counterpoise.analysis import BALANCE, GRADIENT_CHANGE, BalanceWatch, GradientChange
 from counterpoise.build import build_model
 from counterpoise.data.source import Source
 from counterpoise.data.split import Split, Splits
@@ -24,6 +23,7 @@ from counterpoise.engine.state import mix, seed_everything
 from counterpoise.method import Method
 from counterpoise.observer import Observer
 from counterpoise.recipe.options import AUTO
+from counterpoise.recipe.recipe import Recipe
 from counterpoise.task import SingleLabel, Task
 
 OWN = (
@@ -32,50 +32,30 @@ OWN = (
 )  # fmt: skip
 """Options that are not arguments of the trainer."""
 
-GRADIENT_CHANGE = "gradient-change.npz"
-"""What ``gradient_change`` writes into the run directory."""
-
-BALANCE = "balance.npz"
-"""What ``balance`` writes there."""
-
 
 @dataclass
 class Job:
-    """Everything of one run.
+    """A recipe with its data set and what is trained by it.
 
     Attributes:
-        parser: that read the options.
-        options: what it read.
-        source: the data set.
+        recipe: what was asked for.
         task: what is predicted, when it is known without opening the data.
         samples: of another table than the one trained on.
     """
 
-    parser: ArgumentParser
-    options: Namespace
-    source: Source
+    recipe: Recipe
     task: Task | None = None
     samples: Split | None = None
 
-    @classmethod
-    def of(cls, parser: ArgumentParser, options: Namespace) -> Job:
-        """The job that the options describe."""
-        source = source_of(parser, options.data)
-        if options.run_dir in ("null", "None"):  # typed; a path may be any text
-            options.run_dir = None
-        if options.encoder_weights:
-            options.encoder_weights = {
-                m: str(Path(path).expanduser().resolve()) for m, path in options.encoder_weights.items()
-            }
-        stated = source.stated()
-        if "modalities" in stated:
-            stated["modalities"] = {
-                m: Namespace(class_path=reader["class_path"], init_args=Namespace(**reader["init_args"]))
-                for m, reader in stated["modalities"].items()
-            }
-        if stated:
-            options.data.init_args.update(Namespace(**stated))
-        return cls(parser, options, source)
+    @property
+    def source(self) -> Source:
+        """The data set."""
+        return self.recipe.source
+
+    @property
+    def splits(self) -> Splits:
+        """Its parts."""
+        return self.recipe.splits
 
     def describe(self) -> str:
         """The data set in a few lines."""
@@ -89,22 +69,18 @@ class Job:
                 lines.append(f"  no {name} sample of: {', '.join(gone[:5])}{', ...' if len(gone) > 5 else ''}")
         return "\n".join(lines)
 
-    @cached_property
-    def splits(self) -> Splits:
-        """The parts of the data set."""
-        return self.source.splits()
-
-    def trainer(self, **replace: Any) -> Trainer:
+    def trainer(self, *, with_weights: bool = True, **replace: Any) -> Trainer:
         """Model, method and trainer; ``replace`` wins over the options."""
-        options = self.options
+        options = self.recipe.options
         seed_everything(mix(options.seed, "model"))
-        made = self.parser.instantiate(Namespace(**{k: v for k, v in vars(options).items() if k != "data"}))
+        made = self.recipe.parser.instantiate(Namespace(**{k: v for k, v in vars(options).items() if k != "data"}))
         method: Method = made.method
-        if options.run_dir == AUTO:
+        if options.run_dir == AUTO and "run_dir" not in replace:
             label = re.sub(r"[^A-Za-z0-9]+", "-", options.label or method.label).strip("-")
             options.run_dir = made.run_dir = str(Path("runs") / f"{self.source.name}-{label}-s{options.seed}")
+        weights = (made.encoder_weights or {}) if with_weights else {}
         model = build_model(
-            _encoders(self.source, made.encoders, made.encoder_weights or {}, made.freeze_encoders),
+            _encoders(self.source, made.encoders, weights, made.freeze_encoders),
             made.fusion or method.default_fusion,
             task=self.task or self.splits.task,
             heads=method.own_heads,
@@ -116,13 +92,14 @@ class Job:
         keep_freed_memory()
         return Trainer(model, method, **arguments, observers=_watches(made, arguments["run_dir"]))
 
-    def config(self) -> str:
-        """Content of ``config.yaml``: every option."""
-        return self.parser.dump(self.options, skip_unset=False)
+    def tried(self, *, with_weights: bool = True) -> None:
+        """ValueError when model, method and trainer do not fit together; nothing is trained or written.
 
-    def tried(self) -> None:
-        """ValueError when model, method and trainer do not fit together; nothing is trained or written."""
-        trainer = self.trainer(run_dir=None, progress=False, accelerator="cpu", devices=1, num_nodes=1, compile=False)
+        Args:
+            with_weights: read the files of ``encoder_weights`` too.
+        """
+        here = {"run_dir": None, "progress": False, "accelerator": "cpu", "devices": 1, "num_nodes": 1}
+        trainer = self.trainer(with_weights=with_weights, compile=False, **here)
         trainer.check(self.splits.train)
 
 
@@ -134,11 +111,6 @@ def _watches(made: Namespace, run_dir: str | None) -> list[Observer]:
     if made.balance and run_dir is not None:
         found.append(BalanceWatch(path=Path(run_dir) / BALANCE))
     return found
-
-
-def source_of(parser: ArgumentParser, data: Namespace) -> Source:
-    """The data set that the option ``data`` describes."""
-    return parser.instantiate(Namespace(data=data)).data
 
 
 def _encoders(

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from counterpoise.data.columns import NoColumnError
 from counterpoise.data.source import Table
 from counterpoise.data.split import Split
 from counterpoise.engine import Trainer
 from counterpoise.engine.checkpoint import content_of, load
 from counterpoise.recipe.classes import foreign
-from counterpoise.recipe.job import Job, config_of, source_of
+from counterpoise.recipe.job import Job, config_of
 from counterpoise.recipe.messages import UsageError
-from counterpoise.recipe.options import config, fit_parser
+from counterpoise.recipe.options import fit_parser
+from counterpoise.recipe.recipe import Recipe
+from counterpoise.recipe.spelling import config, source_of
 from counterpoise.task import task_of
 
 TRUST = "import the classes outside this package that the run's config.yaml names, such as a method of your own"
@@ -42,38 +45,34 @@ def open_run(
             f"The configuration of {run} names what is not of this package: {', '.join(others)}. To open the run "
             "imports it, and importing runs code. Pass --trust when you know where it comes from; nothing was imported."
         )
-    options = parser.parse_args(["--config", json.dumps(found)])
+    pairs = [("--config", json.dumps(found))]
     best = Path(run) / "best.ckpt"
     if not best.is_file():
         raise FileNotFoundError(f"{run} has no best.ckpt yet: no epoch of it is finished.")
     with content_of(best):
         task = task_of(load(best)["task"])
     if table is None:
-        job = Job(parser, options, source_of(parser, options.data), task)
+        job = Job(Recipe(parser, pairs), task)
         trainer = job.trainer(run_dir=None, progress=False, devices=1, num_nodes=1)
         trainer.restore(best, job.splits.val)
         return trainer, job, None
-    if not options.data.class_path.endswith(".Table"):
+    data = parser.parse_args([*pairs[0]]).data
+    if not data.class_path.endswith(".Table"):
         raise ValueError(
             f"{run} was not trained on a table, so {table} cannot be read the same way. "
             "Train on a CSV, or use Trainer.predict from Python."
         )
-    data = options.data.clone()
     data.init_args.path, data.init_args.classes = table, list(task.names)
     data.init_args.task = task.kind  # nothing is guessed from other samples
     for role in ("split", "group"):  # roles of training; the other table may lack the columns
         data.init_args[role] = role
-    if not labelled:
-        data.init_args.weight = "sample_weight"
     try:
         source = source_of(parser, data)
-    except ValueError as error:
-        if "column" not in str(error):
-            raise
-        raise ValueError(f"{error} Where samples lack a modality, leave the cells of its column empty.") from error
+    except NoColumnError as error:
+        raise NoColumnError(f"{error} Where samples lack a modality, leave the cells of its column empty.") from error
     assert isinstance(source, Table)
     samples = source.samples(labelled=labelled)
-    job = Job(parser, options, source, task, samples)
+    job = Job(Recipe(parser, pairs, source), task, samples)
     trainer = job.trainer(run_dir=None, progress=False, devices=1, num_nodes=1)
     trainer.restore(best, samples)
     return trainer, job, samples

@@ -64,8 +64,12 @@ class Run:
         return f"unfinished, {len(self.history)} epoch{'s' * (len(self.history) != 1)} so far"
 
 
-def collect(directories: Path | str | Iterable[Path | str]) -> list[Run]:
+def collect(directories: Path | str | Iterable[Path | str], labels: Mapping[Path, str] | None = None) -> list[Run]:
     """All runs in and below the directories, sorted by path; ``Run.finished`` says which have ended.
+
+    Args:
+        directories: run directories, or directories that hold them.
+        labels: run directory -> its name; by default what the run says.
 
     Raises:
         FileNotFoundError: when a directory does not exist or there is no run in any of them.
@@ -80,7 +84,8 @@ def collect(directories: Path | str | Iterable[Path | str]) -> list[Run]:
         raise FileNotFoundError(
             f"No runs in {', '.join(map(str, roots))}: a run directory holds result.json or metrics.jsonl."
         )
-    return _labelled(_placed([_read(directory) for directory in found]))
+    runs = _placed([_read(directory) for directory in found])
+    return _labelled([replace(run, label=(labels or {}).get(run.directory, run.label)) for run in runs])
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

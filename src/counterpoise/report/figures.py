@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from counterpoise.types import FUSED
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -26,7 +28,6 @@ VARIABLES = {INK: "--ink", FAINT: "--faint", PAPER: "--paper"}
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("o", "s", "^", "v", "P", "X", "<", ">")
 VARIABLES |= {colour: f"--series-{number}" for number, colour in enumerate(PALETTE, 1)}
-FUSED = "fused"
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # names are text, whatever dollar signs they have
@@ -137,15 +138,6 @@ def mark(ax: Any, x: Any, y: Any, look: Look, *, size: float = 6, **style: Any) 
     """A point with whiskers (``xerr``, ``yerr``), or several along a line (``linestyle``)."""
     plain = {"linestyle": "", "elinewidth": 1.2, "zorder": 4, "markeredgecolor": PAPER, "markeredgewidth": 0.6}
     ax.errorbar(x, y, color=look.colour, marker=look.marker, markersize=size, **{**plain, **style})
-
-
-def landmark(ax: Any, at: float, name: str, *, above: bool = False, **line: Any) -> None:
-    """A vertical line with its name at the upper end, inside or ``above`` the axes."""
-    ax.axvline(at, **{"color": INK, "linewidth": 0.8, "linestyle": (0, (4, 3)), "zorder": 1, **line})
-    ax.annotate(
-        name, (at, 1), xycoords=("data", "axes fraction"), xytext=(3, 2 if above else -2), textcoords="offset points",
-        fontsize=7.5, va="bottom" if above else "top", clip_on=not above,
-    )  # fmt: skip
 
 
 # -- axes ----------------------------------------------------------------------------------------------

@@ -15,9 +15,9 @@ from counterpoise.benchmark.summary import SPLITS, Summary, summarize
 from counterpoise.metrics import SHARES
 from counterpoise.report.charts import curves, points, score_dots
 from counterpoise.report.collect import OWN_TO_A_RUN, Run, collect
-from counterpoise.report.figures import FUSED
 from counterpoise.report.markup import Picture, html_figure, html_table, render, write_page
 from counterpoise.report.tables import common_and_different, runs_rows, subset_records, summary_html
+from counterpoise.types import FUSED
 
 
 def write_report(
@@ -27,6 +27,7 @@ def write_report(
     title: str = "Counterpoise report",
     baseline: str = "Joint",
     seeds: int | None = None,
+    labels: Mapping[Path, str] | None = None,
 ) -> Path:
     """Write the report of all runs in and below the directories; nothing is trained.
 
@@ -38,6 +39,7 @@ def write_report(
         title: of the page.
         baseline: the method that the others are compared with.
         seeds: how many seeds were asked for; by default as many as occur in the runs of a data set.
+        labels: run directory -> its name here; by default what the run says.
 
     Returns:
         The path of the page.
@@ -45,7 +47,7 @@ def write_report(
     Raises:
         FileNotFoundError: when a directory does not exist or holds no run.
     """
-    runs = collect(directories)
+    runs = collect(directories, labels)
     by_data: dict[str, list[Run]] = {}
     for run in runs:
         by_data.setdefault(run.data, []).append(run)

@@ -7,22 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from counterpoise.benchmark.cells import Difference
+from counterpoise.benchmark.plan import Row
 from counterpoise.benchmark.summary import paired_difference
 from counterpoise.recipe.messages import Options
 from counterpoise.report.charts import bars
 from counterpoise.report.markup import html_table
-from counterpoise.studies.base import (
-    FUSED,
-    SPLITS,
-    Given,
-    Picture,
-    Row,
-    Trained,
-    metric_option,
-    read_outs,
-    scores,
-    values,
-)
+from counterpoise.studies.base import SPLITS, Given, Picture, Trained, metric_option, read_outs, scores, values
+from counterpoise.types import FUSED
 
 TITLE = "Ablation"
 ABOUT = (

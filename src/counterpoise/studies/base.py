@@ -4,80 +4,21 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import inspect
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from jsonargparse import Namespace
-
-from counterpoise import methods
-from counterpoise._checks import did_you_mean
-from counterpoise._yaml import read_yaml
-from counterpoise.benchmark.grid import RunConfig
 from counterpoise.benchmark.notes import read_out_notes
-from counterpoise.benchmark.summary import mean_sd
-from counterpoise.cli import benchmark
-from counterpoise.recipe.messages import Options, UsageError
+from counterpoise.benchmark.plan import Row
+from counterpoise.recipe.messages import Options
+from counterpoise.recipe.recipe import Recipe
 from counterpoise.report.markup import Picture
+from counterpoise.types import FUSED
 
-FUSED = "fused"
 Scores = dict[str, dict[str, dict[str, float]]]
 """Row -> series (fused, a modality) -> seed, as text for JSON -> score."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One setting of a study, run once per seed.
-
-    Attributes:
-        name: in figures and tables.
-        method: name of the method.
-        options: options of ``fit`` on top of the common ones, without their dashes.
-        first: the other rows wait for this one, and for what ``prepare`` makes of it.
-    """
-
-    name: str
-    method: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-    first: bool = False
-
-    @property
-    def key(self) -> str:
-        """What the runs are known by; the same in every study, so that they share them.
-
-        Options that say what is the default anyway do not count.
-        """
-        options = self.stated
-        if set(options) <= {"method.modality"}:
-            return self.method
-        text = ", ".join(f"{name.removeprefix('method.')}={value}" for name, value in sorted(options.items()))
-        if len(text) > 60:  # it becomes the name of a folder
-            text = f"{text[:48]}... {hashlib.sha256(text.encode()).hexdigest()[:8]}"
-        return f"{self.method}({text})"
-
-    @property
-    def stated(self) -> dict[str, Any]:
-        """The options that differ from the method's defaults."""
-        known = inspect.signature(getattr(methods, self.method).__init__).parameters
-
-        def default(name: str, value: Any) -> bool:
-            parameter = known.get(name.removeprefix("method.")) if name.startswith("method.") else None
-            return parameter is not None and _plain(value) == parameter.default
-
-        return {name: value for name, value in self.options.items() if not default(name, value)}
-
-
-def _plain(value: Any) -> Any:
-    """A value as typed: ``"1e-3"`` and 0.001 are the same."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return float(value)
-    except ValueError:
-        return read_yaml(value)
 
 
 @dataclass(frozen=True)
@@ -106,8 +47,7 @@ class Given:
     Attributes:
         own: options of the study.
         modalities: of the data, in order.
-        common: options of ``fit`` for all runs, as typed.
-        options: the same, parsed.
+        recipe: of which all runs are variants.
         seeds: of the runs.
         runs: folder of the runs.
         folder: where the study keeps arrays.
@@ -115,8 +55,7 @@ class Given:
 
     own: argparse.Namespace
     modalities: tuple[str, ...]
-    common: Sequence[str]
-    options: Namespace
+    recipe: Recipe
     seeds: Sequence[int]
     runs: Path
     folder: Path
@@ -124,7 +63,7 @@ class Given:
     @property
     def fusion(self) -> bool:
         """Whether the user names a fusion."""
-        return self.options.fusion is not None
+        return self.recipe.options.fusion is not None
 
 
 class Study(Protocol):
@@ -161,40 +100,6 @@ class Study(Protocol):
 
 
 # -- runs --------------------------------------------------------------------------------------------
-def configs(rows: Sequence[Row], seeds: Sequence[int], common: Sequence[str]) -> dict[str, list[RunConfig]]:
-    """Row -> its runs, one per seed; every option is parsed once before anything starts."""
-    settings = {row.key: {"method": row.method, **row.stated} for row in rows if row.key != row.method}
-    names = list(dict.fromkeys(row.key for row in rows))
-    later = any(row.first for row in rows)  # they train the encoders of the others
-    planned = benchmark.plan(names, seeds, common, settings, weights_later=later)
-
-    def of(row: Row) -> list[RunConfig]:
-        found = [config for config in planned if config.method == row.key]
-        if row.method == benchmark.UNIMODAL and row.key == row.method:
-            own = f"--method.modality={row.options['method.modality']}"
-            found = [config for config in found if own in config.settings["options"]]
-        return found
-
-    return {row.name: of(row) for row in rows}
-
-
-def alone(modalities: Iterable[str]) -> list[Row]:
-    """Each modality trained alone."""
-    return [Row(f"{m} alone", benchmark.UNIMODAL, {"method.modality": m}) for m in modalities]
-
-
-def method_names(text: str, *, option: str = "--methods") -> list[str]:
-    """Methods from a text with commas, in any case; ``all`` are all that need no further option."""
-    folded = {name.casefold(): name for name in methods.__all__ if name != benchmark.UNIMODAL}
-    if text.casefold() == "all":
-        return list(folded.values())
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    for name in names:
-        if name.casefold() not in folded:
-            raise UsageError(f"{option}: " + did_you_mean("method", name, folded.values()))
-    return list(dict.fromkeys(folded[name.casefold()] for name in names))
-
-
 def complete_seed(finished: Iterable[tuple[str, int]]) -> int:
     """The first seed that most rows have, of (row, seed): what is drawn of one seed should show every row."""
     rows: dict[int, set[str]] = {}
@@ -238,12 +143,6 @@ def read_outs(data: Mapping[str, Any]) -> str:
 def values(cells: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, list[float]]]:
     """Without the seeds' numbers, as figures take it."""
     return {row: {series: list(by.values()) for series, by in found.items()} for row, found in cells.items()}
-
-
-def percent(numbers: Iterable[float]) -> str:
-    """Mean ± standard deviation of shares, in per cent."""
-    mean, sd = mean_sd(numbers)
-    return f"{100 * mean:.1f}" + ("" if sd is None else f" ± {100 * sd:.1f}")
 
 
 def metric_option(parser: Options) -> None:

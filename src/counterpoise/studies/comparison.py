@@ -9,26 +9,15 @@ from typing import Any
 
 from counterpoise.analysis import features, linear_probe, sample
 from counterpoise.benchmark.notes import with_candidates
-from counterpoise.benchmark.summary import summarize
-from counterpoise.cli.benchmark import UNIMODAL
+from counterpoise.benchmark.plan import UNIMODAL, Row, alone, method_names
+from counterpoise.benchmark.summary import percent, summarize
 from counterpoise.recipe.messages import Options, UsageError
 from counterpoise.recipe.trained import open_run
 from counterpoise.report.charts import score_dots
 from counterpoise.report.markup import html_table
 from counterpoise.report.tables import sets_html, summary_html
-from counterpoise.studies.base import (
-    FUSED,
-    SPLITS,
-    Given,
-    Picture,
-    Row,
-    Scores,
-    Trained,
-    alone,
-    common_split,
-    method_names,
-    percent,
-)
+from counterpoise.studies.base import SPLITS, Given, Picture, Scores, Trained, common_split
+from counterpoise.types import FUSED
 
 TITLE = "Comparison"
 ABOUT = (
@@ -72,7 +61,7 @@ def plan(given: Given) -> list[Row]:
             rows.append(Row("IGM without SAM", name, {"method.sam": "off"}))
             # two passes each way per batch, in stages as long as the budget: joint training at that cost
             rows.append(Row("Joint + SAM", "Joint", {"sam": RHO}))
-            rows.append(Row("Joint, epochs doubled", "Joint", {"epochs": 2 * given.options.epochs}))
+            rows.append(Row("Joint, epochs doubled", "Joint", {"epochs": 2 * given.recipe.options.epochs}))
     return rows
 
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from counterpoise._files import write_text
 from counterpoise._json import to_json
-from counterpoise.benchmark.grid import RunConfig, finished
+from counterpoise.benchmark.plan import PRELOAD, UNIMODAL, Row, base, command, plan
 from counterpoise.benchmark.runner import Outcome, run
-from counterpoise.cli import benchmark
-from counterpoise.recipe.job import source_of
-from counterpoise.recipe.messages import UsageError, usage
-from counterpoise.recipe.options import fit_parser, parse
+from counterpoise.metrics.result import finished
+from counterpoise.recipe.messages import UsageError
+from counterpoise.recipe.recipe import Recipe
 from counterpoise.report.collect import collect
 from counterpoise.studies import comparison
-from counterpoise.studies.base import Given, Study, Trained, configs
+from counterpoise.studies.base import Given, Study, Trained
 from counterpoise.studies.pages import draw_again, study_named
 
 
@@ -41,27 +41,25 @@ def conduct(
     Returns:
         The exit code.
     """
-    parser = fit_parser("counterpoise study")
-    with usage():
-        options = parse(parser, [*common, "--method", "Joint"])
-        source = source_of(parser, options.data)
-    plans: dict[str, tuple[Study, Given, dict[str, list[RunConfig]]]] = {}
+    recipe = base(common, "Joint", "counterpoise study")
+    modalities = tuple(recipe.source.layouts())
+    plans: dict[str, tuple[Study, Given, dict[str, list[Recipe]]]] = {}
     first: set[str] = set()
     for name, own in studies.items():
         study = study_named(name)
-        given = Given(own, tuple(source.layouts()), common, options, seeds, out / "runs", out / name)
-        planned = study.plan(given)
-        rows = configs(planned, seeds, common)
-        first |= {config.id for row in planned if row.first for config in rows[row.name]}
-        plans[name] = study, given, rows
-    unique = {config.id: config for _, _, rows in plans.values() for found in rows.values() for config in found}
-    by_seed = sorted(unique.values(), key=lambda config: seeds.index(config.seed))
+        given = Given(own, modalities, recipe, seeds, out / "runs", out / name)
+        rows = [_labelled(row) for row in study.plan(given)]
+        planned = plan(recipe, rows, seeds, weights_later=any(row.first for row in rows))
+        first |= {found.id for row in rows if row.first for found in planned[row.name]}
+        plans[name] = study, given, planned
+    unique = {found.id: found for _, _, planned in plans.values() for members in planned.values() for found in members}
+    by_seed = sorted(unique.values(), key=lambda found: seeds.index(found.seed))
 
-    def done(chosen: Sequence[RunConfig]) -> Outcome:
-        return run(chosen, benchmark.command, out / "runs", preload=benchmark.PRELOAD, **execution)
+    def done(chosen: Sequence[Recipe]) -> Outcome:
+        return run(chosen, command, out / "runs", preload=PRELOAD, **execution)
 
     if first:
-        outcome = done([config for config in by_seed if config.id in first])
+        outcome = done([found for found in by_seed if found.id in first])
         if outcome.exit_code:
             print(outcome.message())
             return outcome.exit_code
@@ -72,15 +70,14 @@ def conduct(
     print(outcome.message())
     if outcome.exit_code == 130:
         return 130
-    splits = source.splits()
     data = {
-        "name": source.name,
-        "modalities": list(source.layouts()),
-        "classes": len(splits.classes),
-        **{part: len(s) for part in ("train", "val", "test") if (s := getattr(splits, part)) is not None},
+        "name": recipe.source.name,
+        "modalities": list(modalities),
+        "classes": len(recipe.splits.classes),
+        **{part: len(s) for part in ("train", "val", "test") if (s := getattr(recipe.splits, part)) is not None},
     }
-    for name, (study, given, rows) in plans.items():
-        runs = _trained(rows, given.runs)
+    for name, (study, given, planned) in plans.items():
+        runs = _trained(planned, given.runs)
         if not runs:
             continue
         given.folder.mkdir(parents=True, exist_ok=True)
@@ -88,10 +85,10 @@ def conduct(
             "study": name,
             "data": data,
             "seeds": sorted({trained.seed for trained in runs}),
-            "epochs": options.epochs,
+            "epochs": recipe.options.epochs,
             "options": list(common),
-            "runs": {row: [c.id for c in members] for row, members in rows.items()},
-            "missing": [row for row, members in rows.items() if len(members) > sum(t.row == row for t in runs)],
+            "runs": {row: [found.id for found in members] for row, members in planned.items()},
+            "missing": [row for row, members in planned.items() if len(members) > sum(t.row == row for t in runs)],
             "result": study.compute(runs, given),
         }
         write_text(given.folder / "data.json", to_json(kept, indent=1) + "\n")
@@ -100,15 +97,21 @@ def conduct(
     return outcome.exit_code
 
 
-def _trained(rows: Mapping[str, Sequence[RunConfig]], folder: Path) -> list[Trained]:
+def _labelled(row: Row) -> Row:
+    """With its name on its runs, unless they are as the method is by itself."""
+    plain = not row.options or row.method == UNIMODAL
+    return row if plain else replace(row, label=row.name)
+
+
+def _trained(planned: Mapping[str, Sequence[Recipe]], folder: Path) -> list[Trained]:
     """The runs that are finished."""
-    there = {c.id for members in rows.values() for c in members if finished(folder / c.id)}
+    there = {recipe.id for members in planned.values() for recipe in members if finished(folder / recipe.id)}
     read = {found.directory.name: found for found in collect([folder / i for i in there])} if there else {}
     return [
-        Trained(row, c.seed, read[c.id].directory, read[c.id].result or {}, read[c.id].history)
-        for row, members in rows.items()
-        for c in members
-        if c.id in there
+        Trained(row, recipe.seed, read[recipe.id].directory, read[recipe.id].result or {}, read[recipe.id].history)
+        for row, members in planned.items()
+        for recipe in members
+        if recipe.id in there
     ]
 
 

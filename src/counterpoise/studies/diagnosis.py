@@ -10,7 +10,7 @@ from itertools import combinations
 import numpy as np
 
 from counterpoise.analysis import BalanceCurves, overfitting_ratio
-from counterpoise.studies.base import percent
+from counterpoise.benchmark.summary import percent
 from counterpoise.studies.diagnosis_verdict import ERRORS, LEAST, RECORDS, Verdict, judge, share, unsure
 
 

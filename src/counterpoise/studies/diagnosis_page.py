@@ -12,13 +12,14 @@ from markupsafe import Markup
 
 from counterpoise._files import write_text
 from counterpoise._json import to_json
+from counterpoise.benchmark.summary import percent
 from counterpoise.metrics import SHARES
 from counterpoise.report.charts import bars, curves
 from counterpoise.report.figures import FAINT, log_axis
 from counterpoise.report.markup import Picture, html_figure, html_table, render, write_page
-from counterpoise.studies.base import FUSED, percent
 from counterpoise.studies.diagnosis import Diagnosis, headline, losses, recommend
 from counterpoise.studies.diagnosis_verdict import ERRORS, LEAST
+from counterpoise.types import FUSED
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from counterpoise.analysis import (
+    BALANCE,
     BalanceCurves,
     BalanceWatch,
     chance,
@@ -28,7 +29,6 @@ from counterpoise.analysis import (
     sample,
     subset_accuracies,
 )
-from counterpoise.benchmark.grid import finished
 from counterpoise.benchmark.runner import clock
 from counterpoise.data.split import Splits
 from counterpoise.engine import Trainer
@@ -37,12 +37,12 @@ from counterpoise.functional import rules
 from counterpoise.fusions.base import stack_present
 from counterpoise.method import Method
 from counterpoise.methods import Joint, Unimodal
+from counterpoise.metrics.result import finished
 from counterpoise.model import MultimodalModel
-from counterpoise.recipe.job import BALANCE
 from counterpoise.report.collect import collect
-from counterpoise.studies.base import FUSED
 from counterpoise.studies.diagnosis import Diagnosis, Evidence, Measured
 from counterpoise.task import SingleLabel, Task
+from counterpoise.types import FUSED
 
 SAMPLES = 2000
 """Training samples that probes are fitted to, at most."""

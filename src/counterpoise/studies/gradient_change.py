@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from counterpoise import methods
-from counterpoise.analysis import GradientChanges, histogram, load, save
+from counterpoise.analysis import GRADIENT_CHANGE, GradientChanges, histogram, load, save
+from counterpoise.benchmark.plan import Row, method_names
 from counterpoise.benchmark.summary import mean_sd
-from counterpoise.recipe.job import GRADIENT_CHANGE
 from counterpoise.recipe.messages import Options, UsageError
 from counterpoise.report.markup import html_table
 from counterpoise.report.surfaces import histograms
-from counterpoise.studies.base import Given, Picture, Row, Trained, file_name, method_names
+from counterpoise.studies.base import Given, Picture, Trained, file_name
 
 TITLE = "Gradient change"
 ABOUT = (

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from counterpoise.benchmark.plan import Row, alone, method_names
+from counterpoise.benchmark.summary import percent
 from counterpoise.metrics import SHARES
 from counterpoise.recipe.messages import Options
 from counterpoise.report.charts import curves
@@ -14,11 +16,7 @@ from counterpoise.studies.base import (
     SPLITS,
     Given,
     Picture,
-    Row,
     Trained,
-    alone,
-    method_names,
-    percent,
     read_outs,
     scores,
 )

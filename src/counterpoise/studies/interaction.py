@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from counterpoise.benchmark.summary import mean_sd
+from counterpoise.benchmark.plan import Row
+from counterpoise.benchmark.summary import mean_sd, percent
 from counterpoise.metrics import SHARES
 from counterpoise.recipe.messages import Options
 from counterpoise.report.charts import curves
 from counterpoise.report.markup import html_table
-from counterpoise.studies.base import FUSED, Given, Picture, Row, Trained, percent
+from counterpoise.studies.base import Given, Picture, Trained
+from counterpoise.types import FUSED
 
 TITLE = "Interaction between modalities"
 ABOUT = (
@@ -39,8 +40,8 @@ def plan(given: Given) -> list[Row]:
     found = directions(given.modalities)
     rows = [Row(ALL, "IGM")]
     for left_out in found if len(found) > 1 else ():
-        rest, name = [d for d in found if d != left_out], f"without {left_out.replace('->', '→')}"
-        rows.append(Row(name, "IGM", {"method.directions": json.dumps(rest)}))
+        rest = [d for d in found if d != left_out]
+        rows.append(Row(f"without {left_out.replace('->', '→')}", "IGM", {"method.directions": rest}))
     return [*rows, Row(NONE, "IGM", {"method.gm": False})]
 
 

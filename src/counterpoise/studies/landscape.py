@@ -24,11 +24,13 @@ from counterpoise.analysis import (
     top_eigenvalues,
     trace,
 )
+from counterpoise.benchmark.plan import Row, method_names
 from counterpoise.recipe.messages import Options, UsageError
 from counterpoise.recipe.trained import open_run
 from counterpoise.report.markup import html_table
 from counterpoise.report.surfaces import contours, lines, profiles, reliefs
-from counterpoise.studies.base import FUSED, Given, Picture, Row, Trained, complete_seed, file_name, method_names
+from counterpoise.studies.base import Given, Picture, Trained, complete_seed, file_name
+from counterpoise.types import FUSED
 
 TITLE = "Loss landscape"
 ABOUT = (

@@ -8,23 +8,12 @@ from typing import Any
 
 from jsonargparse import Namespace
 
+from counterpoise.benchmark.plan import Row, alone
 from counterpoise.engine.checkpoint import content_of, load, save
 from counterpoise.recipe.messages import Options, UsageError
 from counterpoise.report.charts import bars
-from counterpoise.studies.base import (
-    FUSED,
-    SPLITS,
-    Given,
-    Picture,
-    Row,
-    Trained,
-    alone,
-    configs,
-    metric_option,
-    read_outs,
-    scores,
-    values,
-)
+from counterpoise.studies.base import SPLITS, Given, Picture, Trained, metric_option, read_outs, scores, values
+from counterpoise.types import FUSED
 
 TITLE = "Pretrained encoders"
 ABOUT = (
@@ -56,7 +45,7 @@ def plan(given: Given) -> list[Row]:
         _refuse_untrained(given)
         first = []
     else:
-        if given.options.encoder_weights:
+        if given.recipe.options.encoder_weights:
             raise UsageError("--pretraining alone makes the weights itself; leave --encoder_weights out.")
         first = [Row(row.name, row.method, row.options, first=True) for row in alone(given.modalities)]
         options |= {f"encoder_weights.{m}": str(path) for m, (path, _) in _files(given).items()}
@@ -70,8 +59,8 @@ def plan(given: Given) -> list[Row]:
 
 
 def _refuse_untrained(given: Given) -> None:
-    encoders = given.options.encoders or {}
-    weights = given.options.encoder_weights or {}
+    encoders = given.recipe.options.encoders or {}
+    weights = given.recipe.options.encoder_weights or {}
     missing = [m for m in given.modalities if m not in weights and not _pretrained(encoders.get(m))]
     if missing:
         m = missing[0]
@@ -96,8 +85,8 @@ def _pretrained(encoder: Any) -> bool:
 
 def _files(given: Given) -> dict[str, tuple[Path, Path]]:
     """Modality -> its encoder's weights, and the checkpoint of the run they are from."""
-    rows = configs(alone(given.modalities), given.seeds[:1], given.common)
-    runs = {m: config.id for m, (config,) in zip(given.modalities, rows.values(), strict=True)}
+    rows = zip(given.modalities, alone(given.modalities), strict=True)
+    runs = {m: given.recipe.but({"method": r.method, **r.options, "seed": given.seeds[0]}).id for m, r in rows}
     return {m: (given.folder / f"{i}.pt", given.runs / i / "best.ckpt") for m, i in runs.items()}
 
 

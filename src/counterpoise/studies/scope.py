@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from counterpoise.benchmark.plan import Row
 from counterpoise.methods import IGM
 from counterpoise.recipe.messages import Options, UsageError
 from counterpoise.recipe.trained import open_run
 from counterpoise.report.charts import bars
 from counterpoise.report.markup import html_table
-from counterpoise.studies.base import SPLITS, Given, Picture, Row, Trained, metric_option, read_outs, scores, values
+from counterpoise.studies.base import SPLITS, Given, Picture, Trained, metric_option, read_outs, scores, values
 
 TITLE = "Scope of gradient modification"
 ABOUT = (

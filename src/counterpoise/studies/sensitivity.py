@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from counterpoise._checks import did_you_mean
+from counterpoise.benchmark.plan import Row, method_names
 from counterpoise.metrics import METRICS, SHARES
 from counterpoise.recipe.messages import Options, UsageError
 from counterpoise.report.charts import sweep
-from counterpoise.studies.base import FUSED, SPLITS, Given, Picture, Row, Trained, common_split, method_names
+from counterpoise.studies.base import SPLITS, Given, Picture, Trained, common_split
+from counterpoise.types import FUSED
 
 TITLE = "Sensitivity"
 ABOUT = (

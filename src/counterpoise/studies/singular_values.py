@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from counterpoise.analysis import LayerSpectrum, input_spectra, load, save
+from counterpoise.benchmark.plan import Row
 from counterpoise.recipe.messages import Options
 from counterpoise.recipe.trained import open_run
 from counterpoise.report.charts import bars
 from counterpoise.report.surfaces import spectra
-from counterpoise.studies.base import Given, Picture, Row, Trained, complete_seed, file_name
+from counterpoise.studies.base import Given, Picture, Trained, complete_seed, file_name
 
 TITLE = "Singular values"
 ABOUT = (

@@ -6,22 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from counterpoise.benchmark.summary import mean_sd
+from counterpoise.benchmark.plan import Row, method_names
+from counterpoise.benchmark.summary import mean_sd, percent
 from counterpoise.recipe.messages import Options
 from counterpoise.report.charts import points
 from counterpoise.report.markup import html_table
-from counterpoise.studies.base import (
-    FUSED,
-    SPLITS,
-    Given,
-    Picture,
-    Row,
-    Trained,
-    common_split,
-    method_names,
-    metric_option,
-    percent,
-)
+from counterpoise.studies.base import SPLITS, Given, Picture, Trained, common_split, metric_option
+from counterpoise.types import FUSED
 
 TITLE = "Training time"
 ABOUT = (

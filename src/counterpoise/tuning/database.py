@@ -6,11 +6,12 @@ import contextlib
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from counterpoise._checks import hidden
 from counterpoise.metrics import lower_is_better
+from counterpoise.recipe.recipe import Recipe
 from counterpoise.tuning.space import Parameter
 
 if TYPE_CHECKING:
@@ -25,8 +26,10 @@ RETRIES = 3
 """How often a trial that was killed is put back into the queue."""
 PRUNERS = ("median", "halving", "none")
 BASE, CONTINUES, KILLS, EXTRA, ERROR, SCORES = "base", "continues", "kills", "extra", "error", "scores"
-"""What is noted with a trial: the number of its folder; the trials that it continues, and how many of these were
-killed; that it was one too many; why it failed; the score of each seed."""
+"""What is noted with a trial: the number of the first that it continues; all that it continues, and how many of these
+were killed; that it was one too many; why it failed; the score of each seed."""
+RUNS = "runs"
+"""Noted with a trial: the folders of its runs, one per seed."""
 BEATS = "beats"
 """Noted with a trial: its process has given a first sign of life."""
 
@@ -115,10 +118,10 @@ def _sampler(seed: int) -> BaseSampler:
     return PerTrial()
 
 
-def name_of(settings: Mapping[str, Any], space: Sequence[Parameter], seeds: Sequence[int], monitor: str) -> str:
-    """The name of a study: the same command gives the same, any other option another."""
-    content = json.dumps([settings, [p.__dict__ for p in space], list(seeds), monitor], sort_keys=True)
-    return f"{settings['method']}-{hashlib.sha256(content.encode()).hexdigest()[:10]}"
+def name_of(recipe: Recipe, space: Sequence[Parameter], seeds: Sequence[int]) -> str:
+    """The name of a study: the same search gives the same, any other another; ``recipe`` is one of its runs."""
+    content = json.dumps([recipe.id, [p.__dict__ for p in space], list(seeds)], sort_keys=True)
+    return f"{recipe.method}-{hashlib.sha256(content.encode()).hexdigest()[:10]}"
 
 
 def put_back(study: Study, trial: FrozenTrial, *, killed: bool = True) -> None:

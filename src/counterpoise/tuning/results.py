@@ -14,7 +14,7 @@ from counterpoise._files import write_text, writing
 from counterpoise._json import to_json
 from counterpoise.report.figures import FAINT, INK, PALETTE, log_axis, new_figure, outer_labels, panel_grid, short
 from counterpoise.report.markup import Picture, html_figure, html_table, write_page
-from counterpoise.tuning.database import BASE, ERROR, SCORES, counting
+from counterpoise.tuning.database import ERROR, RUNS, SCORES, counting
 from counterpoise.tuning.space import Parameter
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def rows(study: Study, space: Sequence[Parameter]) -> list[dict[str, Any]]:
     for trial in counting(study.get_trials(deepcopy=False)):
         record: dict[str, Any] = {
             "trial": trial.number,
-            "folder": trial.user_attrs.get(BASE, trial.number),
+            "runs": trial.user_attrs.get(RUNS, []),
             "state": STATES[trial.state.name],
             "score": trial.value if trial.state.name == "COMPLETE" else None,
             **{parameter.name: trial.params.get(parameter.name) for parameter in space},
@@ -46,7 +46,7 @@ def rows(study: Study, space: Sequence[Parameter]) -> list[dict[str, Any]]:
 def write_tables(found: Sequence[dict[str, Any]], out: Path, about: dict[str, Any]) -> None:
     """``trials.json`` with everything, ``trials.csv`` with a line per trial."""
     write_text(out / "trials.json", to_json({**about, "trials": list(found)}, indent=1) + "\n")
-    columns = [name for name in found[0] if name not in ("seeds", "curve")]
+    columns = [name for name in found[0] if name not in ("seeds", "curve", "runs")]
     with writing(out / "trials.csv", newline="") as file:
         table = csv.writer(file)
         table.writerow([*columns, "epochs"])

@@ -7,16 +7,16 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from counterpoise.benchmark.backends import BUSY
-from counterpoise.benchmark.grid import RunConfig, finished, result_of
 from counterpoise.benchmark.runner import Failure
+from counterpoise.metrics.result import finished, result_of
+from counterpoise.recipe.recipe import Recipe
 from counterpoise.tuning import database
-from counterpoise.tuning.database import BASE, BEATS, ERROR, EXTRA, SCORES, counting, experimental, put_back
+from counterpoise.tuning.database import BASE, BEATS, ERROR, EXTRA, RUNS, SCORES, counting, experimental, put_back
 from counterpoise.tuning.space import Parameter
 
 if TYPE_CHECKING:
@@ -29,19 +29,26 @@ LOOK = 1.0
 
 
 @dataclass(frozen=True)
-class TrialRun(RunConfig):
-    """A run of a trial, in a folder of the trial.
+class TrialRun:
+    """A run of a trial.
 
     Attributes:
-        folder: number of the trial, or of the one that it continues.
+        trial: its number, or that of the one that it continues.
+        recipe: what is trained.
     """
 
-    folder: int = 0
+    trial: int
+    recipe: Recipe
 
     @property
     def id(self) -> str:
-        """``TRIAL/seed-SEED``."""
-        return f"{self.folder}/seed-{self.seed}"
+        """The recipe's: trials of the same values share their runs."""
+        return self.recipe.id
+
+    @property
+    def seed(self) -> int:
+        """The recipe's."""
+        return self.recipe.seed
 
 
 @dataclass
@@ -69,7 +76,7 @@ class Search:
         study: of Optuna.
         storage: its database.
         space: what varies.
-        settings: of the runs, as in a benchmark: ``method``, ``options``, ...
+        recipe: of the runs, but for what varies.
         seeds: of each trial.
         trials: how many there are to be, of all processes together; pruned and failed ones count.
         folder: where the trials run.
@@ -81,13 +88,13 @@ class Search:
         study: Study,
         storage: RDBStorage,
         space: Sequence[Parameter],
-        settings: Mapping[str, Any],
+        recipe: Recipe,
         seeds: Sequence[int],
         trials: int,
         folder: Path,
         monitor: str,
     ):
-        self.study, self.storage, self.space, self.settings = study, storage, space, settings
+        self.study, self.storage, self.space, self.recipe = study, storage, space, recipe
         self.seeds, self.trials, self.folder, self.monitor = list(seeds), trials, folder, monitor
         self._open: dict[int, _Open] = {}
         self._queue: list[TrialRun] = []
@@ -111,19 +118,18 @@ class Search:
             if not self._more():
                 return None
 
-    def enough(self, config: RunConfig) -> bool:
+    def enough(self, config: TrialRun) -> bool:
         self._beat()
         found = self._of(config)
         return found is None or (config.seed == self.seeds[0] and (self._report(found) or found.lost))
 
-    def ended(self, config: RunConfig, failure: Failure | None) -> None:
+    def ended(self, config: TrialRun, failure: Failure | None) -> None:
         from optuna.exceptions import UpdateFinishedTrialError
 
         found = self._of(config)
         if found is None:
             return
-        assert isinstance(config, TrialRun)
-        if failure is not None and failure.reason.startswith(BUSY):  # it outlived a killed search, and may finish
+        if failure is not None and failure.kind == "busy":  # it outlived a killed search, and may finish
             self._again.append(config)
             self.total += 1
             return
@@ -201,11 +207,11 @@ class Search:
             return
         if BASE not in trial.user_attrs:
             trial.set_user_attr(BASE, trial.number)
-        folder = int(trial.user_attrs[BASE])
-        own = [parameter.option(parameter.suggest(trial)) for parameter in self.space]
-        settings = {**self.settings, "options": [*self.settings["options"], *own]}
-        runs = [TrialRun(self.settings["method"], seed, settings, folder) for seed in self.seeds]
-        self._open[folder] = _Open(trial, runs)
+        number = int(trial.user_attrs[BASE])
+        own = self.recipe.but({parameter.name: parameter.suggest(trial) for parameter in self.space})
+        runs = [TrialRun(number, own.but({"seed": seed})) for seed in self.seeds]
+        trial.set_user_attr(RUNS, [run.id for run in runs])
+        self._open[number] = _Open(trial, runs)
         self._queue.append(runs[0])
 
     def _enter(self, found: _Open, config: TrialRun, failure: Failure | None) -> None:
@@ -216,7 +222,7 @@ class Search:
             self._forget(found)
         elif failure is not None:
             found.trial.set_user_attr(ERROR, f"seed {config.seed} {failure.reason}; log: {failure.log}")
-            self._close(found, "FAIL", again=failure.reason.startswith("was "))
+            self._close(found, "FAIL", again=failure.kind == "killed")
         else:
             record = result_of(self.folder / config.id)
             assert record is not None  # it would have been a failure
@@ -270,10 +276,10 @@ class Search:
             put_back(self.study, next(t for t in self.study.get_trials() if t.number == number), killed=killed)
 
     def _forget(self, found: _Open) -> None:
-        folder = found.runs[0].folder
-        del self._open[folder]
-        self._queue = [config for config in self._queue if config.folder != folder]
-        self._again = [config for config in self._again if config.folder != folder]
+        number = found.runs[0].trial
+        del self._open[number]
+        self._queue = [config for config in self._queue if config.trial != number]
+        self._again = [config for config in self._again if config.trial != number]
 
     def _tell(self, trial: Trial, state: str, value: float | None = None) -> None:
         from optuna.trial import TrialState
@@ -286,7 +292,6 @@ class Search:
             for found in self._open.values():
                 self.storage.record_heartbeat(found.trial._trial_id)
 
-    def _of(self, config: RunConfig) -> _Open | None:
+    def _of(self, config: TrialRun) -> _Open | None:
         """None when the trial was closed while other seeds of it ran."""
-        assert isinstance(config, TrialRun)
-        return self._open.get(config.folder)
+        return self._open.get(config.trial)

@@ -47,10 +47,6 @@ class Parameter:
         suggest: Any = trial.suggest_float if self.kind == "float" else trial.suggest_int
         return repr(suggest(self.name, self.low, self.high, log=self.log))
 
-    def option(self, value: str) -> str:
-        """The option of ``fit`` with this value."""
-        return f"--{self.name}={value}"
-
 
 def parameter(text: str) -> Parameter:
     """Read one ``--param``.
