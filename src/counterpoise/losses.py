@@ -46,13 +46,20 @@ class Loss(nn.Module):
         """(batch,) how much each sample counts in a mean; None when all count alike."""
         return None
 
-    def mean(self, outputs: Tensor, target: Tensor) -> float:
-        """The weighted mean over samples."""
-        losses, weights = self(outputs, target), self.weights(target)
+    def counted(self, target: Tensor, weight: Tensor | None) -> Tensor | None:
+        """(batch,) how much each sample counts, by its target and by its own ``weight``; None when all count alike."""
+        weights = self.weights(target)
+        if weights is None or weight is None:
+            return weight if weights is None else weights
+        return weights * weight
+
+    def mean(self, outputs: Tensor, target: Tensor, weight: Tensor | None = None) -> float | None:
+        """The weighted mean over samples; None when none of them counts."""
+        losses, weights = self(outputs, target), self.counted(target, weight)
         if weights is None:
             return float(losses.mean())
         weights = weights.to(losses)
-        return float((losses * weights).sum() / weights.sum())
+        return float((losses * weights).sum() / weights.sum()) if weights.any() else None
 
 
 class Likelihood(Loss):

@@ -143,6 +143,10 @@ class Method(nn.Module):
         """Epochs that the run takes, for the time left; ``run.epochs`` unless phases make it more."""
         return run.epochs
 
+    def must_finish(self) -> str | None:
+        """Why training must not end before its epochs are over (``early_stopping``); None where it may."""
+        return None if type(self).phase is Method.phase else "it shares its epochs out among phases"
+
     def reads(self, modalities: tuple[str, ...]) -> tuple[str, ...]:
         """The modalities that evaluation reads; all of them unless the method ignores some for good."""
         return modalities

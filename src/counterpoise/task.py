@@ -128,14 +128,18 @@ class Task(ABC):
         target: Tensor,
         present: Mapping[str, Tensor] | None = None,
         metrics: Sequence[str] | None = None,
-        loss: Callable[[Tensor, Tensor], float] | None = None,
+        loss: Callable[[Tensor, Tensor, Tensor | None], float | None] | None = None,
+        weight: Tensor | None = None,
     ) -> dict[str, float]:
-        """Every metric of every set of outputs, as ``metrics.score`` gives them; ``loss`` is that of training."""
+        """Every metric of every set of outputs, as ``metrics.score`` gives them; ``loss`` is that of training.
+
+        It alone weighs samples, by ``weight``: (n,), or None when all count alike.
+        """
         among = {**self.metrics, **{name: self.metric(name) for name in metrics or ()}}
         if loss is not None:
-            among["loss"] = Metric(lambda shown, target: loss(self.unshown(shown), target), True, share=False)
+            among["loss"] = Metric(lambda u, y, w: loss(self.unshown(u), y, w), True, share=False, weighs=True)
         shown = {name: self.shown(values.detach().cpu().double()) for name, values in outputs.items()}
-        return score(shown, target, present, metrics, among)
+        return score(shown, target, present, metrics, among, weight)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; ``task_of`` makes the task of them again."""

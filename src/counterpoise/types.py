@@ -19,12 +19,14 @@ class Batch(NamedTuple):
         index: (batch,) positions in the split, int64.
         present: modality -> (batch,) bool, False where the sample lacks that modality.
             None when every sample has every modality (the common case, which costs nothing).
+        weight: (batch,) numbers >= 0, how much each sample counts in the loss; None when all count alike.
     """
 
     inputs: dict[str, Tensor]
     target: Tensor
     index: Tensor  # pyright: ignore[reportIncompatibleMethodOverride]
     present: dict[str, Tensor] | None = None
+    weight: Tensor | None = None
 
 
 class Output(NamedTuple):

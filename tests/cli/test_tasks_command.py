@@ -104,6 +104,16 @@ def test_a_loss_and_a_metric_of_the_task(folder, tmp_path, capsys):
     assert 0 < json.loads(capsys.readouterr().out)["scores"][f"fused/{jaccard}"] <= 1
 
 
+def test_a_balanced_run_that_ends_early(folder, tmp_path, capsys):
+    options = ["--data.label", "kind", "--sampler", "balanced", "--early_stopping", 1, "--monitor", "loss"]
+    assert fit(folder, tmp_path / "run", *options, "--optimizer.lr", 0) in (0, None), capsys.readouterr().err
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert (result["epochs"], result["stopped_early"]) == (2, True)
+    assert run("evaluate", tmp_path / "run") in (0, None)
+    assert fit(folder, tmp_path / "other", *options, method="IGM") in (1, 2)
+    assert "early_stopping: IGM must train for all its epochs" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -11,6 +11,7 @@ import yaml
 
 from conftest import Run, in_process
 from counterpoise.cli import tune
+from counterpoise.metrics import LOWER_IS_BETTER
 
 SEARCH = ["--method", "ogm", "--param", "method.alpha=float:0.01:1:log", "--param", "fusion=choice:Concat,Sum"]
 
@@ -67,6 +68,21 @@ def test_without_any_score(run: Run, tiny: Sequence[str], here: list[list[str]])
     assert done.code == 1
     assert "Trials: 1 failed.\nNo trial has a score.\n0: seed 0 failed with exit status 1; log: " in done.out
     assert not Path("t/best.yaml").exists()
+
+
+def test_a_metric_by_import_path_says_which_end_is_the_best(
+    run: Run, tiny: Sequence[str], here: list[list[str]]
+) -> None:
+    metric = "torchmetrics.CalibrationError"
+    LOWER_IS_BETTER.discard(metric)  # nothing of this process has asked for it yet
+    done = run("tune", *tiny, *SEARCH, "--monitor", metric, "--trials", "2", "--out", "t")
+    assert done.code == 0, done.err
+    scores = {row["trial"]: row["score"] for row in json.loads(Path("t/trials.json").read_text())["trials"]}
+    assert f"Best: trial {min(scores, key=scores.__getitem__)}, validation {metric}" in done.out
+    assert len(set(scores.values())) == 2
+    unknown = run("tune", *tiny, *SEARCH, "--monitor", "acuracy", "--trials", "1", "--out", "u")
+    assert unknown.code == 2
+    assert "Did you mean 'accuracy'" in unknown.err
 
 
 def test_real_processes_and_a_loss(run: Run, tiny: Sequence[str]) -> None:

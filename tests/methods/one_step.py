@@ -25,7 +25,8 @@ def step_on(trainer, rows):
     split = trainer.current.train_split
     present = None if split.present is None else {m: p[rows] for m, p in split.present.items()}
     inputs = {m: split.batch(rows.tolist(), m, None) for m in trainer.model.modalities}
-    return Step(trainer.current, Batch(inputs, split.target[rows], rows, present), 0, 1)
+    weight = None if split.weight is None else split.weight[rows]
+    return Step(trainer.current, Batch(inputs, split.target[rows], rows, present, weight), 0, 1)
 
 
 def fit_to_the_last(trainer, data):

@@ -104,6 +104,11 @@ def test_more_or_less_is_better_as_the_class_says():
         trainer_for(cp.methods.Joint, kind="regression", monitor="torchmetrics.PearsonCorrCoef")
 
 
+def test_what_selects_is_in_the_result_whatever_is_reported():
+    trainer, data = trainer_for(cp.methods.Joint, metrics=["accuracy"], monitor="kappa", epochs=2)
+    assert {"fused/kappa", "fused/accuracy", "first/loss"} <= set(trainer.run(data)["val"])
+
+
 def test_a_class_of_ones_own_selects_and_is_recorded(own, tmp_path):
     metrics = ["accuracy", f"{own}.F2", f"{own}.Miss"]
     trainer, data = trainer_for(
@@ -155,7 +160,7 @@ def test_what_does_not_fit_the_task_fails_before_training(own, path, message, tm
     trainer, data = trainer_for(cp.methods.Joint, metrics=[path], run_dir=tmp_path / "run")
     with pytest.raises(ValueError, match=message):
         trainer.fit(data.train, data.val)
-    assert trainer.epoch == 0
+    assert trainer.history == []
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 

@@ -15,6 +15,7 @@ from counterpoise._files import write_text
 from counterpoise.benchmark import plan
 from counterpoise.benchmark.runner import drive
 from counterpoise.cli.execution import add_execution, execution_of, folder_of
+from counterpoise.engine.setup import check_metrics
 from counterpoise.recipe.messages import Options, UsageError, usage
 from counterpoise.recipe.options import fit_parser
 from counterpoise.recipe.recipe import Recipe
@@ -64,7 +65,9 @@ def main(arguments: Sequence[str]) -> int:
     space = _space(own.param)
     others = [option for action in parser._actions for option in action.option_strings]
     recipe = _checked(own.method, common, space, others).but({"seed": seeds[0]})
-    monitor, out = str(recipe.options.monitor or recipe.splits.task.monitor), folder_of(own.out)
+    with usage():
+        monitor, _ = check_metrics(recipe.splits.task, recipe.options.metrics, recipe.options.monitor)
+    out = folder_of(own.out)
     name = database.name_of(recipe, space, seeds)
     _claim(out, name)
     url = own.storage or f"sqlite:///{(out / 'tuning.db').absolute()}"

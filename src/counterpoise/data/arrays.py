@@ -15,9 +15,9 @@ from counterpoise._checks import number, per_modality
 from counterpoise.task import SingleLabel, Task
 
 from .labels import alike, parts, plain_array
-from .split import Split, Splits, digest, lacking
+from .split import Split, Splits, digest, lacking, weighed
 from .splitting import holdout
-from .targets import encoded, standardised
+from .targets import checked_weights, encoded, standardised
 
 
 class ArraySplit(Split):
@@ -29,6 +29,7 @@ class ArraySplit(Split):
         task: what is predicted, or the class names of one class of several.
         ids: one name per sample; their positions when None.
         present: modality -> (n,) bool, where some sample lacks that modality.
+        weight: (n,) numbers >= 0, how much each sample counts in the loss; None when all count alike.
     """
 
     def __init__(
@@ -39,13 +40,14 @@ class ArraySplit(Split):
         *,
         ids: Sequence[str] | None = None,
         present: Mapping[str, Tensor] | None = None,
+        weight: Tensor | None = None,
     ):
         self.inputs = dict(inputs)
         self.modalities = tuple(inputs)
         self.task = task if isinstance(task, Task) else SingleLabel(task)
         self.target = target
         self.ids = [str(i) for i in range(len(target))] if ids is None else list(ids)
-        self.present = lacking(present)
+        self.present, self.weight = lacking(present), weight
 
     def batch(self, indices: Sequence[int], modality: str, seed: int | None) -> Tensor:
         return self.inputs[modality].index_select(0, torch.as_tensor(indices, dtype=torch.int64))
@@ -53,7 +55,8 @@ class ArraySplit(Split):
     @cached_property
     def _content(self) -> str:
         masks = [part for m, mask in (self.present or {}).items() for part in (m, mask)]
-        return digest(*_text(self.task), self.target, *masks, *(p for m, x in self.inputs.items() for p in (m, x)))
+        inputs = (part for m, x in self.inputs.items() for part in (m, x))
+        return digest(*_text(self.task), self.target, *masks, *inputs, *weighed(self.weight))
 
     def fingerprint(self) -> str:
         return self._content
@@ -76,6 +79,7 @@ def from_arrays(
     seed: int = 0,
     classes: Sequence[str] | None = None,
     task: Task | str | None = None,
+    sample_weight: Any | None = None,
 ) -> Splits:
     """A data set from features in memory.
 
@@ -102,6 +106,7 @@ def from_arrays(
         classes: names of the classes, labels or numbers in order; the sorted distinct labels when None.
         task: "single-label", "multi-label", "regression", or the task of another data set. None is one of several
             classes, and an error for whole numbers that may be either, such as ratings from 1 to 5.
+        sample_weight: (n,) numbers >= 0, how much each sample counts in the loss, training or other.
 
     Raises:
         ValueError: lengths differ, NaN or infinity, fewer than two classes, labels or split names
@@ -125,7 +130,10 @@ def from_arrays(
     rows = shares(strata, val, test, seed, group) if split is None else parts(split, len(target))
     rows = complete(rows, strata, val, seed, group)
     kind = standardised(kind, task, target[torch.from_numpy(rows["train"])])
-    return assemble(ArraySplit(tensors, target, kind, present=masks), rows)
+    weight = None
+    if sample_weight is not None:
+        weight = checked_weights(sample_weight, len(target), "sample_weight", "sample {}".format)
+    return assemble(ArraySplit(tensors, target, kind, present=masks, weight=weight), rows)
 
 
 def shares(strata: np.ndarray, val: float, test: float, seed: int, group: np.ndarray | None) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ import json
 import mmap
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +38,7 @@ class Columns:
 
     Args:
         path: a ``.csv``, ``.tsv`` or ``.parquet`` file with a header.
+        numbers: columns that may hold floats, in Parquet; others must hold text or integers.
 
     Attributes:
         names: the columns of the file, in order.
@@ -48,14 +49,14 @@ class Columns:
         ValueError: not such a file, broken, without rows, or a column named twice.
     """
 
-    def __init__(self, path: str | Path):
-        self.path = Path(path).expanduser()
+    def __init__(self, path: str | Path, numbers: Collection[str] = ()):
+        self.path, self._numbers = Path(path).expanduser(), frozenset(numbers)
         if not self.path.is_file():
             beside = [p.name for p in self.path.parent.glob("*") if p.suffix.lower() in SUFFIXES]
             raise FileNotFoundError(f"There is no table {self.path}.{nearest(self.path.name, beside, cutoff=0.82)}")
         if self.path.suffix.lower() not in SUFFIXES:
             raise ValueError(f"{self.path}: a table is one of {', '.join(SUFFIXES)}; got {self.path.suffix!r}.")
-        self._types, self._data, self.index = _read(self.path)
+        self._types, self._data, self.index = _read(self.path, self._numbers)
         self.names: tuple[str, ...] = tuple(self._types)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -75,7 +76,7 @@ class Columns:
 
     def other(self, name: str) -> str | None:
         """What a column holds that cannot be read as text: floats, lists or bytes, in Parquet; None for text."""
-        return None if _fits(self._types[name]) else str(self._types[name])
+        return None if _fits(self._types[name], name in self._numbers) else str(self._types[name])
 
     def require(self, name: str) -> str:
         """``name`` when there is such a column; ValueError naming the nearest otherwise."""
@@ -225,7 +226,7 @@ class Coded(NamedTuple):
         return place[self.codes]
 
 
-def _read(path: Path) -> tuple[dict[str, Any], Any, frozenset[str]]:
+def _read(path: Path, numbers: Collection[str]) -> tuple[dict[str, Any], Any, frozenset[str]]:
     """The types of the columns of a file, an Arrow table of the text of those that hold any, the names of an index."""
     import pyarrow as pa
 
@@ -235,7 +236,7 @@ def _read(path: Path) -> tuple[dict[str, Any], Any, frozenset[str]]:
             names = [name.strip() for name in schema.names]
             types = dict(zip(names, schema.types, strict=True))
             _named_once(path, names)
-            kept = [i for i, kind in enumerate(schema.types) if _fits(kind)]
+            kept = [i for i, kind in enumerate(schema.types) if _fits(kind, names[i] in numbers)]
             texts = pa.schema([(names[i], pa.large_string()) for i in kept])
             table = _spooled(texts, (_texts(batch.select(kept), texts) for batch in batches))
         except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
@@ -338,10 +339,11 @@ def _text(column: Any) -> Any:
     return pc.if_else(pc.equal(column, ""), None, column)
 
 
-def _fits(kind: Any) -> bool:
+def _fits(kind: Any, number: bool) -> bool:
+    """Whether a column can be read as text; floats where it is to hold numbers."""
     from pyarrow import types
 
     if types.is_dictionary(kind):
         kind = kind.value_type
     texts = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
-    return texts or types.is_integer(kind) or types.is_boolean(kind)
+    return texts or types.is_integer(kind) or types.is_boolean(kind) or (number and types.is_floating(kind))

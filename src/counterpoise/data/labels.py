@@ -93,7 +93,7 @@ def plain_array(values: Any, name: str) -> np.ndarray:
         if str(values.layout) != "torch.strided" or values.is_floating_point() or values.is_complex():
             raise ValueError(
                 f"{name} must be integers or strings; got a {str(values.layout).removeprefix('torch.')} tensor of "
-                f"{values.dtype}. For class numbers pass y.long(); regression is not supported."
+                f"{values.dtype}. For class numbers pass y.long(), to predict numbers task='regression'."
             )
     return np.asarray(values)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def notes(table: Table) -> Iterator[str]:
     """Columns that are left out and why, names of splits that are read as others, doubtful labels and cells."""
-    columns, roles = table.columns, (*table.label_columns, table.id, table.split, table.group)
+    columns, roles = table.columns, (*table.label_columns, table.id, table.split, table.group, table.weight)
     for name in columns.names:
         if name not in table.readers and name not in roles:
             yield f"{name!r} is not used: {table.ignored.get(name, 'no reader stated')}"

@@ -66,6 +66,7 @@ class Table(Source):
         id: column of sample names.
         split: column of "train", "val", "test".
         group: column of names (speakers, say) that no split may separate.
+        weight: column of numbers >= 0, how much each sample counts in the loss.
         val: share for validation, where the table names none.
         test: share for the test, where the table has no split column.
         classes: class names in order; the sorted labels by default.
@@ -83,6 +84,7 @@ class Table(Source):
         id: str = "id",
         split: str = "split",
         group: str = "group",
+        weight: str = "sample_weight",
         val: float = 0.15,
         test: float = 0.15,
         classes: list[str] | None = None,
@@ -93,8 +95,8 @@ class Table(Source):
         # tables that `data prepare` writes all have one name; their folders tell them apart
         self.name = Path(path).resolve().parent.name if Path(path).name == "manifest.csv" else Path(path).stem
         self.table = _Table(
-            path, modalities, root=root, label=label, id=id, split=split, group=group, val=val, test=test,
-            classes=classes, task=task, seed=seed, cache=cache,
+            path, modalities, root=root, label=label, id=id, split=split, group=group, weight=weight, val=val,
+            test=test, classes=classes, task=task, seed=seed, cache=cache,
         )  # fmt: skip
         if any(reader.reads_files for reader in self.table.readers.values()):
             self.folder = str(self.table.folder.resolve())
@@ -187,6 +189,7 @@ class Arrays(Source):
         label: name of the array of class names or numbers.
         split: name of an array of "train", "val", "test"; without it, shares are split off.
         group: name of an array of names that no split may separate.
+        weight: name of an array of numbers >= 0, how much each sample counts in the loss.
         val: share for validation.
         test: share for the test.
         task: single-label, multi-label or regression; classes when left out, unless they may be numbers.
@@ -200,6 +203,7 @@ class Arrays(Source):
         label: str = "y",
         split: str = "split",
         group: str = "group",
+        weight: str = "sample_weight",
         val: float = 0.15,
         test: float = 0.15,
         task: str | None = None,
@@ -212,11 +216,14 @@ class Arrays(Source):
             unknown = did_you_mean("label array", label, arrays)
             raise ValueError(f"{path}: {unknown} Name the array of the labels: --data.label ARRAY.")
         self.y, self.parts, self.groups = arrays.pop(label), arrays.pop(split, None), arrays.pop(group, None)
+        self.weight = arrays.pop(weight, None)
+        if self.weight is None and weight != "sample_weight":
+            raise ValueError(f"{path}: " + did_you_mean("weight array", weight, arrays))
         for name, array in arrays.items():
             if array.dtype.kind not in "fiub":
                 raise ValueError(
-                    f"{path}: array {name!r} must be numbers, as every array but labels, split and group; it holds "
-                    f"{array.dtype}. Leave it out of the file."
+                    f"{path}: array {name!r} must be numbers, as every array but labels, split, group and weights; it "
+                    f"holds {array.dtype}. Leave it out of the file."
                 )
         self.inputs, self.val, self.test, self.seed = arrays, val, test, seed
         self.kinds = {m: choice(f"kinds[{m!r}]", kind, _ARRAY_KINDS) for m, kind in (kinds or {}).items()}
@@ -236,6 +243,7 @@ class Arrays(Source):
                 test=self.test,
                 seed=self.seed,
                 task=self.task,
+                sample_weight=self.weight,
             )
         except ValueError as error:
             raise ValueError(f"{self.path}: {error}") from error

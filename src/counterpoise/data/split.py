@@ -23,6 +23,7 @@ class Split(ABC):
         target: as the task has it; of one class of several (n,) class numbers, int64.
         present: modality -> (n,) bool, for the modalities that some sample lacks; None when no
             sample lacks any.
+        weight: (n,) numbers >= 0, how much each sample counts in the loss; None when all count alike.
     """
 
     modalities: tuple[str, ...]
@@ -30,6 +31,7 @@ class Split(ABC):
     ids: Sequence[str]
     target: Tensor
     present: dict[str, Tensor] | None
+    weight: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.target)
@@ -71,6 +73,7 @@ class _Subset(Split):
         self.ids = [whole.ids[int(i)] for i in indices]
         self.target = whole.target[indices]
         self.present = lacking(whole.present, indices)
+        self.weight = None if whole.weight is None else whole.weight[indices]
 
     def batch(self, indices: Sequence[int], modality: str, seed: int | None) -> Tensor:
         return self.whole.batch(self.indices[torch.as_tensor(indices, dtype=torch.int64)].tolist(), modality, seed)
@@ -119,6 +122,11 @@ def lacking(present: Mapping[str, Tensor] | None, rows: Tensor | slice = slice(N
     """The masks of those modalities that some sample of ``rows`` lacks; None when there is no such modality."""
     masks = {m: mask[rows] for m, mask in (present or {}).items()}
     return {m: mask for m, mask in masks.items() if not mask.all()} or None
+
+
+def weighed(weight: Tensor | None) -> tuple[str | Tensor, ...]:
+    """The weights of samples, for a hash; nothing when all count alike."""
+    return () if weight is None else ("weight", weight)
 
 
 def digest(*parts: str | Tensor) -> str:

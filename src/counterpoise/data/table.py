@@ -6,32 +6,26 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from counterpoise._checks import choice, did_you_mean, misnamed
-from counterpoise.task import TASKS, MultiLabel, SingleLabel, Task
+from counterpoise._checks import choice
+from counterpoise.task import TASKS, Task
 
 from .arrays import complete, shares
 from .cache import DecodeCache
 from .columns import Columns, Names
-from .labels import PARTS, at_least_two, part_of, renamed, unknown_split
+from .labels import PARTS, part_of
 from .notes import notes
 from .readers import READERS, Reader, ReadError, guess
 from .readers.base import all_finite
-from .split import Split, Splits, digest, lacking, positions
-from .table_labels import BAR, Labels, read_labels
+from .split import Split, Splits, digest, lacking, positions, weighed
+from .table_flaws import Flaw, flaws_of, without_label
+from .table_labels import Labels, read_labels
+from .table_weights import read_weights
 from .targets import standardised
-
-
-class Flaw(NamedTuple):
-    """Something wrong with a table: which row (from 0, None for the whole table) and what."""
-
-    row: int | None
-    text: str
 
 
 class Table:
@@ -58,6 +52,7 @@ class Table:
         split: column of "train", "val", "test". Without it (or without "val" in it) shares are split
             off by ``seed``, every class in proportion.
         group: column of names (speakers, say) that no split made here may separate.
+        weight: column of numbers >= 0, how much each sample counts in the loss.
         val: share for validation, where the table names none.
         test: share for the test, where there is no ``split`` column; 0 for none.
         classes: names of classes, labels or numbers in order; the sorted distinct labels, or columns, when None.
@@ -80,6 +75,7 @@ class Table:
         id: str = "id",
         split: str = "split",
         group: str = "group",
+        weight: str = "sample_weight",
         val: float = 0.15,
         test: float = 0.0,
         classes: Sequence[str] | None = None,
@@ -88,19 +84,19 @@ class Table:
         cache: str | Path | None = None,
     ):
         self.path, self.modalities, self.root = path, modalities, root
-        self.label, self.id, self.split, self.group = label, id, split, group
+        self.label, self.id, self.split, self.group, self.weight = label, id, split, group, weight
         self.val, self.test, self.classes, self.seed, self.cache = val, test, classes, seed, cache
-        self.columns = Columns(path)
+        self.label_columns = (label,) if isinstance(label, str) else tuple(label)
+        self.columns = Columns(path, numbers=(*self.label_columns, weight))
         self.folder = Path(root).expanduser() if root is not None else self.columns.path.parent
         if not self.folder.is_dir():
             raise FileNotFoundError(f"root must be a folder; there is no {self.folder}.")
         self.task = task if task is None or isinstance(task, Task) else choice("task", task, TASKS)
-        self.label_columns = (label,) if isinstance(label, str) else tuple(label)
-        roles = {"id": id, "split": split, "group": group}
+        roles = {"id": id, "split": split, "group": group, "sample_weight": weight}
         taken = (*self.label_columns, *roles.values())
-        for role in roles:  # a name the user chose must exist; the default ones are optional
-            if roles[role] != role:
-                self.columns.require(roles[role])
+        for default, name in roles.items():  # a name the user chose must exist; the default ones are optional
+            if name != default:
+                self.columns.require(name)
         self.ignored: dict[str, str] = {}
         self.readers = self._guessed(set(taken)) if modalities is None else self._stated(modalities)
         self.columns.keep([*self.readers, *(c for c in taken if c in self.columns and c not in self.readers)])
@@ -182,6 +178,11 @@ class Table:
         return read_labels(self)
 
     @cached_property
+    def weights(self) -> Tensor | None:
+        """(rows,) how much each counts in the loss, None when all count alike; ValueError naming a wrong row."""
+        return read_weights(self)
+
+    @cached_property
     def part_of_rows(self) -> np.ndarray:
         """(rows,) the place in ``PARTS`` that the column ``split`` says of each row; -1 where it names no part."""
         codes, texts = self.columns.coded(self.split)
@@ -190,43 +191,7 @@ class Table:
 
     def flaws(self) -> Iterator[Flaw]:
         """What makes training on this table impossible, without opening any file."""
-        yield from (Flaw(None, f"{self.path}, column {m!r}: {misnamed(m)}") for m in self.readers if misnamed(m))
-        if not self.columns.any_of(self.label_columns):
-            yield Flaw(None, self._without_label())
-            return
-        name = ", ".join(self.label_columns)
-        try:
-            labels = self.labels
-            if isinstance(labels.task, SingleLabel):
-                at_least_two(labels.task.names, f"{self.path}: column {name!r}")
-            none = f" ({BAR} says that none applies)" if isinstance(labels.task, MultiLabel) else ""
-            yield from (Flaw(r, f"has no {name}{none}") for r in labels.missing.nonzero().flatten().tolist())
-        except ValueError as error:
-            yield Flaw(None, str(error))
-        if self.id in self.columns:
-            for row, first in self.columns.repeats(self.id):
-                yield Flaw(row, "has an empty id" if first < 0 else f"has the id of row {first + 1}")
-        if self.split in self.columns:
-            codes, texts = self.columns.coded(self.split)
-            names = texts.to_pylist()
-            wrong = ["" if name and part_of(name) else unknown_split(name) for name in (*names, None)]
-            yield from (Flaw(r, wrong[codes[r]]) for r in np.flatnonzero(np.array(wrong, bool)[codes]).tolist())
-            if "train" not in map(part_of, names):
-                yield Flaw(None, f"{self.path}: column {self.split!r} puts no row in 'train'")
-            try:
-                renamed(names)
-            except ValueError as error:
-                yield Flaw(None, f"{self.path}: column {self.split!r}: {error}")
-        if self.group in self.columns:
-            empty = (~self.columns.filled(self.group)).nonzero().flatten().tolist()
-            yield from (Flaw(r, f"has no {self.group}") for r in empty)
-        if self.present is not None and len(self.present) == len(self.readers):
-            nothing = ~torch.stack(list(self.present.values())).any(0)
-            yield from (Flaw(r, "lacks every modality") for r in nothing.nonzero().flatten().tolist())
-
-    def _without_label(self) -> str:
-        unknown = did_you_mean("column", self.label_columns[0], self.columns.names)
-        return f"{self.path}: {unknown} Name the column of the labels: label=... (--data.label COLUMN)."
+        return flaws_of(self)
 
     def _sound(self) -> None:
         flaws = list(self.flaws())
@@ -251,11 +216,13 @@ class Table:
     def splits(self) -> Splits:
         """The parts to train and evaluate on; ValueError listing what makes that impossible."""
         rows = self.rows()
-        made = {name: TableSplit(self, torch.from_numpy(where), self._fitted(rows)) for name, where in rows.items()}
+        made = {name: self._part(rows, name) for name in rows}
         return Splits(made["train"], made["val"], made.get("test"))
 
-    def _fitted(self, rows: Mapping[str, np.ndarray]) -> Task:
-        return standardised(self.labels.task, self.task, self.labels.target[torch.from_numpy(rows["train"])])
+    def _part(self, rows: Mapping[str, np.ndarray], part: str) -> TableSplit:
+        chosen = {name: torch.from_numpy(where) for name, where in rows.items()}
+        task = standardised(self.labels.task, self.task, self.labels.target[chosen["train"]])
+        return TableSplit(self, chosen[part], task, self.weights)
 
     def samples(self, part: str | None = None, *, labelled: bool = False) -> TableSplit:
         """Every row, or the rows of one part, to predict or evaluate.
@@ -267,15 +234,15 @@ class Table:
         if part is None:
             missing = self.labels.missing
             if labelled and not self.columns.any_of(self.label_columns):
-                raise ValueError(self._without_label())
+                raise ValueError(without_label(self))
             if labelled and missing.any():
                 row, count = int(missing.int().argmax()), int(missing.sum())
                 raise ValueError(f"{self.place(row)} has no {', '.join(self.label_columns)} ({count} rows in all).")
-            return TableSplit(self, torch.arange(len(self)), self.labels.task)
+            return TableSplit(self, torch.arange(len(self)), self.labels.task, self.weights if labelled else None)
         rows = self.rows()
         if choice("part", part, PARTS) not in rows:
             raise ValueError(f"{self.path} has no rows for {part!r}.")
-        return TableSplit(self, torch.from_numpy(rows[part]), self._fitted(rows))
+        return self._part(rows, part)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -298,7 +265,7 @@ class Table:
             lines.append(f"  {m}: reader {name} ({how})" + (f", absent in {absent} rows" if absent else ""))
         for role, names in (
             ("label", self.label_columns),
-            *((r, (getattr(self, r),)) for r in ("id", "split", "group")),
+            *((r, (getattr(self, r),)) for r in ("id", "split", "group", "weight")),
         ):
             found = ", ".join(repr(name) for name in names if name in self.columns)
             lines.append(f"  {role}: " + (f"column {found}" if found else "no such column"))
@@ -313,21 +280,23 @@ class TableSplit(Split):
         table: whose rows.
         rows: (n,) row numbers, from 0.
         task: what is predicted.
+        weights: of every row of the table; None when all count alike.
     """
 
-    def __init__(self, table: Table, rows: Tensor, task: Task):
+    def __init__(self, table: Table, rows: Tensor, task: Task, weights: Tensor | None = None):
         self.table, self.rows, self.task = table, rows, task
         self.modalities = tuple(table.readers)
         target = table.labels.target[rows]
         self.target = target if target.is_floating_point() else target.long()
         self.ids = Names(table.columns, table.id if table.id in table.columns else None, rows)
         self.present = lacking(table.present, rows)
+        self._weights, self.weight = weights, None if weights is None else weights[rows]
 
     def subset(self, indices: Sequence[int] | Tensor) -> TableSplit:
-        return TableSplit(self.table, self.rows[positions(indices, len(self))], self.task)
+        return TableSplit(self.table, self.rows[positions(indices, len(self))], self.task, self._weights)
 
     def fingerprint(self) -> str:
-        return digest(self.table.fingerprint, *self.classes, self.rows)
+        return digest(self.table.fingerprint, *self.classes, self.rows, *weighed(self.weight))
 
     def batch(self, indices: Sequence[int], modality: str, seed: int | None) -> Tensor:
         rows = self.rows[torch.as_tensor(indices, dtype=torch.int64)].tolist()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,31 @@ def encoded(y: Any, task: Task | str | None, names: Sequence[str] | None, *, nam
         if doubtful(values):
             raise ValueError(undecided(name, values))
     return torch.from_numpy(number), SingleLabel(known)
+
+
+def checked_weights(weights: Any, size: int, name: str, place: Callable[[int], str]) -> Tensor | None:
+    """(n,) float64, how much each sample counts in the loss; None when all count alike.
+
+    Args:
+        weights: one number >= 0 per sample.
+        size: how many samples there are.
+        name: what to call them in messages.
+        place: how messages name a sample.
+
+    Raises:
+        ValueError: another shape, a negative, infinite or missing one, or nothing but zeros.
+    """
+    values = np.asarray(weights.detach().cpu() if isinstance(weights, Tensor) else weights)
+    if values.shape != (size,) or values.dtype.kind not in "biuf":
+        raise ValueError(f"{name} must be ({size},) numbers, one per sample; got {values.dtype} of {values.shape}.")
+    found = torch.from_numpy(values.astype(np.float64))
+    wrong = (~(found.isfinite() & (found >= 0))).nonzero().flatten().tolist()
+    if wrong:
+        value, more = float(found[wrong[0]]), f" ({len(wrong)} such samples in all)" if len(wrong) > 1 else ""
+        raise ValueError(f"{name} must be finite numbers >= 0; {place(wrong[0])} has {value:g}{more}.")
+    if not found.any():
+        raise ValueError(f"{name} is 0 for all {size} samples: nothing would count.")
+    return None if bool((found == found[0]).all()) else found
 
 
 def standardised(task: Task, given: Task | str | None, target: Tensor) -> Task:

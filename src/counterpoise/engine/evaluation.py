@@ -28,12 +28,14 @@ class Predictions(NamedTuple):
         unimodal: modality -> (n, classes).
         target: (n,).
         present: modality -> (n,) bool, or None.
+        weight: (n,) how much each counts in the loss, or None.
     """
 
     fused: Tensor
     unimodal: dict[str, Tensor]
     target: Tensor
     present: dict[str, Tensor] | None
+    weight: Tensor | None = None
 
     def named(self) -> dict[str, Tensor]:
         """``{"fused": ..., modality: ...}``."""
@@ -173,7 +175,8 @@ class Evaluator:
                     fused.append(output.logits)
                     for m, u in output.unimodal.items():
                         unimodal[m].append(u)
-            yield Predictions(whole(fused), {m: whole(p) for m, p in unimodal.items()}, split.target, split.present)
+            everyone = {m: whole(parts) for m, parts in unimodal.items()}
+            yield Predictions(whole(fused), everyone, split.target, split.present, split.weight)
 
     def stream(self, split: Split) -> Iterator[tuple[Batch, Predictions]]:
         """As ``predict`` of all that the method reads, a batch at a time in order: memory does not grow with it."""

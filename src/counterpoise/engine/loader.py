@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import signal
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -53,7 +53,8 @@ class _Reads(Dataset[Batch | Exception]):
                 continue
             read = split.batch(rows[there].tolist(), m, request.seed)
             inputs[m] = read.new_zeros(len(rows), *read.shape[1:]).index_copy(0, there, read)
-        return Batch(inputs, split.target[rows], rows, present or None)
+        weight = None if split.weight is None else split.weight[rows]
+        return Batch(inputs, split.target[rows], rows, present or None, weight)
 
 
 def _portable(error: Exception) -> Exception:
@@ -156,7 +157,7 @@ class Loader:
         drop_last: bool = False,
         skip: int = 0,
         rows: Tensor | None = None,
-        visible: dict[str, Tensor] | None = None,
+        visible: Mapping[str, Tensor] | None = None,
     ) -> Iterator[Batch]:
         """This replica's share of every global batch.
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from contextlib import nullcontext
 from importlib import import_module
 
 import torch
+from torch import Tensor
 
 from counterpoise._checks import whole
+from counterpoise.data.sampling import balanced
 from counterpoise.engine.cost import Meter, uncounted
 from counterpoise.engine.interrupt import Interrupt, Interrupted, shared
 from counterpoise.engine.replicas import any_of, together
@@ -114,14 +117,15 @@ def _epoch(run: Run, checkpoints: Checkpoints, interrupt: Interrupt, meter: Mete
     check_rows(run.model, run.method, run.num_rows, run.visible, batch_size=run.batch_size)
     phase, total = run.phase, run.num_batches
     names = run.model.select(phase.read or phase.train)
+    rows, visible = _sampled(run)
     batches = run.loaders.get(run.train_split).batches(
         names,
         order_seed=mix(run.seed, state.epoch, "order"),
         augment_seed=mix(run.seed, state.epoch, "augment"),
         drop_last=True,
         skip=state.batch_in_epoch,
-        rows=run.rows,
-        visible=run.visible,
+        rows=rows,
+        visible=visible,
     )
     for index, batch in enumerate(batches, start=state.batch_in_epoch):
         run.set_lr(index)
@@ -140,6 +144,15 @@ def _epoch(run: Run, checkpoints: Checkpoints, interrupt: Interrupt, meter: Mete
     _end_epoch(run, checkpoints, meter)
     if any_of(interrupt.requested, run.fabric):  # the signal may have reached one replica only
         _interrupted(run, checkpoints)
+
+
+def _sampled(run: Run) -> tuple[Tensor | None, Mapping[str, Tensor] | None]:
+    """Which rows this epoch trains on and what they show: those that the method chose, or as many drawn from them."""
+    if run.sampler is None:
+        return run.rows, run.visible
+    rows = torch.arange(len(run.train_split)) if run.rows is None else run.rows
+    drawn = balanced(run.train_split.target[rows], mix(run.seed, run.state.epoch, "sampler"))
+    return rows[drawn], None if run.visible is None else {m: shown[drawn] for m, shown in run.visible.items()}
 
 
 def _end_epoch(run: Run, checkpoints: Checkpoints, meter: Meter) -> None:
@@ -164,6 +177,8 @@ def _end_epoch(run: Run, checkpoints: Checkpoints, meter: Meter) -> None:
     state.epoch_in_phase += 1
     state.schedule_epoch += 1
     state.batch_in_epoch = 0
+    if run.early_stopping is not None and state.epoch - (state.best_epoch or 0) >= run.early_stopping:
+        state.stopping = True
     if state.stopping:
         state.epoch_in_phase, state.stopping = run.phase.epochs, False
     meter.add()

@@ -40,6 +40,7 @@ def result_of(run: Run, test: Split | None, *, data: str, label: str | None) -> 
         "cost": cost.summary(run.state, run.device, epoch=epoch, counted=not run.compile),
         "epochs": run.state.epoch,
         "best_epoch": run.state.best_epoch,
+        **({} if run.early_stopping is None else {"stopped_early": run.state.epoch < run.epochs}),
         "monitor": run.monitor,
         "val": run.evaluate(run.val_split),
         "test": None if test is None else run.evaluate(test),
@@ -55,8 +56,11 @@ def subset_scores(run: Run, split: Split, named: Sequence[Sequence[str]] | None 
     results: SubsetScores = {}
     for names, predictions in zip(chosen, run.predict_subsets(split, chosen), strict=True):
         some = predictions.anything()
-        logits, target = predictions.fused[some], predictions.target[some]
-        scores = run.task.scores({"fused": logits}, target, None, run.metrics, run.loss.mean) if some.any() else {}
+        scores = {}
+        if some.any():
+            logits, target = predictions.fused[some], predictions.target[some]
+            weight = None if predictions.weight is None else predictions.weight[some]
+            scores = run.task.scores({"fused": logits}, target, None, run.metrics, run.loss.mean, weight)
         results[subset_name(names)] = {name.removeprefix("fused/"): value for name, value in scores.items()}
     return results
 

@@ -27,7 +27,7 @@ class Encoded(Split):
     def __init__(self, whole: Split, features: Mapping[str, Tensor], encoders: str):
         self.whole, self.features, self._encoders = whole, dict(features), encoders
         self.modalities, self.task, self.ids = whole.modalities, whole.task, whole.ids
-        self.target, self.present = whole.target, whole.present
+        self.target, self.present, self.weight = whole.target, whole.present, whole.weight
 
     def batch(self, indices: Sequence[int], modality: str, seed: int | None) -> Tensor:
         if modality not in self.features:

@@ -66,6 +66,8 @@ class Run:
     seed: int
     num_workers: int
     compile: bool
+    sampler: str | None
+    early_stopping: int | None
     observers: Observers = field(default_factory=Observers)
     is_trial: bool = False
 
@@ -215,11 +217,7 @@ class Run:
         return predictions
 
     def predict_subsets(
-        self,
-        split: Part,
-        subsets: Iterable[Collection[str] | None],
-        *,
-        keep: bool = False,
+        self, split: Part, subsets: Iterable[Collection[str] | None], *, keep: bool = False
     ) -> Iterator[Predictions]:
         """As ``predict``, from each of these subsets of the modalities in turn; each modality is encoded once."""
         data = self.split(split)
@@ -241,13 +239,13 @@ class Run:
         return self._scores(self.predict(split, only, keep=keep), self.task.yardstick, self.monitor, "loss")
 
     def evaluate(self, split: Split) -> dict[str, float]:
-        """All ``metrics`` and the loss of a split: fused and per modality."""
+        """All ``metrics``, the monitor and the loss of a split: fused and per modality."""
         setup.check_data(self.model, self.method, split)
-        return self._scores(self.predict(split), *self.metrics, "loss")
+        return self._scores(self.predict(split), *self.metrics, self.monitor, "loss")
 
-    def _scores(self, predictions: Predictions, *metrics: str) -> dict[str, float]:
+    def _scores(self, found: Predictions, *metrics: str) -> dict[str, float]:
         names = tuple(dict.fromkeys(metrics))
-        return self.task.scores(predictions.named(), predictions.target, predictions.present, names, self.loss.mean)
+        return self.task.scores(found.named(), found.target, found.present, names, self.loss.mean, found.weight)
 
     # -- what a method may ask for at a boundary ---------------------------------------------------
     def fork(
@@ -279,7 +277,7 @@ class Run:
                 other.requires_grad_(self.owns(mine))  # whatever the current phase trains
         trial = replace(
             self, model=model, method=method, loss=loss, epochs=whole("epochs", epochs, low=1),
-            optimizer_settings=settings, schedule=schedule, observers=Observers(), is_trial=True,
+            optimizer_settings=settings, schedule=schedule, early_stopping=None, observers=Observers(), is_trial=True,
         )  # fmt: skip
         trial.open(train or self.train_split, val or self.val_split)
         return trial

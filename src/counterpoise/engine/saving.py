@@ -165,7 +165,7 @@ class Checkpoints:
 
 def fingerprint_of(run: Run) -> dict[str, Any]:
     """What a checkpoint must agree with to be of this run; plain values."""
-    numbers = ("epochs", "batch_size", "seed", "sam", "clip_norm", "monitor")
+    numbers = ("epochs", "batch_size", "seed", "sam", "clip_norm", "monitor", "sampler", "early_stopping")
     return {
         **fingerprint(
             run.model,

@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from counterpoise._checks import number, whole
+from counterpoise._checks import choice, number, whole
+from counterpoise.data.sampling import SAMPLERS
 from counterpoise.data.split import Split, Splits
+from counterpoise.data.targets import checked_weights
 from counterpoise.engine.optim import Optimizer, Schedule
 from counterpoise.losses import Likelihood, Loss
 from counterpoise.method import Method
@@ -51,6 +53,28 @@ def check_metrics(task: Task, metrics: Sequence[str] | None, monitor: str | None
         if task.metric(name).lower_is_better is None and name == monitor:
             raise ValueError(f"monitor={name!r} cannot select: it does not say whether more or less of it is better.")
     return monitor, tuple(metrics)
+
+
+def check_sampler(task: Task, sampler: str | None) -> None:
+    """ValueError for an unknown one, and where there are no classes."""
+    if sampler is not None and not isinstance(task, SingleLabel):
+        cure = {"multi-label": "loss=BinaryCrossEntropy('balanced') raises what is rare (its pos_weight)"}
+        cure |= {"regression": "sample_weight makes samples count differently"}
+        raise ValueError(f"sampler={sampler!r} is about classes; these targets are {task.kind}: {cure[task.kind]}.")
+    if sampler is not None:
+        choice("sampler", sampler, SAMPLERS)
+
+
+def check_stopping(method: Method, patience: int | None) -> None:
+    """ValueError for a patience that is no number of epochs, and where the method must train for all of its own."""
+    if patience is None:
+        return
+    whole("early_stopping", patience, low=1)
+    if reason := method.must_finish():
+        raise ValueError(
+            f"early_stopping: {type(method).__name__} must train for all its epochs: {reason}. Leave early_stopping "
+            "out; the weights that were best on validation are selected in any case."
+        )
 
 
 def check_modalities(method: Method, modalities: Sequence[str]) -> None:
@@ -225,6 +249,8 @@ def check_data(model: MultimodalModel, method: Method, split: Split, *, batch_si
             f"Pass batch_size={max(2, min(len(split), 32))} or less."
         )
     split.task.check(split.target)
+    if split.weight is not None:
+        checked_weights(split.weight, len(split), "The weight of this split", lambda i: f"sample {split.ids[i]!r}")
 
 
 def warn_if_scales_cancel(method: Method, optimizer: Optimizer) -> None:

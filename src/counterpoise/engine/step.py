@@ -72,13 +72,27 @@ class Step:
         """(batch,) loss of each sample."""
         return self._run.loss(logits, self.batch.target if target is None else target)
 
-    def criterion(self, logits: Tensor, target: Tensor | None = None, present: Tensor | None = None) -> Tensor:
+    def criterion(
+        self,
+        logits: Tensor,
+        target: Tensor | None = None,
+        present: Tensor | None = None,
+        weight: Tensor | None = None,
+    ) -> Tensor:
         """Mean loss over the batch, or over its samples where ``present`` is True (0 when there is none).
 
-        Where the loss weighs samples, it is the weighted mean.
+        Where the loss or the data weigh samples, it is the weighted mean. ``weight`` are the data's of the samples that
+        a ``target`` other than the batch's belongs to.
         """
         target = self.batch.target if target is None else target
-        losses, weights = self._run.loss(logits, target), self._run.loss.weights(target)
+        weight = self.batch.weight if target is self.batch.target else weight
+        return self._average(self._run.loss(logits, target), present, self._run.loss.counted(target, weight))
+
+    def average(self, losses: Tensor, present: Tensor | None = None) -> Tensor:
+        """Mean of a method's own (batch,) losses, over the samples and with the weights of ``criterion``."""
+        return self._average(losses, present, self._run.loss.counted(self.batch.target, self.batch.weight))
+
+    def _average(self, losses: Tensor, present: Tensor | None, weights: Tensor | None) -> Tensor:
         if present is None and weights is None:
             return losses.mean()
         mask = torch.ones_like(losses) if present is None else present.to(losses.dtype)

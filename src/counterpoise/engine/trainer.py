@@ -46,6 +46,9 @@ class Trainer:
         num_nodes: machines.
         precision: "32-true" or "bf16-mixed".
         num_workers: processes that read data ahead; 0 reads in the training process.
+        sampler: "balanced" draws as many samples an epoch, every class equally often; None trains on each sample once.
+        early_stopping: end training when the monitor has not been better for so many epochs, at least 1; None never
+            does. Methods that must finish refuse it.
         compile: run every encoder through PyTorch's compiler; the first batch then takes a minute or more.
         run_dir: where to write settings, metrics and checkpoints; None writes nothing.
         observers: read-only watchers.
@@ -77,6 +80,8 @@ class Trainer:
         num_nodes: int = 1,
         precision: str = "32-true",
         num_workers: int = 0,
+        sampler: str | None = None,
+        early_stopping: int | None = None,
         compile: bool = False,
         run_dir: str | PathLike[str] | None = None,
         observers: Sequence[Observer] = (),
@@ -88,6 +93,8 @@ class Trainer:
         setup.check_parts(model=model, method=method, optimizer=optimizer, schedule=schedule, loss=loss)
         setup.check_numbers(epochs=epochs, batch_size=batch_size, sam=sam, clip_norm=clip_norm, num_workers=num_workers)
         monitor, metrics = setup.check_metrics(model.task, metrics, monitor)
+        setup.check_sampler(model.task, sampler)
+        setup.check_stopping(method, early_stopping)
         setup.check_observers(observers)
         shared = fabric is not None
         fabric = fabric or make_fabric(
@@ -115,6 +122,8 @@ class Trainer:
             seed=seed,
             num_workers=num_workers,
             compile=compile,
+            sampler=sampler,
+            early_stopping=early_stopping,
             observers=Observers([*observers, *shown]),
         )
         self.model, self.method, self.loss, self.fabric = model, method, self.current.loss, fabric
@@ -196,7 +205,7 @@ class Trainer:
         return self.current.stream(split)
 
     def evaluate(self, split: Split) -> dict[str, float]:
-        """All ``metrics`` and the loss of a split: fused and per modality."""
+        """All ``metrics``, the monitor and the loss of a split: fused and per modality."""
         return self.current.evaluate(split)
 
     def evaluate_subsets(self, split: Split, named: Sequence[Sequence[str]] | None = None) -> SubsetScores:

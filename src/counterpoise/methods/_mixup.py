@@ -41,5 +41,7 @@ def mixed_loss(step: Step, logits: Tensor, modality: str, mix: Mix | None) -> Te
     if mix is None:
         return step.criterion(logits, present=present)
     both = None if present is None else present & present[mix.order]  # an absent partner has nothing to mix in
-    own, other = (step.criterion(logits, y, both) for y in (step.batch.target, step.batch.target[mix.order]))
+    target, weight = step.batch.target[mix.order], step.batch.weight
+    own = step.criterion(logits, present=both)
+    other = step.criterion(logits, target, both, None if weight is None else weight[mix.order])
     return mix.share * own + (1 - mix.share) * other

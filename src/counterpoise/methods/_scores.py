@@ -43,10 +43,8 @@ def mean_scores(step: Step, scores: Iterable[Tensor], rows: Tensor) -> tuple[Ten
     return totals[:-1] / totals[-1].clamp(min=1), totals[-1]
 
 
-def masked_mean(step: Step, values: Tensor, rows: Tensor | None) -> Tensor:
-    """Mean of (batch,) values over these rows of the global batch (None: all), differentiable; 0 without any."""
-    if rows is None:
-        return values.mean()
+def masked_mean(step: Step, values: Tensor, rows: Tensor) -> Tensor:
+    """Mean of (batch,) values over these rows of the global batch, differentiable; 0 when there are none."""
     weight = rows.to(values.dtype)
     count = step.mean(weight.sum())
     return (values * weight).sum() / torch.where(count > 0, count, 1.0)

@@ -87,6 +87,9 @@ class DOMFN(Method):
                 stacklevel=2,
             )
 
+    def must_finish(self) -> str | None:
+        return "it trains the modalities before what fuses them" if self.pretrain else None
+
     def phase(self, index: int, run: Run) -> Phase | None:
         first = min(round(self.pretrain * run.epochs), run.epochs - 1)
         phases = [Phase(first, name="pretrain")] if first else []
@@ -99,10 +102,10 @@ class DOMFN(Method):
         if there is not None:
             own = torch.where(there, own, 0.0)
         if step.phase.name == "pretrain":
-            return own.sum(0).mean()
+            return step.average(own.sum(0))
         d, gate = self._gate(output, there)
         step.log(fused_share=gate.float().mean())
-        return gated_losses(own, self._losses(output.logits, step), d, gate, self.eta, self.closed_gate).mean()
+        return step.average(gated_losses(own, self._losses(output.logits, step), d, gate, self.eta, self.closed_gate))
 
     def predict(self, output: Output, model: MultimodalModel) -> Tensor:
         there = output.there()

@@ -83,6 +83,9 @@ class GBlending(Method):
             blend = torch.tensor([self.weights.get(k, 0.0) / sum(given) for k in (*model.modalities, "fused")])
         self.register_buffer("blend", blend)
 
+    def must_finish(self) -> str | None:
+        return None if self._once else "every super-epoch has weights of its own"
+
     def phase(self, index: int, run: Run) -> Phase | None:
         length = run.epochs if self._once else min(self.super_epoch, run.epochs)
         left = run.epochs - index * length

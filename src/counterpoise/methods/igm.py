@@ -189,6 +189,9 @@ class IGM(Method):
                 identity = torch.eye(input_shape(layer)[-1]).expand(input_shape(layer)).contiguous()
                 self.matrices.register_buffer(_key(target, name), identity.to(layer.weight))
 
+    def must_finish(self) -> str | None:
+        return "it trains one modality after another, and the last stages would be missing"
+
     def phase(self, index: int, run: Run) -> Phase | None:
         order = turns(self.order, run.model.modalities)
         epochs = stage_epochs(self.stages, run.epochs, len(order))

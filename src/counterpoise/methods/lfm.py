@@ -100,7 +100,7 @@ class LFM(Method):
             held = run.train_split.subset(self._parts(run)[1])
             rows = torch.arange(len(held))
             inputs = {m: held.batch(rows.tolist(), m, None) for m in run.model.modalities}
-            self._unseen = run.fabric.to_device(Batch(inputs, held.target, rows, held.present))
+            self._unseen = run.fabric.to_device(Batch(inputs, held.target, rows, held.present, held.weight))
 
     def step(self, step: Step) -> Tensor:
         if self.schedule == "learned" and step.index == 0:
@@ -137,7 +137,8 @@ class LFM(Method):
             alignment = flatten(step.grad(self._alignment(output, step), params))
             classification = flatten(step.grad(self._classification(output, step), params, retain=False))
             unseen = step.model(self._unseen.inputs, present=self._unseen.present)
-            held = flatten(step.grad(step.criterion(unseen.logits, self._unseen.target), params, retain=False))
+            held_loss = step.criterion(unseen.logits, self._unseen.target, weight=self._unseen.weight)
+            held = flatten(step.grad(held_loss, params, retain=False))
         moved = look_ahead(self.weight, alignment, classification, held, self.alpha_lr, self.low, self.high)
         self.weight.copy_(moved)
 

@@ -78,6 +78,9 @@ class MSES(Method):
             loss = loss + self.weight * a * step.unimodal_loss(output, m)
         return loss
 
+    def must_finish(self) -> str | None:
+        return "it stops each modality by a rule of its own, and training when all have stopped"
+
     def on_epoch_end(self, run: Run, scores: Mapping[str, float]) -> None:
         modalities, epoch = run.model.modalities, run.epoch
         values = torch.tensor([scores.get(f"{m}/loss", math.nan) for m in modalities], device=self.smoothed.device)

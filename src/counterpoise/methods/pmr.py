@@ -124,7 +124,7 @@ class PMR(Method):
         early = step.epoch < self.entropy_epochs
         for m, beta_m, gamma_m in zip(logits, beta, gamma, strict=True):
             own = F.cross_entropy(logits[m], target, reduction="none")
-            loss = loss + self.alpha * beta_m * masked_mean(step, own, rows[m])
+            loss = loss + self.alpha * beta_m * step.average(own, rows[m])
             if early:
                 loss = loss - self.mu * gamma_m * masked_mean(step, entropy(logits[m]), rows[m])
         return loss

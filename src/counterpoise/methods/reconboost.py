@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from counterpoise._checks import choice, number, whole
 from counterpoise.functional.boosting import Stage, boost_loss, boosting_stages, consolidation_loss
 from counterpoise.method import Info, Method
-from counterpoise.methods._scores import masked_mean
 from counterpoise.task import SingleLabel
 from counterpoise.types import Output, Phase
 
@@ -102,6 +101,9 @@ class ReconBoost(Method):
         with torch.no_grad():
             self.boost_rate.fill_(self.initial_rate)
 
+    def must_finish(self) -> str | None:
+        return "it trains modalities in turns, and scores rise and fall with them"
+
     def phase(self, index: int, run: Run) -> Phase | None:
         names = run.model.modalities
         if self.stages is None:
@@ -125,7 +127,7 @@ class ReconBoost(Method):
         phi, present = output.unimodal[m], step.present(m)
         # what the ensemble without m predicts: the fusion is additive, and absent modalities are in neither
         others = self.boost_rate * (output.logits - phi)
-        loss = masked_mean(step, boost_loss(phi, others, target, w1=self.w1, w2=self.w2, form=self.form), present)
+        loss = step.average(boost_loss(phi, others, target, w1=self.w1, w2=self.w2, form=self.form), present)
         if step.phase_index == 0:
             return loss
         names = step.model.modalities
@@ -133,7 +135,7 @@ class ReconBoost(Method):
         masks = [mask for mask in (present, step.present(previous)) if mask is not None]
         both = torch.stack(masks).all(0) if masks else None
         learner = phi if self.consolidation == "working" else phi.detach()
-        return loss + self.alpha * masked_mean(step, consolidation_loss(learner, output.unimodal[previous]), both)
+        return loss + self.alpha * step.average(consolidation_loss(learner, output.unimodal[previous]), both)
 
     def modulate(self, output: Output, step: Step) -> None:
         step.log(boost_rate=self.boost_rate.detach())

@@ -45,6 +45,9 @@ class Unimodal(Method):
     def label(self) -> str:
         return f"Unimodal({self.modality})"
 
+    def must_finish(self) -> str | None:
+        return None
+
     def phase(self, index: int, run: Run) -> Phase | None:
         return Phase(run.epochs, train=(self.modality,), name=self.modality) if index == 0 else None
 

@@ -29,6 +29,7 @@ def score(
     present: Mapping[str, Tensor] | None = None,
     metrics: Sequence[str] | None = None,
     among: Mapping[str, Metric] = classification.METRICS,
+    weight: Tensor | None = None,
 ) -> dict[str, float]:
     """Every metric of every set of predictions.
 
@@ -39,6 +40,7 @@ def score(
             out when no sample has it; names that are not in ``present`` are scored on all samples.
         metrics: names from ``among``; None for all of them.
         among: name -> metric.
+        weight: (n,) how much each sample counts, for metrics that weigh samples; None when all count alike.
 
     Returns:
         ``"fused/accuracy"``, ``"audio/accuracy"``, ... A metric that the target leaves undefined, such as the average
@@ -58,15 +60,15 @@ def score(
     for name, values in outputs.items():
         # Float64 on the CPU: ranks and bins do not depend on the device or on float32 saturation.
         values = _checked(name, values, target)
-        truth = target
+        truth, counts = target, weight
         if present is not None and name in present:
             rows = present[name].detach().cpu()
-            values, truth = values[rows], target[rows]
+            values, truth, counts = values[rows], target[rows], None if weight is None else weight[rows]
         if not len(truth):
             continue
         finite = bool(values.isfinite().all())
         for metric in metrics:
-            value = among[metric](values, truth) if finite else math.nan
+            value = among[metric](values, truth, counts) if finite else math.nan
             if value is None:
                 continue
             if finite and not math.isfinite(value):

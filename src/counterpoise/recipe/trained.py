@@ -66,6 +66,8 @@ def open_run(
     data.init_args.task = task.kind  # nothing is guessed from other samples
     for role in ("split", "group"):  # roles of training; the other table may lack the columns
         data.init_args[role] = role
+    if not labelled:
+        data.init_args.weight = "sample_weight"
     try:
         source = source_of(parser, data)
     except NoColumnError as error:

@@ -18,6 +18,7 @@ from counterpoise.report.figures import (
     PAPER,
     Look,
     key,
+    landmark,
     log_axis,
     looks,
     mark,
@@ -120,11 +121,7 @@ def _phases(ax: Any, phases: Mapping[int, str]) -> None:
     if not 1 < len(phases) <= MOST_PHASES:
         return
     for first, name in phases.items():
-        ax.axvline(first - 0.5, color=FAINT, linewidth=0.8, linestyle=":")
-        ax.annotate(
-            name, (first - 0.5, 1), xycoords=("data", "axes fraction"), xytext=(2, -1), textcoords="offset points",
-            fontsize=7, va="top", clip_on=True,
-        )  # fmt: skip
+        landmark(ax, first - 0.5, name, color=FAINT, linestyle=":")
 
 
 def sweep(panels: Mapping[str, Mapping[str, Mapping[float, Seeds]]], *, y: str, share: bool = True) -> Figure:
@@ -213,17 +210,14 @@ def three_digits(value: float) -> str:
     return f"{value:.{min(9, max(0, 2 - whole))}f}"
 
 
-def points(
-    places: Mapping[str, tuple[Seeds, Seeds]], *, x: str, y: str, share: bool = False, log: bool | None = None
-) -> Figure:
-    """One labelled point per key with whiskers ± sd over seeds.
+def points(places: Mapping[str, tuple[Seeds, Seeds]], *, x: str, y: str, share: bool = False) -> Figure:
+    """One labelled point per key with whiskers ± sd over seeds; the horizontal axis is logarithmic beyond a factor 8.
 
     Args:
         places: label -> (values along x, values along y), one per seed.
         x: label of the horizontal axis, with its unit.
         y: label of the vertical axis, with its unit.
         share: the values along y are shares: draw per cent.
-        log: a logarithmic horizontal axis; None where the values span more than a factor 8.
     """
     figure = new_figure(8, 4.4)
     ax = figure.subplots()
@@ -233,7 +227,7 @@ def points(
         centres.append((label, float(across.mean()), float(height.mean())))
         mark(ax, across.mean(), height.mean(), look, xerr=_sd(across), yerr=_sd(height), elinewidth=1, ecolor=FAINT)
     means = [mean for _, mean, _ in centres]
-    if log or (log is None and min(means) > 0 and max(means) / min(means) > 8):
+    if min(means) > 0 and max(means) / min(means) > 8:
         log_axis(ax)
     ax.margins(0.14, 0.16)
     ax.set_xlabel(f"{x}, mean ± sd, n = {seeds_text(len(along) for along, _ in places.values())}")
@@ -260,7 +254,9 @@ def score_dots(summary: Summary, metric: str, modalities: Sequence[str]) -> Figu
     for height, label in enumerate(labels):
         _row(first, summary.rows[label], metric, height, drawn)
     if fused in summary.references:
-        _reference(first, *summary.references[fused], scale=100 if share else 1)
+        best, value = summary.references[fused]
+        name = short(f"best modality alone: {best}", 60)
+        landmark(first, (100 if share else 1) * value, name, above=True)
     counts = [summary.rows[label][fused] for label in labels]
     names = [
         short(label, 30) + ("" if c.complete else f" (n = {c.n})") for label, c in zip(labels, counts, strict=True)
@@ -285,14 +281,6 @@ def _row(ax: Any, cells: Mapping[str, Cell], metric: str, height: float, drawn: 
         values, at = scale * np.array(list(cell.values.values())), height + 0.24 * (middle - place) / max(1, middle)
         ax.plot(values, [at] * len(values), "|", color=look.colour, alpha=0.55, markersize=5)
         mark(ax, values.mean(), at, look, xerr=_sd(values), size=6.5 if name == FUSED else 5.5)
-
-
-def _reference(ax: Any, label: str, value: float, scale: float) -> None:
-    ax.axvline(scale * value, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
-    ax.annotate(
-        short(f"best modality alone: {label}", 60), (scale * value, 1), xycoords=("data", "axes fraction"),
-        xytext=(3, 2), textcoords="offset points", fontsize=7.5,
-    )  # fmt: skip
 
 
 def _differences(ax: Any, summary: Summary, labels: Sequence[str], metric: str) -> None:

@@ -140,6 +140,15 @@ def mark(ax: Any, x: Any, y: Any, look: Look, *, size: float = 6, **style: Any) 
     ax.errorbar(x, y, color=look.colour, marker=look.marker, markersize=size, **{**plain, **style})
 
 
+def landmark(ax: Any, at: float, name: str, *, above: bool = False, **line: Any) -> None:
+    """A vertical line with its name at the upper end, inside or ``above`` the axes."""
+    ax.axvline(at, **{"color": INK, "linewidth": 0.8, "linestyle": (0, (4, 3)), "zorder": 1, **line})
+    ax.annotate(
+        name, (at, 1), xycoords=("data", "axes fraction"), xytext=(3, 2 if above else -2), textcoords="offset points",
+        fontsize=7.5, va="bottom" if above else "top", clip_on=not above,
+    )  # fmt: skip
+
+
 # -- axes ----------------------------------------------------------------------------------------------
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure, in inches, that lays itself out."""

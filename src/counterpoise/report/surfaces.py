@@ -13,6 +13,7 @@ from counterpoise.report.figures import (
     INK,
     PALETTE,
     key,
+    landmark,
     log_axis,
     looks,
     new_figure,
@@ -26,24 +27,22 @@ from counterpoise.report.figures import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+LOSS = "training loss"
 
-def contours(
-    panels: Mapping[str, Surface], *, loss: str = "training loss", step: float | None = None, columns: int | None = None
-) -> Figure:
+
+def contours(panels: Mapping[str, Surface], *, columns: int | None = None) -> Figure:
     """Loss above the centre around trained weights, the same levels in all panels: more lines, sharper minimum.
 
     Levels end at twice what the middle panel reaches; what is higher has the deepest shade and no lines.
 
     Args:
         panels: title (method and modality, say) -> surface.
-        loss: what loss it is.
-        step: between two lines; None chooses a round number that gives about 15 in the steepest panel.
         columns: panels side by side; None for up to three.
     """
     from matplotlib.colors import to_rgb
 
     heights = {title: surface.loss - surface.centre for title, surface in panels.items()}
-    levels = _levels(list(heights.values()), step)
+    levels = _levels(list(heights.values()))
     figure, axes = panel_grid(len(panels), columns=columns, width=3.2, height=3.4, sharex=True, sharey=True)
     # One colour, deeper uphill: readable on a light and on a dark page.
     shades = [(*to_rgb(PALETTE[0]), alpha) for alpha in np.linspace(0.04, 0.72, len(levels))]
@@ -63,7 +62,7 @@ def contours(
         ax.tick_params(length=2)
     outer_labels(axes, "step along direction 1", ["step along direction 2"] * len(panels))
     figure.suptitle(
-        f"{loss} above the centre; steps in units of the filters' norms, lines every {levels[1] - levels[0]:g}",
+        f"{LOSS} above the centre; steps in units of the filters' norms, lines every {levels[1] - levels[0]:g}",
         fontsize=8.5,
         x=0.01,
         ha="left",
@@ -71,28 +70,24 @@ def contours(
     return figure
 
 
-def _levels(heights: Sequence[np.ndarray], step: float | None) -> np.ndarray:
+def _levels(heights: Sequence[np.ndarray]) -> np.ndarray:
     """Heights of the lines; one surface that explodes must not flatten the others."""
     from matplotlib.ticker import MaxNLocator
 
     tops = [float(h[np.isfinite(h)].max()) for h in heights]
     low = min(0.0, *(float(h[np.isfinite(h)].min()) for h in heights))
     high = min(max(tops), 2 * float(np.median(tops)))
-    if step is None:
-        levels = np.asarray(MaxNLocator(24, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high))
-    else:
-        levels = np.arange(np.floor(low / step), np.ceil(high / step) + 1) * step
+    levels = np.asarray(MaxNLocator(24, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high))
     return np.unique(np.round(levels, 12))
 
 
-def profiles(panels: Mapping[str, Mapping[str, Surface]], *, loss: str = "training loss") -> Figure:
+def profiles(panels: Mapping[str, Mapping[str, Surface]]) -> Figure:
     """The loss along the first direction through the trained weights: the steeper its sides, the sharper the minimum.
 
     Each panel has a vertical axis of its own, from zero or the lowest loss.
 
     Args:
         panels: title (a modality, fused) -> series (a method) -> surface with an odd number of points.
-        loss: what loss it is.
 
     Raises:
         ValueError: for a surface without a row through the centre.
@@ -108,19 +103,18 @@ def profiles(panels: Mapping[str, Mapping[str, Surface]], *, loss: str = "traini
         low, high = found[np.isfinite(found)].min(initial=0.0), found[np.isfinite(found)].max(initial=0.0)
         ax.set_ylim(low, high + 0.05 * (high - low) if high > low else None)
         ax.set_title(short(title, 44))
-    outer_labels(axes, "step along direction 1 (filter norms)", [loss] * len(panels))
+    outer_labels(axes, "step along direction 1 (filter norms)", [LOSS] * len(panels))
     key(figure, drawn, line=True, dots=True)
     return figure
 
 
-def reliefs(panels: Mapping[str, Mapping[str, Surface]], *, loss: str = "training loss") -> Figure:
+def reliefs(panels: Mapping[str, Mapping[str, Surface]]) -> Figure:
     """The loss over the two directions in space, series over each other; not drawn where it is not finite.
 
     More than two series would hide each other: each then has a panel, beside the others and on the same vertical axis.
 
     Args:
         panels: title (a modality, fused) -> series (a method) -> surface.
-        loss: what loss it is.
     """
     names = list(dict.fromkeys(name for series in panels.values() for name in series))
     drawn, together = looks(names), len(names) <= 2
@@ -139,7 +133,7 @@ def reliefs(panels: Mapping[str, Mapping[str, Surface]], *, loss: str = "trainin
                 height = np.where(np.isfinite(surface.loss), surface.loss, np.nan)
                 # Lines without faces: what is behind stays visible, and no shading brings colours of its own.
                 ax.plot_wireframe(*np.meshgrid(surface.x, surface.y), height, color=drawn[name].colour, linewidth=0.8)
-            _space(ax, title if together else f"{title}, {group[0]}", loss)
+            _space(ax, title if together else f"{title}, {group[0]}")
             ax.set_zlim(min(0.0, ax.get_zlim()[0]), ax.get_zlim()[1] if together else top)
             if not together and group[0] not in series:
                 ax.remove()
@@ -149,9 +143,9 @@ def reliefs(panels: Mapping[str, Mapping[str, Surface]], *, loss: str = "trainin
     return figure
 
 
-def _space(ax: Any, title: str, loss: str) -> None:
+def _space(ax: Any, title: str) -> None:
     """Axes in space without walls."""
-    for axis, label in zip((ax.xaxis, ax.yaxis, ax.zaxis), ("direction 1", "direction 2", loss), strict=True):
+    for axis, label in zip((ax.xaxis, ax.yaxis, ax.zaxis), ("direction 1", "direction 2", LOSS), strict=True):
         axis.pane.set_visible(False)
         axis.line.set_color(INK)
         axis.set_label_text(label, fontsize=8)
@@ -162,23 +156,15 @@ def _space(ax: Any, title: str, loss: str) -> None:
     ax.set_title(short(title, 44))
 
 
-def lines(
-    paths: Mapping[str, Mapping[str, Path]],
-    *,
-    loss: str = "training loss",
-    ends: tuple[str, str],
-    accuracy: bool = False,
-) -> Figure:
+def lines(paths: Mapping[str, Mapping[str, Path]], *, ends: tuple[str, str], accuracy: bool = False) -> Figure:
     """The loss, or the accuracy, on the line between two sets of weights, one panel per key.
 
     Args:
         paths: title -> series (a method, a split) -> path.
-        loss: what loss it is.
         ends: names of the weights at 0 and at 1.
         accuracy: draw the accuracy on the same samples instead, in per cent.
     """
     figure, axes = panel_grid(len(paths), sharey=True)
-    loss = "training accuracy (%)" if accuracy else loss
     drawn = panel_looks(paths)
     for ax, (title, series) in zip(axes, paths.items(), strict=False):
         for name, path in series.items():
@@ -193,32 +179,20 @@ def lines(
                 markersize=4,
             )
         for position, end in zip((0, 1), ends, strict=True):
-            ax.axvline(position, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
-            ax.annotate(
-                short(end, 18),
-                (position, 1),
-                xycoords=("data", "axes fraction"),
-                xytext=(3, -2),
-                textcoords="offset points",
-                va="top",
-                fontsize=7.5,
-            )
+            landmark(ax, position, short(end, 18))
         barriers = ", ".join(f"{p.barrier:.2g}" for p in series.values())
         ax.set_title(short(title if accuracy else f"{title}  (barrier {barriers})", 44))
-    outer_labels(axes, "position between the weights", [loss] * len(paths))
+    outer_labels(axes, "position between the weights", ["training accuracy (%)" if accuracy else LOSS] * len(paths))
     key(figure, drawn, line=True)
     return figure
 
 
-def histograms(
-    values: Mapping[str, Sequence[float] | np.ndarray], *, x: str, bins: int = 80, seeds: int, threshold: float = 0.08
-) -> Figure:
+def histograms(values: Mapping[str, Sequence[float] | np.ndarray], *, x: str, seeds: int, threshold: float) -> Figure:
     """One histogram per key above each other on equal axes, with mean, median, and the share below ``threshold``.
 
     Args:
         values: title (a method) -> values, of all seeds together.
         x: what they are.
-        bins: over the range of all values.
         seeds: how many the values are of.
         threshold: marked by a dotted line.
     """
@@ -230,7 +204,7 @@ def histograms(
     figure = new_figure(7, 0.7 + 1.55 * len(arrays))
     axes = figure.subplots(len(arrays), 1, squeeze=False, sharex=True, sharey=True).ravel()
     for number, (ax, (title, found)) in enumerate(zip(axes, arrays.items(), strict=True)):
-        counted = histogram(found, bins=bins, span=span, threshold=threshold)
+        counted = histogram(found, span=span, threshold=threshold)
         share = 100 * counted.counts / max(1, counted.n)
         ax.stairs(share, counted.edges, fill=True, color=PALETTE[number % len(PALETTE)], alpha=0.75)
         ax.axvline(threshold, color=INK, linewidth=0.9, linestyle=":")
@@ -252,14 +226,13 @@ def _three(number: float) -> str:
     return f"{round(number, 3) + 0.0:.3f}"  # no "-0.000"
 
 
-def spectra(layers: Mapping[str, Mapping[str, Sequence[float] | np.ndarray]], *, y: str = "singular value") -> Figure:
+def spectra(layers: Mapping[str, Mapping[str, Sequence[float] | np.ndarray]]) -> Figure:
     """Values of each layer in falling order on a logarithmic axis, one panel per layer, dots at the means.
 
     Values below a billionth of the largest are rounding and left out.
 
     Args:
         layers: layer -> series (a method) -> values, largest first.
-        y: what they are.
     """
     figure, axes = panel_grid(len(layers))
     drawn = panel_looks(layers)
@@ -274,6 +247,6 @@ def spectra(layers: Mapping[str, Mapping[str, Sequence[float] | np.ndarray]], *,
         log_axis(ax, "y")
         widest = max(len(found) for found in series.values())
         ax.set_title(short(f"{layer}  (d = {widest})", 40))
-    outer_labels(axes, "number of the value", [f"{y} (dotted: mean)"] * len(layers))
+    outer_labels(axes, "number of the value", ["singular value (dotted: mean)"] * len(layers))
     key(figure, drawn, line=True)
     return figure
