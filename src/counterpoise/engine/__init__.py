@@ -1,6 +1,5 @@
 """The loop, its devices and its files. The only package that imports Lightning Fabric."""
 
-from counterpoise.engine import _fabric  # noqa: F401 - before anything else imports Lightning Fabric
 from counterpoise.engine.checkpoint import CheckpointError
 from counterpoise.engine.evaluation import Predictions
 from counterpoise.engine.interrupt import Interrupted

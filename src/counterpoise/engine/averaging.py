@@ -12,8 +12,9 @@ from typing import NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
-from lightning_fabric import Fabric
 from torch import Tensor, nn
+
+from counterpoise.engine.replicas import Fabric
 
 T = TypeVar("T", bound=Tensor)
 BUCKET = 25 * 2**20  # bytes; less sends often, more sends late

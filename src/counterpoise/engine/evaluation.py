@@ -7,13 +7,12 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from counterpoise.data.split import Split
 from counterpoise.engine.loader import Loaders
 from counterpoise.engine.passes import encode, fuse
-from counterpoise.engine.replicas import gather_rows
+from counterpoise.engine.replicas import Fabric, gather_rows
 from counterpoise.engine.setup import check_split
 from counterpoise.method import Method
 from counterpoise.model import MultimodalModel

@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from counterpoise.data.split import Split
+from counterpoise.engine.replicas import Fabric
 from counterpoise.types import Batch
 
 

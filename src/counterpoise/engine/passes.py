@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from lightning_fabric import Fabric
 from torch import Tensor
 
+from counterpoise.engine.replicas import Fabric
 from counterpoise.model import MultimodalModel
 from counterpoise.types import Output
 

@@ -1,45 +1,24 @@
-"""Processes that average their gradients when told to, not inside ``backward``.
-
-The DDP wrapper averages gradients while ``backward`` accumulates them. It never sees
-``torch.autograd.grad``, a second ``backward`` over one forward pass, or a call of an inner module, all
-of which training methods here do: replicas would then drift apart without a word.
-"""
+"""The processes of a run: how they start, and what they tell each other."""
 
 from __future__ import annotations
 
-import atexit
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.strategies.ddp import DDPStrategy
-from torch import Tensor, nn
+from torch import Tensor
 
 from counterpoise._checks import choice, whole
 
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+else:
+    Fabric = object  # it takes seconds to import, with all that it imports; only ``make_fabric`` needs it
+
 PRECISIONS = ("32-true", "bf16-mixed")
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
-
-
-class ReplicaStrategy(DDPStrategy):
-    """DDP's processes and collectives without DDP's wrapper."""
-
-    def setup_environment(self) -> None:
-        super().setup_environment()
-        atexit.register(_leave)
-
-    def setup_module(self, module: nn.Module) -> nn.Module:  # pyright: ignore[reportIncompatibleMethodOverride]
-        for tensor in [*module.parameters(), *module.buffers()]:
-            torch.distributed.broadcast(tensor.data, src=0)
-        return module
-
-
-def _leave() -> None:
-    """End the process group: its threads can abort an interpreter that shuts down under them."""
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
 
 
 def make_fabric(
@@ -83,6 +62,10 @@ def make_fabric(
                 f"num_nodes={num_nodes} were asked for. Leave both out, or let {by} start as many."
             )
         devices, num_nodes = counts
+    from lightning_fabric import Fabric
+
+    from counterpoise.engine.strategy import ReplicaStrategy
+
     several = devices * num_nodes > 1
     strategy = ReplicaStrategy(start_method=start_method) if several else "auto"  # pyright: ignore[reportArgumentType]
     fabric = Fabric(

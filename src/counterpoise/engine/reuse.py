@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from counterpoise.data.split import Split, digest
 from counterpoise.encoders import Frozen
 from counterpoise.engine.evaluation import Evaluator
-from counterpoise.engine.replicas import gather_rows
+from counterpoise.engine.replicas import Fabric, gather_rows
 from counterpoise.model import MultimodalModel
 
 

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from counterpoise._checks import number, whole
@@ -19,7 +18,7 @@ from counterpoise.engine.compiling import compile_encoders
 from counterpoise.engine.evaluation import Evaluator, Predictions
 from counterpoise.engine.loader import Loaders
 from counterpoise.engine.optim import Constant, Optimizer, Schedule, parameter_groups, restore, update
-from counterpoise.engine.replicas import summed
+from counterpoise.engine.replicas import Fabric, summed
 from counterpoise.engine.state import State, mix, random_state, set_random_state
 from counterpoise.engine.watching import Observers
 from counterpoise.losses import Loss

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from counterpoise._files import rename
@@ -22,7 +21,7 @@ from counterpoise.engine.checkpoint import (
     short_hash,
 )
 from counterpoise.engine.record import RunDirectory
-from counterpoise.engine.replicas import any_of
+from counterpoise.engine.replicas import Fabric, any_of
 from counterpoise.engine.run import Run
 
 

@@ -7,14 +7,12 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from lightning_fabric import Fabric
-
 from counterpoise.data.split import Split, Splits
 from counterpoise.engine import loop, setup
 from counterpoise.engine.evaluation import Predictions
 from counterpoise.engine.optim import SGD, Constant, Optimizer, Schedule
 from counterpoise.engine.progress import ConsoleProgress
-from counterpoise.engine.replicas import make_fabric
+from counterpoise.engine.replicas import Fabric, make_fabric
 from counterpoise.engine.result import SubsetScores, contributions, result_of, subset_scores
 from counterpoise.engine.run import Run
 from counterpoise.engine.saving import Checkpoints, fingerprint_of, load_selected
