@@ -36,8 +36,7 @@ class Trainer:
         sam: radius of sharpness-aware minimisation around any method; 0 is off, 0.05 is usual.
         clip_norm: largest gradient norm, > 0; None leaves gradients alone.
         monitor: metric of the fused prediction on validation that selects the weights; None for the task's.
-        metrics: what ``evaluate`` reports, by name or by the import path of a class of torchmetrics; None for the
-            task's.
+        metrics: what ``evaluate`` reports, by name or import path; None for the task's.
         seed: of data order, augmentation and everything random in training.
         accelerator: "auto", "cpu", "gpu".
         devices: processes on this machine.
