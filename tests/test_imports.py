@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -134,6 +135,18 @@ def test_there_is_no_circle():
         free = {part for part, seen in left.items() if not seen}
         assert free, f"a circle among {', '.join(left)}"
         done |= free
+
+
+def test_the_files_of_the_engine_point_one_way():
+    """For types too, and nothing to the trainer."""
+    files = {module[2]: module for module in MODULES if module[1] == "engine" and module[2] != "__init__"}
+    seen = {
+        name: {found.name.split(".")[2] for found in imports(MODULES[module].read_text(), module)
+               if found.name.startswith("counterpoise.engine.")}
+        for name, module in files.items()
+    }  # fmt: skip
+    TopologicalSorter(seen).prepare()  # CycleError names a circle
+    assert not any("trainer" in names for names in seen.values())
 
 
 def test_diagnose_needs_no_parser_of_options():
