@@ -14,6 +14,7 @@ from counterpoise.analysis.objective import Predict, batches, evaluation
 from counterpoise.data.split import Split
 from counterpoise.functional.blending import overfitting_to_generalization
 from counterpoise.functional.gradients import cosine, global_norm
+from counterpoise.functional.means import masked_mean
 from counterpoise.functional.shapley import coalitions, sampled_orders, shapley
 from counterpoise.metrics.balance import subset_name, subsets
 from counterpoise.model import MultimodalModel
@@ -141,7 +142,7 @@ def gradient_balance(
             by_fused, by_own, by_shared = {}, {}, {}
             for m in names:
                 alone = output.unimodal[m] if predict is None else predict(output.alone(m), model)
-                loss = _mean(
+                loss = masked_mean(
                     model.task.losses(alone, batch.target), None if batch.present is None else batch.present.get(m)
                 )
                 by_fused[m], by_own[m] = _grad(fused, own[m]), _grad(loss, own[m])
@@ -153,13 +154,6 @@ def gradient_balance(
             rows.append((lengths, lengths / weights, angles, pairs.view(len(own), len(own))))
     found = [torch.stack(column).double().numpy() for column in zip(*rows, strict=True)]
     return GradientBalance(names, found[0], found[1], found[2], found[3])
-
-
-def _mean(losses: Tensor, present: Tensor | None) -> Tensor:
-    """Mean over the samples that have the modality; 0 when there is none."""
-    if present is None:
-        return losses.mean()
-    return (losses * present).sum() / present.sum().clamp_min(1)
 
 
 def _grad(loss: Tensor, params: Sequence[Tensor]) -> list[Tensor]:

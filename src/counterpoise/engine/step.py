@@ -13,6 +13,7 @@ from counterpoise.engine import passes
 from counterpoise.engine.averaging import SummedBackward, average_
 from counterpoise.engine.run import Run
 from counterpoise.functional import ascended, frozen_statistics, global_norm
+from counterpoise.functional.means import masked_mean
 from counterpoise.types import Batch, Output
 
 
@@ -93,12 +94,9 @@ class Step:
         return self._average(losses, present, self._run.loss.counted(self.batch.target, self.batch.weight))
 
     def _average(self, losses: Tensor, present: Tensor | None, weights: Tensor | None) -> Tensor:
-        if present is None and weights is None:
-            return losses.mean()
-        mask = torch.ones_like(losses) if present is None else present.to(losses.dtype)
-        mask = mask if weights is None else mask * weights.to(losses.dtype)
-        count = self.mean(mask.sum())  # so that the average over replicas is the mean over the global batch
-        return (losses * mask).sum() / torch.where(count > 0, count, 1.0)
+        if weights is not None:
+            present = weights.to(losses.dtype) * (1 if present is None else present)
+        return masked_mean(losses, present, self.mean)
 
     def unimodal_loss(self, output: Output, modality: str) -> Tensor:
         """Mean loss of one modality's own logits over the samples that have it."""

@@ -43,13 +43,6 @@ def mean_scores(step: Step, scores: Iterable[Tensor], rows: Tensor) -> tuple[Ten
     return totals[:-1] / totals[-1].clamp(min=1), totals[-1]
 
 
-def masked_mean(step: Step, values: Tensor, rows: Tensor) -> Tensor:
-    """Mean of (batch,) values over these rows of the global batch, differentiable; 0 when there are none."""
-    weight = rows.to(values.dtype)
-    count = step.mean(weight.sum())
-    return (values * weight).sum() / torch.where(count > 0, count, 1.0)
-
-
 def probed(fusion: Fusion) -> bool:
     """Whether the unimodal logits come from heads that the fused prediction does not use."""
     return fusion.has_own_heads and not isinstance(fusion, Late)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from counterpoise._checks import choice, number, whole
+from counterpoise.functional.means import masked_mean
 from counterpoise.functional.modulation import true_probability
 from counterpoise.functional.prototypes import (
     class_sums,
@@ -19,7 +20,7 @@ from counterpoise.functional.prototypes import (
     stratified,
 )
 from counterpoise.method import Info, Method
-from counterpoise.methods._scores import has, masked_mean, mean_scores
+from counterpoise.methods._scores import has, mean_scores
 from counterpoise.task import SingleLabel
 from counterpoise.types import Output
 
@@ -126,7 +127,7 @@ class PMR(Method):
             own = F.cross_entropy(logits[m], target, reduction="none")
             loss = loss + self.alpha * beta_m * step.average(own, rows[m])
             if early:
-                loss = loss - self.mu * gamma_m * masked_mean(step, entropy(logits[m]), rows[m])
+                loss = loss - self.mu * gamma_m * masked_mean(entropy(logits[m]), rows[m], step.mean)
         return loss
 
     def _prototypes(self, modality: str) -> tuple[Tensor, Tensor]:

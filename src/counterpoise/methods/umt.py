@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from counterpoise._checks import number
 from counterpoise.functional.alignment import feature_distances
+from counterpoise.functional.means import masked_mean
 from counterpoise.method import Info, Method
-from counterpoise.methods._scores import masked_mean
 from counterpoise.methods.unimodal import Unimodal
 from counterpoise.types import Output
 
@@ -90,7 +90,7 @@ class UMT(Method):
                 distances = distances.index_add(
                     0, rows, feature_distances(student[rows], self._teach(modality, x[rows]))
                 )
-        return masked_mean(step, distances, present)
+        return masked_mean(distances, present, step.mean)
 
     @torch.no_grad()
     def _teach(self, modality: str, x: Tensor) -> Tensor:
