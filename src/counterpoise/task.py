@@ -99,6 +99,10 @@ class Task(ABC):
         """(batch,) in [0, 1]: how far the prediction itself is right."""
 
     @abstractmethod
+    def chance(self, target: Tensor) -> float:
+        """The mean of ``hits`` of the best that can be predicted without looking at a sample."""
+
+    @abstractmethod
     def certainty(self, outputs: Tensor) -> Tensor:
         """(..., batch): minus the entropy of the predicted distribution, up to a constant."""
 
@@ -201,6 +205,9 @@ class SingleLabel(Task):
     def hits(self, outputs: Tensor, target: Tensor) -> Tensor:
         return (outputs.argmax(1) == target).to(outputs.dtype)
 
+    def chance(self, target: Tensor) -> float:
+        return float(target.bincount().max() / len(target))
+
     def certainty(self, outputs: Tensor) -> Tensor:
         return class_certainty(outputs)
 
@@ -259,6 +266,9 @@ class MultiLabel(Task):
 
     def hits(self, outputs: Tensor, target: Tensor) -> Tensor:
         return ((outputs > 0) == (target > 0.5)).to(outputs.dtype).mean(-1)
+
+    def chance(self, target: Tensor) -> float:
+        return float(torch.maximum(target.mean(0), 1 - target.mean(0)).mean())
 
     def certainty(self, outputs: Tensor) -> Tensor:
         return label_certainty(outputs)
@@ -349,6 +359,9 @@ class Regression(Task):
 
     def hits(self, outputs: Tensor, target: Tensor) -> Tensor:
         return self.score(outputs, target)
+
+    def chance(self, target: Tensor) -> float:
+        return float(self.hits(torch.zeros_like(target), target).mean())  # the mean of the training samples
 
     def certainty(self, outputs: Tensor) -> Tensor:
         return torch.zeros_like(outputs[..., 0])  # every prediction has the same error

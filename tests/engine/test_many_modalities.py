@@ -56,6 +56,31 @@ def test_more_have_each_alone_all_but_one_and_all(count, absent):
     assert trainer.contributions(data.test) == shares  # the same orders
 
 
+@pytest.mark.parametrize("kind", ["multi-label", "regression"])
+def test_shares_of_other_targets_are_of_their_yardstick(kind):
+    y = torch.arange(96) % 4
+    labels = torch.stack([y == 0, y > 1, y == 3], 1).float()
+    target = labels if kind == "multi-label" else y[:, None] * 2.5
+    signal = torch.nn.functional.one_hot(y, 4).float()
+    noise = torch.randn(8, 96, 4, generator=torch.Generator().manual_seed(0))
+    inputs = {f"m{i}": signal + noise[i] for i in range(8)}
+    there = {"m0": torch.arange(96) % 5 > 0}
+    data = from_arrays(inputs, target, val=0.2, test=0.2, task=kind, present=there)
+    torch.manual_seed(0)
+    model = build_model({m: torch.nn.Linear(4, 3) for m in inputs}, task=data.task, example=data.train)
+    trainer = Trainer(model, Joint(), epochs=3, batch_size=16, accelerator="cpu", progress=False)
+    shares = trainer.run(data)["contributions"]
+    y, found = data.test.target, trainer.predict(data.test).fused.double()
+    if kind == "multi-label":
+        hits = ((found > 0) == (y > 0.5)).double().mean()
+        nothing = torch.maximum(y.double().mean(0), 1 - y.double().mean(0)).mean()
+    else:
+        (scale,), (mean,) = data.task.scale, data.task.center
+        hits = (-((found - (y - mean) / scale) ** 2) / 2).exp().mean()
+        nothing = (-(((y - mean) / scale) ** 2) / 2).exp().mean()
+    assert sum(s["share"] for s in shares.values()) == pytest.approx(float(hits - nothing), abs=1e-6)
+
+
 def test_named_subsets():
     trainer, data = trainer_of(8)
     trainer.fit(data.train, data.val)

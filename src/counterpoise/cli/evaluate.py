@@ -46,7 +46,8 @@ def main(arguments: Sequence[str]) -> int:
     else:
         name = options.table or f"{SPLITS[options.split]} of {job.source.name}"
         title = f"{trainer.method.label} on {name} ({len(split)} samples)"
-        print_scores(title, scores, by=trainer.method.unimodal_by(trainer.model), more=subsets, shares=shares)
+        by, yardstick = trainer.method.unimodal_by(trainer.model), trainer.model.task.yardstick
+        print_scores(title, scores, by=by, more=subsets, shares=shares, yardstick=yardstick)
     return 0
 
 

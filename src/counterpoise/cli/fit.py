@@ -49,7 +49,8 @@ def main(arguments: Sequence[str]) -> int:
     if trainer.fabric.is_global_zero:
         part = "test" if result["test"] else "val"
         title = f"{result['label']} on {SPLITS[part]}, weights of epoch {result['best_epoch']}"
-        print_scores(title, result[part], by=result["unimodal"], shares=result["contributions"])
+        shares, yardstick = result["contributions"], trainer.model.task.yardstick
+        print_scores(title, result[part], by=result["unimodal"], shares=shares, yardstick=yardstick)
         if part == "val":
             why = "The test split was left alone" if no_test else "No test samples"
             print(f"{why}: these are the scores that selected the weights, so they flatter.")
@@ -67,6 +68,7 @@ def print_scores(
     by: str,
     more: dict[str, dict[str, float]] | None = None,
     shares: dict[str, dict[str, float]] | None = None,
+    yardstick: str = "accuracy",
 ) -> None:
     """Scores as a table on standard output: a row for the fused prediction, one per modality, one per subset.
 
@@ -75,7 +77,8 @@ def print_scores(
         scores: ``"fused/accuracy"``, ``"audio/accuracy"``, ...
         by: what predicts from one modality alone.
         more: subset -> its scores.
-        shares: modality -> its sampled share in the accuracy and the error of that, where subsets are too many.
+        shares: modality -> its sampled share in the yardstick and the error of that, where subsets are too many.
+        yardstick: the task's.
     """
     rows: dict[str, dict[str, Any]] = {}
     for key, value in scores.items():
@@ -95,5 +98,5 @@ def print_scores(
     print(f"A modality's row is of {by}.")
     if shares:
         each = ", ".join(f"{m} {100 * s['share']:.1f} ± {100 * s['error']:.1f}" for m, s in shares.items())
-        print(f"Not every subset of {len(shares)} modalities is scored. Shapley shares of the accuracy, in points ±")
+        print(f"Not every subset of {len(shares)} modalities is scored. Shapley shares of the {yardstick}, in points ±")
         print(f"standard error over sampled orders of joining: {shown(each)}.")

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from counterpoise.data.split import Split
 from counterpoise.engine import cost
 from counterpoise.engine.run import Run
 from counterpoise.functional.shapley import coalitions, sampled_orders, shapley, shapley_error
 from counterpoise.metrics.balance import subset_name, subsets
-from counterpoise.task import SingleLabel
 
 SubsetScores = dict[str, dict[str, float]]
 """``"audio+image"`` -> metric -> score."""
@@ -66,23 +67,21 @@ def subset_scores(run: Run, split: Split, named: Sequence[Sequence[str]] | None 
 
 
 def contributions(run: Run, split: Split) -> dict[str, dict[str, float]]:
-    """Shapley share of each modality in the accuracy, sampled, where there are too many subsets to list.
+    """Shapley share of each modality in the task's yardstick, sampled, where there are too many subsets to list.
 
-    A sample that has none of a subset's modalities counts as wrong; nothing at all is worth the accuracy of the
-    most frequent class.
+    A sample that has none of a subset's modalities counts as wrong; nothing at all is worth ``Task.chance``.
 
     Returns:
-        modality -> ``"share"`` and its standard ``"error"``; empty for up to ``LATTICE`` modalities, and where
-        targets are no classes.
+        modality -> ``"share"`` and its standard ``"error"``; empty for up to ``LATTICE`` modalities.
     """
     names = run.method.reads(run.model.modalities)
     orders = sampled_orders(names)
-    if orders is None or not isinstance(run.task, SingleLabel):
+    if orders is None:
         return {}
-    values = {frozenset[str](): split.target.bincount().max() / split.target.numel()}
+    values = {frozenset[str](): torch.tensor(run.task.chance(split.target), dtype=torch.float64)}
     chosen = coalitions(names, orders)
     for subset, predictions in zip(chosen, run.predict_subsets(split, chosen), strict=True):
-        right = (predictions.fused.argmax(1) == predictions.target) & predictions.anything()
-        values[subset] = right.double().mean()
+        hits = run.task.hits(predictions.fused.double(), predictions.target)
+        values[subset] = (hits * predictions.anything()).mean()
     shares, errors = shapley(values, names, orders), shapley_error(values, names, orders)
     return {m: {"share": float(shares[m]), "error": float(errors[m])} for m in names}

@@ -210,5 +210,5 @@ class Trainer:
         return subset_scores(self.current, split, named)
 
     def contributions(self, split: Split) -> dict[str, dict[str, float]]:
-        """Sampled Shapley shares in the accuracy, where modalities are too many for all subsets; else empty."""
+        """Sampled Shapley shares in the task's yardstick, where modalities are too many for all subsets; else empty."""
         return contributions(self.current, split)
