@@ -14,7 +14,8 @@ from clips import write_frames, write_wav
 from counterpoise.cli import main
 from counterpoise.datasets import DATASETS, get, recipes
 from counterpoise.engine import Run
-from counterpoise.recipe.options import fit_parser, parse
+from counterpoise.recipe.options import fit_parser
+from counterpoise.recipe.spelling import parse
 
 # the generated sets have a handful of files, so some classes are in no training sample
 pytestmark = pytest.mark.filterwarnings("ignore:No training sample has the class")
