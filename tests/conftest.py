@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def in_this_process() -> InProcess:
     """Runs of studies train in this process, a process of their own costs seconds each; returns what was started."""
-    from counterpoise.benchmark.plan import command as plain
-    from counterpoise.cli import benchmark, diagnose, main
-    from counterpoise.studies import conduct
+    from counterpoise.benchmark import plan
+    from counterpoise.cli import main
+
+    plain = plan.command
 
     def patched(patch: pytest.MonkeyPatch) -> list[Recipe]:
         started = list["Recipe"]()
@@ -29,8 +30,7 @@ def in_this_process() -> InProcess:
                 main(plain(recipe, path)[3:])
             return [sys.executable, "-S", "-c", f"raise SystemExit({left.value.code or 0})"]
 
-        for module in (benchmark, conduct, diagnose):
-            patch.setattr(module, "command", command)
+        patch.setattr(plan, "command", command)
         return started
 
     return patched

@@ -18,8 +18,8 @@ import numpy as np
 import yaml
 
 from counterpoise import methods
-from counterpoise.benchmark import run
-from counterpoise.benchmark.plan import PRELOAD, UNIMODAL, Row, command, plan
+from counterpoise.benchmark import plan
+from counterpoise.benchmark.plan import UNIMODAL, Row
 
 SEED = 100
 """Of all trials; the comparison uses others."""
@@ -120,20 +120,14 @@ def main() -> int:
             members.setdefault(name, []).append(f"{name} trial {i}")
             own = {RATE: round(lr * value, 6)} if key == RATE else {RATE: lr, key: value}
             trials[members[name][-1]] = {"method": name, **options, **own}
-    recipe = base(["--config", str(given.config), "--data", str(seen)], "Joint", "tune.py")
+    recipe = plan.base(["--config", str(given.config), "--data", str(seen)], "Joint", "tune.py")
     variants = [
         Row(name, options["method"], {key: value for key, value in options.items() if key != "method"})
         for name, options in trials.items()
     ]
-    planned = plan(recipe, variants, [SEED])
+    planned = plan.plan(recipe, variants, [SEED])
     runs = given.out / "tuning" / "runs"
-    outcome = run(
-        [found for (found,) in planned.values()],
-        command,
-        runs,
-        jobs=given.jobs,
-        preload=PRELOAD,
-    )
+    outcome = plan.run([found for (found,) in planned.values()], runs, jobs=given.jobs)
     print(outcome.message())
     if outcome.exit_code == 130:
         return outcome.exit_code

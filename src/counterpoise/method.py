@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from counterpoise.model import MultimodalModel
 
 
+class OwnRadiusError(ValueError):
+    """A method takes sharpness-aware steps of its own, so it cannot be trained with a radius around it too."""
+
+
 @dataclass(frozen=True)
 class Info:
     """What the method table says of a method (``counterpoise methods``, ``docs/methods``).

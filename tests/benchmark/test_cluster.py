@@ -37,12 +37,13 @@ cluster.shutdown()
 
 DRIVER = """
 import sys
-from counterpoise.cli import benchmark, main
-plain = benchmark.command
+from counterpoise.benchmark import plan
+from counterpoise.cli import main
+plain = plan.command
 def command(config, directory):
     python, how, _, *rest = plain(config, directory)
     return [python, how, "paced", *rest]
-benchmark.command = command
+plan.command = command
 main(sys.argv[1:])
 """
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from conftest import Run, in_process
+from counterpoise.benchmark import plan as planning
 from counterpoise.benchmark.plan import Row, base, plan
 from counterpoise.cli import benchmark
 from counterpoise.recipe.messages import UsageError
@@ -15,7 +16,7 @@ from counterpoise.recipe.messages import UsageError
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    return in_process(monkeypatch, benchmark)
+    return in_process(monkeypatch, planning)
 
 
 def test_two_methods_and_two_seeds(run: Run, tiny: Sequence[str], here: list[list[str]]) -> None:

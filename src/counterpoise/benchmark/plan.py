@@ -11,9 +11,12 @@ from typing import Any
 from counterpoise import methods
 from counterpoise._checks import did_you_mean
 from counterpoise._files import write_text
+from counterpoise._yaml import read_yaml
+from counterpoise.benchmark import runner
+from counterpoise.benchmark.runner import Outcome
 from counterpoise.data.readers import ReadError
 from counterpoise.metrics import BACKEND
-from counterpoise.metrics.result import finished
+from counterpoise.metrics.result import result_of
 from counterpoise.recipe.job import Job
 from counterpoise.recipe.messages import UsageError, usage
 from counterpoise.recipe.options import fit_parser
@@ -112,11 +115,24 @@ def plan(
 def command(recipe: Recipe, directory: Path) -> list[str]:
     """The command line of one run, started from its recipe in ``config.yaml``; it resumes when started again."""
     path = directory / "config.yaml"
-    if not finished(directory):
-        directory.mkdir(parents=True, exist_ok=True)
-        write_text(path, recipe.text)
+    begun = read_yaml(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if isinstance(begun, dict) and "balance" in begun:  # what is recorded was settled when the run began
+        recipe = recipe.but({"balance": begun["balance"]})
+    directory.mkdir(parents=True, exist_ok=True)
+    write_text(path, recipe.text)
     run_dir = ["--run_dir", str(directory)]
     return [sys.executable, "-m", "counterpoise", "fit", "--config", str(path), *run_dir, "--resume"]
+
+
+def done(recipe: Recipe, directory: Path) -> bool:
+    """Whether the run in a directory has all scores; one of a search has none on test."""
+    result = result_of(directory)
+    return result is not None and (result.get("test") is not None or recipe.splits.test is None)
+
+
+def run(recipes: Sequence[Recipe], runs: Path, **execution: Any) -> Outcome:
+    """Run what is not done; see ``runner.run``."""
+    return runner.run(recipes, command, runs, preload=PRELOAD, done=done, **execution)
 
 
 def alone(modalities: Iterable[str]) -> list[Row]:

@@ -34,6 +34,8 @@ class Runnable(Protocol):
         ...
 
 
+Done = Callable[[Any, Path], bool]
+"""Whether what was asked for is in its directory already."""
 Command = Callable[[Any, Path], Sequence[str]]
 """The command line of a run, given what was asked for and its directory; it resumes when started again."""
 
@@ -165,6 +167,7 @@ def run(
     console: Console | None = None,
     patience: float = 60.0,
     preload: Sequence[str] = (),
+    done: Done = lambda asked, directory: finished(directory),
 ) -> Outcome:
     """Run every configuration that has no result yet, ``jobs`` at a time.
 
@@ -183,11 +186,12 @@ def run(
         preload: modules that take long to import. Where the system can, local runs whose command line is
             ``[sys.executable, "-m", module, ...]`` are then forks of one process that has them, each
             otherwise a process like any other.
+        done: whether a run needs no more; it has a result, by default.
 
     Returns:
         What became of each run; ``exit_code`` and ``message()`` say it in short.
     """
-    todo = [config for config in configs if not finished(Path(runs) / config.id)]
+    todo = [config for config in configs if not done(config, Path(runs) / config.id)]
     ids = {config.id for config in todo}
     skipped = [config.id for config in configs if config.id not in ids]
     return drive(
@@ -201,6 +205,7 @@ def run(
         patience=patience,
         preload=preload,
         skipped=skipped,
+        done=done,
     )
 
 
@@ -216,6 +221,7 @@ def drive(
     patience: float = 60.0,
     preload: Sequence[str] = (),
     skipped: Sequence[str] = (),
+    done: Done = lambda asked, directory: finished(directory),
 ) -> Outcome:
     """Run what the feed gives; everything else is as in ``run``.
 
@@ -230,6 +236,7 @@ def drive(
         patience: as in ``run``; also of a run that the feed ends early.
         preload: as in ``run``.
         skipped: ids of runs that were finished before, to be counted.
+        done: as in ``run``.
     """
     whole("jobs", jobs, low=1)
     threads = whole("threads", threads_per_run(jobs) if threads is None else threads, low=1)
@@ -255,7 +262,7 @@ def drive(
                 break
             for started, end in _ended(running):
                 running.remove(started)
-                _enter(started, end, runs, outcome)
+                _enter(started, end, runs, outcome, done)
                 feed.ended(started.config, outcome.failed.get(started.config.id))
                 display.ended(started.config.id, time.monotonic() - started.began, outcome)
             for started in running:
@@ -267,7 +274,7 @@ def drive(
             display.say(f"Stopping {len(running)} run(s); they write a checkpoint. Once more to kill them.")
             _stop(running, patience, interrupts)
             for started in running:
-                _enter(started, None, runs, outcome)
+                _enter(started, None, runs, outcome, done)
                 if started.config.id not in outcome.stopped:
                     feed.ended(started.config, None)
     return outcome
@@ -297,10 +304,10 @@ def _end_early(started: _Started, feed: Feed, patience: float) -> None:
         started.run.kill()
 
 
-def _enter(started: _Started, end: End | None, runs: Path, outcome: Outcome) -> None:
+def _enter(started: _Started, end: End | None, runs: Path, outcome: Outcome, done: Done) -> None:
     """Enter an ended run into the outcome; without ``end`` it was interrupted."""
     name = started.config.id
-    if finished(runs / name):
+    if done(started.config, runs / name):
         outcome.finished.append(name)
     elif end is None:
         outcome.stopped.append(name)

@@ -14,8 +14,7 @@ from counterpoise._files import write_text
 from counterpoise._json import to_json
 from counterpoise._yaml import read_yaml
 from counterpoise.benchmark.notes import with_candidates
-from counterpoise.benchmark.plan import PRELOAD, UNIMODAL, Row, base, command, plan, seeds_of
-from counterpoise.benchmark.runner import run
+from counterpoise.benchmark.plan import UNIMODAL, Row, base, plan, run, seeds_of
 from counterpoise.benchmark.summary import summarize
 from counterpoise.cli.execution import add_execution, execution_of, folder_of
 from counterpoise.metrics.result import result_of
@@ -57,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     recipes = [found[place] for place in range(len(seeds)) for found in planned.values()]  # seeds vary slowest
     _refuse_twice(planned)
     out = folder_of(own.out)
-    outcome = run(recipes, command, out / "runs", preload=PRELOAD, **execution)
+    outcome = run(recipes, out / "runs", **execution)
     print(outcome.message())
     labels = {out / "runs" / found.id: name for name, members in planned.items() for found in members}
     records = [

@@ -6,8 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from counterpoise.benchmark.plan import PRELOAD, Row, alone, base, command, method_names, plan, seeds_of
-from counterpoise.benchmark.runner import run
+from counterpoise.benchmark.plan import Row, alone, base, method_names, plan, run, seeds_of
 from counterpoise.cli.execution import add_execution, execution_of, folder_of
 from counterpoise.recipe.messages import Options, UsageError, usage
 from counterpoise.recipe.trained import open_run
@@ -41,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     planned = plan(recipe, [*alone(modalities), Row(names[0], names[0])], seeds)
     runs = folder_of(own.out) / "runs"
     by_seed = [found[i] for i in range(len(seeds)) for found in planned.values()]
-    outcome = run(by_seed, command, runs, preload=PRELOAD, **execution)
+    outcome = run(by_seed, runs, **execution)
     print(outcome.message())
     if outcome.exit_code:
         return outcome.exit_code

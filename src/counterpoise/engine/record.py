@@ -44,13 +44,14 @@ class RunDirectory:
         path: the directory; created when missing.
         resume: continue the unfinished run that is there, if any.
         owner: whether this process is the one that writes; it is the only one until ``release``, or until it ends.
+        tested: a run that ended without scores on test is unfinished.
 
     Raises:
         RunDirectoryError: when a finished run, an unfinished one (without ``resume``) or anything else is
             there, when another process owns it, or when it cannot be written.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, resume: bool = False, owner: bool = True):
+    def __init__(self, path: str | os.PathLike[str], *, resume: bool = False, owner: bool = True, tested: bool = False):
         self.path = Path(path)
         self._writer = None
         self._lines: list[str] = []
@@ -73,15 +74,16 @@ class RunDirectory:
         except OSError as error:
             raise RunDirectoryError(f"run_dir {self.path} cannot be written: {error.strerror or error}.") from error
         try:
-            self._refuse(found, resume)
+            self._refuse(found, resume, tested)
         except RunDirectoryError:
             self.release()
             raise
 
-    def _refuse(self, found: set[str], resume: bool) -> None:
+    def _refuse(self, found: set[str], resume: bool, tested: bool) -> None:
         ours, done, damage = "environment.json" in found, False, ""
         try:
-            done = read_result(self.path) is not None
+            result = read_result(self.path)
+            done = result is not None and not (resume and tested and result.get("test") is None)
         except ValueError as error:
             damage = f"result.json is damaged: {error}"
         except OSError as error:

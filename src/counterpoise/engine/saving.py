@@ -36,10 +36,11 @@ class Checkpoints:
     Args:
         path: of the directory; None for none.
         fabric: the replicas, of which one writes.
+        tested: the test split will be scored: a run that ended without, as in a search, goes on to that.
     """
 
-    def __init__(self, path: str | PathLike[str] | None, fabric: Fabric):
-        self._path, self._fabric = path, fabric
+    def __init__(self, path: str | PathLike[str] | None, fabric: Fabric, *, tested: bool = False):
+        self._path, self._fabric, self._tested = path, fabric, tested
         self._directory: RunDirectory | None = None
         self._fingerprint: dict[str, Any] = {}
 
@@ -70,7 +71,7 @@ class Checkpoints:
             return
         fabric = self._fabric
         if fabric.is_global_zero:
-            self._directory = RunDirectory(self._path, resume=resume)
+            self._directory = RunDirectory(self._path, resume=resume, tested=self._tested)
         fabric.barrier()
         if self._directory is None:
             self._directory = RunDirectory(self._path, resume=True, owner=False)

@@ -136,12 +136,13 @@ class Trainer:
 
         Args:
             splits: the data set.
-            resume: continue from ``run_dir``'s last checkpoint when there is one.
+            resume: continue from ``run_dir``'s last checkpoint when there is one; a finished run without scores on
+                test gets them.
             data: name of the data set, for tables and reports.
             config: content of ``config.yaml``; None for what a checkpoint must agree with.
         """
         setup.check_whole(splits)
-        with Checkpoints(self.run_dir, self.fabric) as checkpoints:
+        with Checkpoints(self.run_dir, self.fabric, tested=splits.test is not None) as checkpoints:
             self.current.open(splits.train, splits.val)
             loop.fit(self.current, checkpoints, resume=resume, config=config)
             result = result_of(self.current, splits.test, data=data, label=self.label)

@@ -12,7 +12,7 @@ from counterpoise._checks import choice, number, whole
 from counterpoise.functional import assign, collect_inputs, flat_directions, input_shape, project_inputs
 from counterpoise.functional.spectrum import STATISTICS
 from counterpoise.fusions import Late, Shared
-from counterpoise.method import Info, Method
+from counterpoise.method import Info, Method, OwnRadiusError
 from counterpoise.methods._layers import branch, branch_layers, check_scope, layers_in_scope, paired
 from counterpoise.methods._mixup import Mix, draw_mix, mixed_loss
 from counterpoise.methods._turns import at_least_zero, named_modalities, of, predecessors, stage_epochs, turns
@@ -172,7 +172,7 @@ class IGM(Method):
                 f"{type(model.fusion).__name__}. Use fusion=Late (own heads) or Shared (one head, heads=False)."
             )
         if run.sam:
-            raise ValueError(
+            raise OwnRadiusError(
                 f"sam={run.sam:g}: IGM has a radius of its own. Pass sam=0 and IGM(rho=...), on the command line "
                 "--sam 0 --method.rho RADIUS."
             )

@@ -11,8 +11,8 @@ from typing import Any
 
 from counterpoise._files import write_text
 from counterpoise._json import to_json
-from counterpoise.benchmark.plan import PRELOAD, UNIMODAL, Row, base, command, plan
-from counterpoise.benchmark.runner import Outcome, run
+from counterpoise.benchmark.plan import UNIMODAL, Row, base, plan, run
+from counterpoise.benchmark.runner import Outcome
 from counterpoise.metrics.result import finished
 from counterpoise.recipe.messages import UsageError
 from counterpoise.recipe.recipe import Recipe
@@ -56,7 +56,7 @@ def conduct(
     by_seed = sorted(unique.values(), key=lambda found: seeds.index(found.seed))
 
     def done(chosen: Sequence[Recipe]) -> Outcome:
-        return run(chosen, command, out / "runs", preload=PRELOAD, **execution)
+        return run(chosen, out / "runs", **execution)
 
     if first:
         outcome = done([found for found in by_seed if found.id in first])

@@ -60,6 +60,7 @@ def _pictures(found: Diagnosis) -> list[Picture]:
     chances = percent(np.array([one.chance for one in found.measured]))
     scores = {name: [one.curves[name] for one in found.measured] for name in found.measured[0].curves}
     shares = {m: {"contribution": 100 * found.of(m, "contribution")} for m in ms}
+    recorded = all(balance is not None for one in found.measured for balance in (one.balance, *one.alone.values()))
     drawn = [
         Picture(
             "diagnosis-scores",
@@ -75,10 +76,10 @@ def _pictures(found: Diagnosis) -> list[Picture]:
         Picture(
             "diagnosis-curves",
             lambda: curves({"validation": scores}, y=found.monitor, like=like, share=found.monitor in SHARES),
-            f"Learning curves. Solid: trained alone; dashed: {inside}.",
+            f"Learning curves. Solid: trained alone; dashed: {inside}." + ("" if recorded else _NOT_RECORDED),
         ),
     ]
-    if all(one.balance is not None for one in found.measured):
+    if recorded:
         drawn.append(Picture("diagnosis-gradients", lambda: _gradients(found), _ABOUT_GRADIENTS))
         drawn.append(
             Picture(
@@ -92,6 +93,9 @@ def _pictures(found: Diagnosis) -> list[Picture]:
     return drawn
 
 
+_NOT_RECORDED = (
+    " Gradients and losses of every epoch are not shown: a run was begun by another command, which did not record them."
+)
 _ABOUT_GRADIENTS = (
     "The joint run, measured before training and after every epoch on up to 512 training samples, in evaluation mode: "
     "the fused loss's gradient by each modality's own parameters, and its cosine with the gradient of the modality's "
