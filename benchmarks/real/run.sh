@@ -3,18 +3,22 @@
 # SOURCE holds a folder of raw data for each set. In the background:  nohup benchmarks/real/run.sh SOURCE > real.log &
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-source=${1:?folder that holds av_mnist_fsdd, mosi_bclstm and sarcasm_text_attr}
+source=${1:?folder that holds a folder of raw data for each set}
 out=${2:-runs/real}
 sets=("${@:3}")
-[ ${#sets[@]} -gt 0 ] || sets=(mosi_bclstm sarcasm_text_attr av_mnist_fsdd)
+[ ${#sets[@]} -gt 0 ] || sets=(mosi_bclstm sarcasm_text_attr av_mnist_fsdd propaganda_memes flipkart_prices)
 python=${PYTHON:-$here/../../.venv/bin/python}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}  # small models: more threads only get in each other's way
 for set in "${sets[@]}"; do
-  [ -f "$out/data/$set.npz" ] || "$python" "$here/prepare.py" "$set" --source "$source/$set" --out "$out/data/$set.npz"
-  [ -f "$out/$set/settings.yaml" ] || "$python" "$here/tune.py" --config "$here/$set.yaml" --data "$out/data/$set.npz" \
+  raw=$source/$set data=$out/data/$set.npz options=()
+  case $set in propaganda_memes | flipkart_prices)
+    raw=$source/${set/prices/products} data=$out/data/$set.csv options=(--data.cache "$out/data/cache") ;;
+  esac
+  [ -f "$data" ] || "$python" "$here/prepare.py" "$set" --source "$raw" --out "$data"
+  [ -f "$out/$set/settings.yaml" ] || "$python" "$here/tune.py" --config "$here/$set.yaml" --data "$data" \
     --out "$out/$set" --jobs "${JOBS:-2}" ${METHODS:+--methods "$METHODS"}
-  "$python" -m counterpoise benchmark --config "$here/$set.yaml" --data "$out/data/$set.npz" \
+  "$python" -m counterpoise benchmark --config "$here/$set.yaml" --data "$data" \
     --settings "$out/$set/settings.yaml" --methods settings --seeds "${SEEDS:-0,1,2,3,4}" --jobs "${JOBS:-2}" \
-    --out "$out/$set"
+    --out "$out/$set" ${options[@]+"${options[@]}"}
   "$python" "$here/summarise.py" "$out/$set" --config "$here/$set.yaml" --docs "${DOCS:-$here/../../docs/benchmarks}"
 done

@@ -16,11 +16,17 @@ from typing import Any
 from prepare import SETS
 
 from counterpoise.benchmark import summarize
-from counterpoise.benchmark.cells import cell_text, difference_text, number_text
+from counterpoise.benchmark.cells import cell_text, difference_text, metric_of, number_text
 from counterpoise.benchmark.summary import Summary
+from counterpoise.metrics import SHARES
 
 BEGIN, END = "<!-- reading: written by hand, kept when the page is made again -->", "<!-- end of reading -->"
-SCORE = "fused/accuracy"
+TITLES = {
+    "single-label": {"accuracy": "accuracy", "macro_f1": "macro F1", "ece": "calibration error"},
+    "multi-label": {"map": "mean average precision", "micro_f1": "micro F1", "macro_f1": "macro F1"},
+    "regression": {"r2": "R²", "rmse": "RMSE", "mae": "MAE"},
+}
+"""Task -> metric -> title; the first is the one that rows are compared by."""
 
 
 def page(name: str, out: Path, config: Path, reading: str) -> str:
@@ -29,7 +35,9 @@ def page(name: str, out: Path, config: Path, reading: str) -> str:
     tuning = json.loads((out / "tuning.json").read_text(encoding="utf-8"))
     records = content["runs"]
     seeds = sorted({record["seed"] for record in records})
-    summary = summarize(records, seeds=len(seeds))
+    titles = TITLES[records[0]["task"]]
+    alone = [f"{m}/{next(iter(titles))}" for m in max((record["modalities"] for record in records), key=len)]
+    summary = summarize(records, seeds=len(seeds), columns=[*(f"fused/{m}" for m in titles), *alone, "seconds"])
     about = (SETS[name].__doc__ or "").replace("\n    ", "\n").strip()
     parts = [
         f"# {name}",
@@ -37,50 +45,59 @@ def page(name: str, out: Path, config: Path, reading: str) -> str:
         "## Reading",
         f"{BEGIN}\n{reading}\n{END}",
         "## Result",
-        _result(summary),
+        _result(summary, titles),
         "## Every seed",
-        "Test accuracy in percent.\n\n" + _seeds(summary, seeds),
+        _seeds(summary, seeds, titles),
         "## Tuning",
-        _tuning(tuning),
+        _tuning(tuning, records[0]["monitor"]),
         "## Commands",
-        _commands(name, config),
+        _commands(name, config) + _versions(out),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _result(summary: Summary) -> str:
-    alone = [c for c in summary.columns if c.endswith("/accuracy") and not c.startswith("fused/")]
-    columns = [SCORE, "fused/macro_f1", "fused/ece", *alone, "seconds"]
-    header = ["row", "accuracy", "Δ to Joint, 95 % interval", "macro F1", "calibration error"]
-    header += [f"{c.split('/')[0]} alone" for c in alone] + ["training, s"]
+def _result(summary: Summary, titles: dict[str, str]) -> str:
+    score, *others = summary.columns
+    first, *rest = titles.values()
+    header = ["row", first, "Δ to Joint, 95 % interval", *rest]
+    header += [f"{c.split('/')[0]} alone" for c in others[len(rest) : -1]] + ["training, s"]
     lines = [line(header), line(["---", *["---:"] * (len(header) - 1)])]
-    order = sorted(summary.rows.items(), key=lambda item: -item[1][SCORE].mean)
+    order = sorted(summary.rows.items(), key=lambda item: -item[1][score].mean)
     for label, cells in order:
-        texts = [cell_text(c, cells.get(c)) for c in columns]
-        texts.insert(1, difference_text(SCORE, cells[SCORE]).removeprefix("Δ ") or "–")
+        texts = [cell_text(c, cells.get(c)) for c in summary.columns]
+        texts.insert(1, difference_text(score, cells[score]).removeprefix("Δ ") or "–")
         lines.append(line([label, *texts]))
     notes = [
         "Test split, mean ± standard deviation over the seeds, best first; shares in percent. The interval is the t "
         "interval of the differences to Joint on equal seeds: it speaks of seeds, not of other test samples, and of "
         f"{len(summary.rows) - 1} such intervals about one in twenty misses by chance. †: below the best modality "
-        "trained alone. Training time includes trial runs and validation, with two runs side by side on two cores."
+        "trained alone that is best on validation. Training time includes trial runs and validation, on two cores with "
+        "other work."
     ]
     return "\n".join([*lines, "", *notes])
 
 
-def _seeds(summary: Summary, seeds: list[int]) -> str:
+def _seeds(summary: Summary, seeds: list[int], titles: dict[str, str]) -> str:
+    score = summary.columns[0]
+    unit = " in percent" if metric_of(score) in SHARES else ""
+    head = f"Test {next(iter(titles.values()))}{unit}."
     lines = [line(["row", *(f"seed {seed}" for seed in seeds)]), line(["---", *["---:"] * len(seeds)])]
     for label, cells in summary.rows.items():
-        values = cells[SCORE].values
-        lines.append(line([label, *(number_text(SCORE, values[s]) if s in values else "–" for s in seeds)]))
-    return "\n".join(lines)
+        values = cells[score].values
+        lines.append(line([label, *(number_text(score, values[s]) if s in values else "–" for s in seeds)]))
+    return "\n".join([head, "", *lines])
 
 
-def _tuning(tuning: dict[str, Any]) -> str:
+def _tuning(tuning: dict[str, Any], monitor: str) -> str:
     count = max(len(row["trials"]) for row in tuning.values())
+    with_knobs = any(row["knob"] != "optimizer.lr" for row in tuning.values())
+    what = (
+        f"{count // 2} learning rates x two values of its main knob ({count} learning rates where there is none)"
+        if with_knobs
+        else f"{count} learning rates"
+    )
     lines = [
-        f"{count} trials for every row: {count // 2} learning rates x two values of its main knob "
-        f"({count} learning rates where there is none), one seed that the comparison does not use, on validation; "
+        f"{count} trials for every row: {what}, one seed that the comparison does not use, by {monitor} on validation; "
         "the test rows were not in the file. Bold: chosen.",
         "",
     ]
@@ -88,7 +105,7 @@ def _tuning(tuning: dict[str, Any]) -> str:
         key = row["knob"]
         texts = []
         for trial in row["trials"]:
-            score = "failed" if trial["val"] is None else number_text(SCORE, trial["val"][SCORE])
+            score = "failed" if trial["val"] is None else number_text(monitor, trial["val"][f"fused/{monitor}"])
             values = f"{trial['optimizer.lr']:g}" + ("" if key == "optimizer.lr" else f", {trial[key]}")
             text = f"{values}: {score}"
             chosen = row["chosen"]["optimizer.lr"] == trial["optimizer.lr"] and row["chosen"][key] == trial[key]
@@ -106,6 +123,16 @@ def _commands(name: str, config: Path) -> str:
         "runs `prepare.py`, `tune.py`, `counterpoise benchmark` and `summarise.py`, and goes on where it stopped. The "
         f"options that all rows share (`benchmarks/real/{name}.yaml`):\n\n```yaml\n{options}\n```"
     )
+
+
+def _versions(out: Path) -> str:
+    """What the runs recorded of where they ran."""
+    found = sorted(out.glob("runs/*/environment.json"))
+    if not found:
+        return ""
+    e = json.loads(found[0].read_text(encoding="utf-8"))
+    packages = ", ".join(f"{name} {version}" for name, version in e["packages"].items())
+    return f"\n\nPython {e['python']}, {packages}; {e['processor']}, {e['cores']} cores, {e['threads']} thread a run."
 
 
 def line(cells: list[str]) -> str:

@@ -1,9 +1,10 @@
-"""Choose learning rate and main knob of every method on validation: the same number of trials for each.
+"""Choose learning rate and, on arrays, main knob of every method on validation: the same number of trials for each.
 
     python benchmarks/real/tune.py --config benchmarks/real/mosi_bclstm.yaml --data data/mosi_bclstm.npz --out runs/mosi
 
 Writes ``settings.yaml`` (what `counterpoise benchmark --settings` takes) and ``tuning.json`` (every trial). The test
-rows are left out of the data that the trials see. Started again, it goes on where it stopped.
+rows are left out of the data that the trials see. Methods that are not defined for what is predicted have no row.
+Started again, it goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -16,17 +17,30 @@ from typing import Any
 
 import numpy as np
 import yaml
+from prepare import read_rows, write_rows
 
 from counterpoise import methods
 from counterpoise.benchmark import plan
 from counterpoise.benchmark.plan import UNIMODAL, Row
+from counterpoise.metrics import lower_is_better
+from counterpoise.task import Task
 
 SEED = 100
 """Of all trials; the comparison uses others."""
-RATES = {"av_mnist_fsdd": (0.03, 0.1), "mosi_bclstm": (0.003, 0.01, 0.03), "sarcasm_text_attr": (0.05, 0.15, 0.45)}
+RATES = {
+    "av_mnist_fsdd": (0.03, 0.1),
+    "mosi_bclstm": (0.003, 0.01, 0.03),
+    "sarcasm_text_attr": (0.05, 0.15, 0.45),
+    "propaganda_memes": (0.6, 2.0, 6.0),
+    "flipkart_prices": (0.03, 0.1),
+}
 RATE = "optimizer.lr"
 BETWEEN = (RATE, (1, 1.7))
 """Without a knob: twice as many learning rates. Nothing else, or it would be tuned for some rows alone."""
+
+
+RATE_ALONE = (RATE, (1,))
+"""On tables: files are read anew for every trial, and the knobs would double their number."""
 
 
 def knobs(epochs: int) -> dict[str, tuple[str, tuple[Any, Any]]]:
@@ -61,14 +75,16 @@ def knobs(epochs: int) -> dict[str, tuple[str, tuple[Any, Any]]]:
 
 
 def fixed(epochs: int, modalities: int) -> dict[str, dict[str, Any]]:
-    """Row -> options that are not tuned: papers' warm-ups of 5 epochs and more shrink with the budget.
+    """Row -> options that are not tuned, or not on tables: papers' lengths of 5 epochs and more shrink with the budget.
 
     ReconBoost trains one modality in a turn: as many turns as give each ``epochs`` passes, as in joint training.
     """
     few, turn = max(1, epochs // 6), max(1, epochs // 12)
     stages = round(epochs / (turn / modalities + turn))
     return {
-        "Joint+SAM": {"method": "Joint"},
+        "Joint+SAM": {"method": "Joint", "sam": 0.05},
+        "GBlending": {"method.super_epoch": max(2, epochs // 3)},
+        "MSES": {"method.patience": max(2, epochs // 3)},
         "AGM": {"clip_norm": 1.0},
         "SMV": {"method.warmup": few},
         "OPM": {"method.warmup": few},
@@ -77,7 +93,9 @@ def fixed(epochs: int, modalities: int) -> dict[str, dict[str, Any]]:
     }
 
 
-def rows(modalities: list[str], epochs: int, wanted: list[str] | None) -> dict[str, tuple[dict[str, Any], str, tuple]]:
+def rows(
+    modalities: tuple[str, ...], epochs: int, task: Task, wanted: list[str] | None, with_knobs: bool
+) -> dict[str, tuple[dict[str, Any], str, tuple]]:
     """Row -> fixed options, main knob, its values; every modality alone is a row of its own."""
     chosen = knobs(epochs)
     lacking = set(methods.__all__) - set(chosen)
@@ -85,9 +103,11 @@ def rows(modalities: list[str], epochs: int, wanted: list[str] | None) -> dict[s
         raise SystemExit(f"tune.py names no main knob for {', '.join(sorted(lacking))}: add it to knobs().")
     found = {}
     for name, (key, values) in chosen.items():
-        if wanted and name not in wanted:
-            continue
         options = fixed(epochs, len(modalities)).get(name, {})
+        method = getattr(methods, options.get("method", name))
+        if (wanted and name not in wanted) or not isinstance(task, method.tasks):
+            continue
+        key, values = (key, values) if with_knobs else RATE_ALONE
         if name != UNIMODAL:
             found[name] = (options, key, values)
             continue
@@ -96,22 +116,41 @@ def rows(modalities: list[str], epochs: int, wanted: list[str] | None) -> dict[s
     return found
 
 
+def without_test(data: Path, seen: Path) -> None:
+    """The same file without the test rows."""
+    if data.suffix == ".csv":
+        write_rows([row for row in read_rows(data) if row["split"] != "test"], seen)
+        return
+    with np.load(data) as file:
+        arrays = {name: file[name] for name in file.files}
+    np.savez(seen, **{name: values[arrays["split"] != "test"] for name, values in arrays.items()})
+
+
+def goodness(scores: dict[str, float], monitor: str) -> tuple[float, float]:
+    """What the best trial has most of."""
+    score = scores[f"fused/{monitor}"]
+    return -score if lower_is_better(monitor) else score, -scores["fused/loss"]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True, help="options of `counterpoise fit` for all trials")
-    parser.add_argument("--data", type=Path, required=True, help="the .npz of prepare.py")
+    parser.add_argument("--data", type=Path, required=True, help="the .npz or .csv of prepare.py")
     parser.add_argument("--out", type=Path, required=True, help="folder of the trials and of what is found")
     parser.add_argument("--methods", help="names with commas; all by default")
     parser.add_argument("--jobs", type=int, default=2, help="trials at the same time")
     given = parser.parse_args()
     base = yaml.safe_load(given.config.read_text(encoding="utf-8"))
-    with np.load(given.data) as file:
-        arrays = {name: file[name] for name in file.files}
-    seen = given.out / "tuning" / f"{given.data.stem}.npz"
+    seen = given.out / "tuning" / given.data.name
     seen.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(seen, **{name: values[arrays["split"] != "test"] for name, values in arrays.items()})
-    modalities = [name for name in arrays if name not in ("y", "split")]
-    table = rows(modalities, base["epochs"], given.methods.split(",") if given.methods else None)
+    without_test(given.data, seen)
+    options = ["--config", str(given.config), "--data", str(seen)]
+    if is_table := given.data.suffix == ".csv":
+        options += ["--data.root", str(given.data.parent), "--data.cache", str(given.data.parent / "cache")]
+    recipe = plan.base(options, "Joint", "tune.py")
+    train = recipe.splits.train
+    wanted = given.methods.split(",") if given.methods else None
+    table = rows(train.modalities, base["epochs"], train.task, wanted, with_knobs=not is_table)
 
     trials: dict[str, dict[str, Any]] = {}
     members: dict[str, list[str]] = {}
@@ -120,7 +159,6 @@ def main() -> int:
             members.setdefault(name, []).append(f"{name} trial {i}")
             own = {RATE: round(lr * value, 6)} if key == RATE else {RATE: lr, key: value}
             trials[members[name][-1]] = {"method": name, **options, **own}
-    recipe = plan.base(["--config", str(given.config), "--data", str(seen)], "Joint", "tune.py")
     variants = [
         Row(name, options["method"], {key: value for key, value in options.items() if key != "method"})
         for name, options in trials.items()
@@ -140,7 +178,7 @@ def main() -> int:
         done = [(trial, result) for trial, result in results if result is not None]
         if not done:
             raise SystemExit(f"No trial of {name} has a result; see {given.out}/tuning/runs/logs.")
-        best, _ = max(done, key=lambda item: (item[1]["val"]["fused/accuracy"], -item[1]["val"]["fused/loss"]))
+        best, _ = max(done, key=lambda item: goodness(item[1]["val"], train.task.monitor))
         settings[name] = {**options, **{k: trials[best][k] for k in (RATE, key)}}
         log[name] = {
             "knob": key,

@@ -164,15 +164,8 @@ def wait_for(*paths: Path, seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize(
-    ("which", "how"),
-    [
-        (signal.SIGINT, "spawned"),
-        (signal.SIGTERM, "forked"),
-        pytest.param(signal.SIGINT, "forked", marks=pytest.mark.slow),
-        pytest.param(signal.SIGTERM, "spawned", marks=pytest.mark.slow),
-    ],
-)
+@HOW
+@pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_lets_the_runs_write_their_checkpoint(tmp_path: Path, which: signal.Signals, how: str) -> None:
     process, directories = start(tmp_path, "Polite", how)
     process.send_signal(which)

@@ -9,6 +9,8 @@ import json
 import numpy as np
 import pytest
 
+from conftest import in_process
+from counterpoise.benchmark import plan as planning
 from counterpoise.cli import main
 
 N = 120
@@ -73,6 +75,8 @@ def test_fit_evaluate_predict(folder, tmp_path, capsys, name):
     assert fit(folder, tmp_path / "run", *options) in (0, None), capsys.readouterr().err
     said = capsys.readouterr().out
     assert ("is taken as" in said or "are taken as" in said) == (name != "stated")
+    what = {"multi-label": "2 labels", "regression": "1 number" if len(names) == 1 else "2 numbers"}[task]
+    assert f" samples of {what}\n" in said
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert (result["task"], result["classes"]) == (task, names)
     assert result["test"][metric] > least
@@ -90,6 +94,23 @@ def test_fit_evaluate_predict(folder, tmp_path, capsys, name):
     else:
         said = [float(number) for number in rows[1]["predicted"].split("|")]
         assert said == pytest.approx([float(rows[1][f"fused:{n}"]) for n in names], rel=1e-4, abs=1e-4)
+
+
+def test_labels_that_a_split_lacks_are_said(folder, tmp_path, capsys):
+    rows = list(csv.DictReader(io.StringIO((folder / "data.csv").read_text())))
+    for i, row in enumerate(rows):
+        row["split"] = ("train", "val", "test")[min(i // 40, 2)]
+        row["moods"] = row["moods"] if row["split"] != "val" else row["moods"].replace("joy", "").strip("|") or "|"
+    with (tmp_path / "data.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    data = ["--data", tmp_path / "data.csv", "--data.root", folder, *COLUMNS, "--data.label", "moods"]
+    code = run("fit", *data, "--method", "Joint", "--epochs", 1, "--batch_size", 16, "--run_dir", tmp_path / "run")
+    said = capsys.readouterr().out
+    assert code in (0, None)
+    assert "  no validation sample of: 'joy'\n" in said
+    assert "no test sample" not in said
 
 
 def test_a_loss_and_a_metric_of_the_task(folder, tmp_path, capsys):
@@ -157,8 +178,26 @@ def test_a_comparison_of_numbers(folder, tmp_path, capsys):
     captured = capsys.readouterr()
     assert code == 0, captured.err
     table = (tmp_path / "out" / "results.md").read_text()
-    assert "rmse" in table
+    assert "| fused rmse |" in table
+    assert "gap" not in table  # errors have no unit that all tables share
+    (joint,) = [line for line in table.splitlines() if line.startswith("| Joint |")]
+    (alone,) = [line for line in table.splitlines() if line.startswith("| Unimodal(second) |")]
+    assert ("Δ" in joint, alone.count("Δ +")) == (False, 2)  # rmse and mae are larger
     assert (tmp_path / "out" / "report.html").is_file()
+
+
+def test_all_methods_are_those_of_the_task(folder, tmp_path, capsys, monkeypatch):
+    started = in_process(monkeypatch, planning)
+    data = ["--data", folder / "data.csv", *COLUMNS, "--data.label", "price"]
+    settings = tmp_path / "settings.yaml"
+    settings.write_text("Joint+SAM: {method: Joint, sam: 0.05}\nAfter: {method: PMR}\n")
+    options = ["--epochs", 1, "--batch_size", 16, "--progress", "false", "--seeds", 0, "--out", tmp_path / "out"]
+    assert run("benchmark", *data, *options, "--settings", settings) == 0
+    assert "Not defined for regression targets: DOMFN, PMR, ReconBoost, MMCosine." in capsys.readouterr().out
+    rows = {record["label"] for record in json.loads((tmp_path / "out" / "results.json").read_text())["runs"]}
+    assert {"Unimodal(first)", "Unimodal(second)", "Joint", "Joint+SAM", "IGM", "SMV"} <= rows
+    assert not rows & {"PMR", "After"}
+    assert len(started) == len(rows)
 
 
 @pytest.mark.parametrize(

@@ -81,9 +81,9 @@ def small_print(column: str, cell: Cell | None) -> str:
 def difference_text(column: str, cell: Cell | None) -> str:
     """``"Δ +1.2 [-0.3, +2.7]"``; empty when there is none.
 
-    For the fused scores that are to be large only, so that the table stays narrow.
+    For the fused scores that say how good a prediction is only, so that the table stays narrow.
     """
-    if cell is None or cell.difference is None or not column.startswith("fused/") or lower_is_better(column):
+    if cell is None or cell.difference is None or not says_how_good(column):
         return ""
     d = cell.difference
     text = f"Δ {number_text(column, d.mean, signed=True)}"
@@ -98,6 +98,15 @@ def number_text(column: str, value: float, *, signed: bool = False) -> str:
     digits = 1 if share or column in NAMES else 3
     text = f"{100 * value if share else value:{'+' if signed else ''}.{digits}f}"
     return text.replace("-", "\N{MINUS SIGN}")
+
+
+def says_how_good(column: str) -> bool:
+    """Whether a fused score ranks models: not losses and calibration errors, where a weak model that is unsure wins.
+
+    Errors in the units of the target do.
+    """
+    unsure_wins = lower_is_better(column) and metric_of(column) in {"loss", *SHARES}
+    return column.startswith("fused/") and not unsure_wins
 
 
 def metric_of(column: str) -> str:

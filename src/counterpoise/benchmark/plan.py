@@ -21,6 +21,7 @@ from counterpoise.recipe.job import Job
 from counterpoise.recipe.messages import UsageError, usage
 from counterpoise.recipe.options import fit_parser
 from counterpoise.recipe.recipe import Recipe
+from counterpoise.task import Task
 
 UNIMODAL = "Unimodal"
 PRELOAD = ("counterpoise.cli.fit", "torch.utils.tensorboard.writer", BACKEND)
@@ -140,11 +141,19 @@ def alone(modalities: Iterable[str]) -> list[Row]:
     return [Row(f"{m} alone", UNIMODAL, {"method.modality": m}) for m in modalities]
 
 
-def method_names(text: str, *, option: str = "--methods") -> list[str]:
-    """Methods from a text with commas, in any case; ``all`` are all that need no further option."""
+def defined_for(names: Iterable[str], task: Task) -> list[str]:
+    """Those of the methods that are defined for a task; prints which are not."""
+    found = {name: isinstance(task, getattr(methods, name).tasks) for name in names}
+    if not all(found.values()):
+        print(f"Not defined for {task.kind} targets: {', '.join(name for name, is_in in found.items() if not is_in)}.")
+    return [name for name, is_in in found.items() if is_in]
+
+
+def method_names(text: str, task: Task | None = None, *, option: str = "--methods") -> list[str]:
+    """Methods from a text with commas, in any case; ``all`` are all of the task that need no further option."""
     folded = {name.casefold(): name for name in methods.__all__ if name != UNIMODAL}
     if text.casefold() == "all":
-        return list(folded.values())
+        return list(folded.values()) if task is None else defined_for(folded.values(), task)
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         if name.casefold() not in folded:

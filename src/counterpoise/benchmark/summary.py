@@ -19,10 +19,11 @@ from counterpoise.benchmark.cells import (
     difference_text,
     metric_of,
     number_text,
+    says_how_good,
     small_print,
 )
 from counterpoise.benchmark.notes import read_out_notes, selection_notes
-from counterpoise.metrics import gap, lower_is_better
+from counterpoise.metrics import SHARES, gap, lower_is_better
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -134,7 +135,7 @@ class Summary:
         """What a reader must know to read the table, one sentence each."""
         cells = [cell for row in self.rows.values() for cell in row.values()]
         over = "One seed" if self.asked == 1 else f"Mean ± standard deviation over {self.asked} seeds"
-        notes = [f"{over}, {SPLITS[self.split]} split; accuracy, map, macro_f1, ece and gap in percent."]
+        notes = [f"{over}, {SPLITS[self.split]} split."]
         if any(cell.rank for cell in cells):
             notes[0] += " Bold: best; underlined: second."
         if "gap" in self.columns:
@@ -177,7 +178,8 @@ def summarize(
     Args:
         records: contents of ``result.json`` files; rows are told apart by ``"label"``, or else ``"method"``.
         columns: scores to show; by default every fused score, the accuracy (or whatever was
-            monitored) of each modality, the gap between modalities, the seconds, and the passes of training.
+            monitored) of each modality, the gap between modalities in
+            per cent, the seconds, and the passes of training.
         baseline: row the differences refer to; without such a row there are no differences.
         seeds: how many were asked for; by default as many as occur anywhere in the records.
         split: ``"test"`` or ``"val"``; records without it are skipped.
@@ -291,7 +293,8 @@ def _columns(records: Sequence[Record], split: str) -> list[str]:
     modalities = dict.fromkeys(m for record in records for m in record.get("modalities", ()))
     passes = [name for name in PASSES if any(_known((record.get("cost") or {}).get(name)) for record in records)]
     alone = [f"{m}/{metric}" for m in modalities for metric in monitored if f"{m}/{metric}" in keys]
-    return [*fused, *alone, *(["gap"] if len(alone) > 1 else []), "seconds", *passes]
+    shares = len(alone) > 1 and SHARES.issuperset(monitored)  # a gap of numbers has no unit that all tables share
+    return [*fused, *alone, *(["gap"] if shares else []), "seconds", *passes]
 
 
 def _references(
@@ -300,18 +303,17 @@ def _references(
     """Fused column -> label and mean of that of the rows of one modality ``alone`` which is best on validation.
 
     The best on the split that is shown would be chosen by what it is compared in; only where the records have no score
-    of the validation split is it that one. Not for losses and calibration errors, where a weak model that is unsure
-    beats a good one that is sure.
+    of the validation split is it that one.
     """
     alone = list(alone)
     references = {}
     for column in columns:
         means = {label: rows[label][column].mean for label in alone if column in rows[label]}
-        if means and column.startswith("fused/") and not lower_is_better(column):
+        if means and says_how_good(column):
             found = {label: [r["val"][column] for r in records if _label(r) == label and column in (r.get("val") or {})]
                      for label in means}  # fmt: skip
             chosen = {label: statistics.fmean(v) for label, v in found.items()} if all(found.values()) else means
-            best = max(means, key=chosen.__getitem__)
+            best = (min if lower_is_better(column) else max)(means, key=chosen.__getitem__)
             references[column] = (best, means[best])
     return references
 

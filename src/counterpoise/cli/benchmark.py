@@ -14,7 +14,7 @@ from counterpoise._files import write_text
 from counterpoise._json import to_json
 from counterpoise._yaml import read_yaml
 from counterpoise.benchmark.notes import with_candidates
-from counterpoise.benchmark.plan import UNIMODAL, Row, base, plan, run, seeds_of
+from counterpoise.benchmark.plan import UNIMODAL, Row, base, defined_for, plan, run, seeds_of
 from counterpoise.benchmark.summary import summarize
 from counterpoise.cli.execution import add_execution, execution_of, folder_of
 from counterpoise.metrics.result import result_of
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--methods",
         default="all",
-        help="names with commas, or 'all'; Unimodal means each modality; "
+        help="names with commas, or 'all' that are defined for the task; Unimodal means each modality; "
         "'settings' means the rows of --settings and no other",
     )
     parser.add_argument("--seeds", default="0,1,2", help="comma-separated numbers")
@@ -52,6 +52,10 @@ def main(arguments: Sequence[str]) -> int:
     names = _names(own.methods, settings)
     first = str(settings.get(names[0], {}).get("method", names[0]))
     recipe = base(rest, "Joint" if first == UNIMODAL else first, "counterpoise benchmark", others)
+    if own.methods == "all":
+        own_method = {name: str(settings.get(name, {}).get("method", name)) for name in names}
+        among = defined_for(dict.fromkeys(own_method.values()), recipe.splits.task)
+        names = [name for name, method in own_method.items() if method in among]
     planned = plan(recipe, rows(names, settings, recipe.source.layouts()), seeds)
     recipes = [found[place] for place in range(len(seeds)) for found in planned.values()]  # seeds vary slowest
     _refuse_twice(planned)

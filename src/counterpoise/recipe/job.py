@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
-from torch import nn
+from torch import Tensor, nn
 
 from counterpoise._checks import did_you_mean
 from counterpoise.analysis import BALANCE, GRADIENT_CHANGE, BalanceWatch, GradientChange
@@ -24,7 +24,7 @@ from counterpoise.method import Method
 from counterpoise.observer import Observer
 from counterpoise.recipe.options import AUTO
 from counterpoise.recipe.recipe import Recipe
-from counterpoise.task import SingleLabel, Task
+from counterpoise.task import Regression, Task
 
 OWN = (
     "config", "data", "method", "fusion", "pool", "encoders", "encoder_weights", "freeze_encoders", "gradient_change",
@@ -61,11 +61,12 @@ class Job:
         """The data set in a few lines."""
         parts = [("training", self.splits.train), ("validation", self.splits.val), ("test", self.splits.test)]
         counts = ", ".join(f"{0 if split is None else len(split)} {name}" for name, split in parts)
-        lines = [self.source.describe(), f"  {counts} samples of {len(self.splits.classes)} {self.splits.task.plural}"]
-        for name, split in parts if isinstance(self.splits.task, SingleLabel) else ():
-            there = [] if split is None else split.target.unique().tolist()
-            gone = [repr(c) for i, c in enumerate(self.splits.classes) if i not in there]
-            if gone and split is not None:
+        task = self.splits.task
+        what = task.plural if task.width > 1 else task.plural.removesuffix("s")
+        lines = [self.source.describe(), f"  {counts} samples of {task.width} {what}"]
+        for name, split in parts:
+            gone = [] if split is None else [repr(name) for name in _lacking(task, split.target)]
+            if gone:
                 lines.append(f"  no {name} sample of: {', '.join(gone[:5])}{', ...' if len(gone) > 5 else ''}")
         return "\n".join(lines)
 
@@ -138,3 +139,11 @@ def config_of(run: str | Path) -> Path:
         meant = f" Did you mean {Path(run).parent}?" if inside else " `counterpoise fit --run_dir DIR` makes one."
         raise FileNotFoundError(f"{run} is no run directory: it has no config.yaml.{meant}")
     return path
+
+
+def _lacking(task: Task, target: Tensor) -> list[str]:
+    """The classes or labels that no sample has, of which the scores of a split say nothing."""
+    if isinstance(task, Regression):
+        return []
+    there = set((target.unique() if target.ndim == 1 else target.any(0).nonzero().flatten()).tolist())
+    return [name for i, name in enumerate(task.names) if i not in there]

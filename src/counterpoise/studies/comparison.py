@@ -55,7 +55,7 @@ def add_options(parser: Options) -> None:
 def plan(given: Given) -> list[Row]:
     """Each modality alone, and the methods; IGM without its sharpness-aware steps, and joint training at its cost."""
     rows = alone(given.modalities)
-    for name in method_names(given.own.methods):
+    for name in method_names(given.own.methods, given.recipe.splits.task):
         rows.append(Row(name, name))
         if name == "IGM":
             rows.append(Row("IGM without SAM", name, {"method.sam": "off"}))

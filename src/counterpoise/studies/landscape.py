@@ -63,7 +63,7 @@ def plan(given: Given) -> list[Row]:
     points = given.own.points
     if points < 3 or points % 2 == 0:  # an even grid has no row through the trained weights
         raise UsageError(f"--points: must be odd and at least 3; got {points}. Did you mean {max(3, points + 1)}?")
-    return [Row(name, name) for name in method_names(given.own.methods)]
+    return [Row(name, name) for name in method_names(given.own.methods, given.recipe.splits.task)]
 
 
 PLACES = np.linspace(-0.25, 1.25, 25)

@@ -40,7 +40,7 @@ def add_options(parser: Options) -> None:
 
 def plan(given: Given) -> list[Row]:
     """The methods."""
-    return [Row(name, name) for name in method_names(given.own.methods)]
+    return [Row(name, name) for name in method_names(given.own.methods, given.recipe.splits.task)]
 
 
 def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
