@@ -114,6 +114,10 @@ class Feed(Protocol):
         """The run to start next; None when there is none now."""
         ...
 
+    def done(self, config: Any, directory: Path) -> bool:
+        """Whether what was asked for is in its directory."""
+        ...
+
     def enough(self, config: Any) -> bool:
         """Asked again and again while it runs; True ends it early."""
         ...
@@ -130,8 +134,11 @@ class Feed(Protocol):
 class _Listed:
     """These runs, in order."""
 
-    def __init__(self, runs: Sequence[Runnable]):
-        self.total, self.waiting, self._queue = len(runs), False, list(runs)
+    def __init__(self, runs: Sequence[Runnable], done: Done):
+        self.total, self.waiting, self._done, self._queue = len(runs), False, done, list(runs)
+
+    def done(self, config: Any, directory: Path) -> bool:
+        return self._done(config, directory)
 
     def next(self) -> Runnable | None:
         return self._queue.pop(0) if self._queue else None
@@ -195,7 +202,7 @@ def run(
     ids = {config.id for config in todo}
     skipped = [config.id for config in configs if config.id not in ids]
     return drive(
-        _Listed(todo),
+        _Listed(todo, done),
         command,
         Path(runs),
         jobs=jobs,
@@ -205,7 +212,6 @@ def run(
         patience=patience,
         preload=preload,
         skipped=skipped,
-        done=done,
     )
 
 
@@ -221,7 +227,6 @@ def drive(
     patience: float = 60.0,
     preload: Sequence[str] = (),
     skipped: Sequence[str] = (),
-    done: Done = lambda asked, directory: finished(directory),
 ) -> Outcome:
     """Run what the feed gives; everything else is as in ``run``.
 
@@ -236,34 +241,28 @@ def drive(
         patience: as in ``run``; also of a run that the feed ends early.
         preload: as in ``run``.
         skipped: ids of runs that were finished before, to be counted.
-        done: as in ``run``.
     """
-    whole("jobs", jobs, low=1)
-    threads = whole("threads", threads_per_run(jobs) if threads is None else threads, low=1)
+    threads = threads_per_run(whole("jobs", jobs, low=1), threads)
     outcome, running, backend = Outcome(skipped=list(skipped)), list[_Started](), backend or Local()
     (runs / "logs").mkdir(parents=True, exist_ok=True)
     opened = backend.open(runs, jobs, threads, preload) if feed.total else contextlib.nullcontext()
     with opened, noted(*INTERRUPTIONS) as interrupts, _Display(console or Console(stderr=True), feed, jobs) as display:
-        if skipped:
-            display.say(f"{len(skipped)} run(s) already done, {feed.total} to go.")
+        display.begin(len(skipped))
         while not interrupts:
             while len(running) < jobs and (config := feed.next()) is not None:
                 outcome.failed.pop(config.id, None)  # a feed may give a run again
-                log = runs / "logs" / f"{config.id}.log"
-                log.parent.mkdir(parents=True, exist_ok=True)
-                order = Order([str(part) for part in command(config, runs / config.id)], log, threads)
-                try:
-                    running.append(_Started(config, backend.start(order), log, time.monotonic()))
-                except NotStarted as why:
-                    outcome.failed[config.id] = Failure(why.end.reason, "", log, why.end.kind)
-                    feed.ended(config, outcome.failed[config.id])
-                    display.ended(config.id, None, outcome)
+                started = _start(config, command, runs, threads, backend)
+                if isinstance(started, _Started):
+                    running.append(started)
+                    continue
+                outcome.failed[config.id] = started
+                feed.ended(config, started)
+                display.ended(config.id, None, outcome)
             if not running and not feed.waiting:
                 break
             for started, end in _ended(running):
                 running.remove(started)
-                _enter(started, end, runs, outcome, done)
-                feed.ended(started.config, outcome.failed.get(started.config.id))
+                _enter(started, end, runs, outcome, feed)
                 display.ended(started.config.id, time.monotonic() - started.began, outcome)
             for started in running:
                 _end_early(started, feed, patience)
@@ -273,15 +272,25 @@ def drive(
             outcome.waiting = feed.rest()
             display.say(f"Stopping {len(running)} run(s); they write a checkpoint. Once more to kill them.")
             _stop(running, patience, interrupts)
-            for started in running:
-                _enter(started, None, runs, outcome, done)
-                if started.config.id not in outcome.stopped:
-                    feed.ended(started.config, None)
+        for started in running:  # none, unless they were stopped
+            _enter(started, None, runs, outcome, feed)
     return outcome
 
 
-def threads_per_run(jobs: int) -> int:
-    """Threads of a run when nobody says: OMP_NUM_THREADS, else cores of this process / runs at a time, at least 1."""
+def _start(config: Runnable, command: Command, runs: Path, threads: int, backend: Backend) -> _Started | Failure:
+    """Start a run, or say why that was not possible."""
+    log = runs / "logs" / f"{config.id}.log"
+    order = Order([str(part) for part in command(config, runs / config.id)], log, threads)
+    try:
+        return _Started(config, backend.start(order), log, time.monotonic())
+    except NotStarted as why:
+        return Failure(why.end.reason, "", log, why.end.kind)
+
+
+def threads_per_run(jobs: int, asked: int | None = None) -> int:
+    """Threads of a run: as asked, else OMP_NUM_THREADS, else cores of this process / runs at a time, at least 1."""
+    if asked is not None:
+        return whole("threads", asked, low=1)
     said = os.environ.get("OMP_NUM_THREADS", "")
     if said.isdigit() and int(said) > 0:
         return int(said)
@@ -304,10 +313,10 @@ def _end_early(started: _Started, feed: Feed, patience: float) -> None:
         started.run.kill()
 
 
-def _enter(started: _Started, end: End | None, runs: Path, outcome: Outcome, done: Done) -> None:
-    """Enter an ended run into the outcome; without ``end`` it was interrupted."""
+def _enter(started: _Started, end: End | None, runs: Path, outcome: Outcome, feed: Feed) -> None:
+    """Enter an ended run into the outcome, and tell the feed; without ``end`` it was interrupted."""
     name = started.config.id
-    if done(started.config, runs / name):
+    if feed.done(started.config, runs / name):
         outcome.finished.append(name)
     elif end is None:
         outcome.stopped.append(name)
@@ -315,6 +324,8 @@ def _enter(started: _Started, end: End | None, runs: Path, outcome: Outcome, don
         outcome.ended_early.append(name)
     else:
         outcome.failed[name] = Failure(end.reason, _tail(started.log), started.log, end.kind)
+    if name not in outcome.stopped:
+        feed.ended(started.config, outcome.failed.get(name))
 
 
 def _tail(path: Path, lines: int = 15, size: int = 8192) -> str:
@@ -360,6 +371,10 @@ class _Display:
 
     def __exit__(self, *error: object) -> None:
         self.bar.stop()
+
+    def begin(self, skipped: int) -> None:
+        if skipped:
+            self.say(f"{skipped} run(s) already done, {self.feed.total} to go.")
 
     def say(self, text: str) -> None:
         self.console.print(shown(text), markup=False, highlight=False)
