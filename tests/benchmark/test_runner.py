@@ -12,7 +12,8 @@ import pytest
 from grids import Named, grid
 from rich.console import Console
 
-from counterpoise.benchmark.runner import clock, run, threads_per_run
+from counterpoise.benchmark.display import clock
+from counterpoise.benchmark.runner import run, threads_per_run
 from counterpoise.metrics.result import finished
 
 WRITE = "import sys, os, pathlib, json; d = pathlib.Path(sys.argv[1]); d.mkdir(parents=True, exist_ok=True); "

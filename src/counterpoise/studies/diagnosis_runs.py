@@ -29,7 +29,7 @@ from counterpoise.analysis import (
     sample,
     subset_accuracies,
 )
-from counterpoise.benchmark.runner import clock
+from counterpoise.benchmark.display import clock
 from counterpoise.data.split import Splits
 from counterpoise.engine import Trainer
 from counterpoise.engine.state import mix, seed_everything
