@@ -149,6 +149,7 @@ def test_killed_runs_are_retried_and_failing_ones_are_not(tmp_path: Path) -> Non
     assert outcome.exit_code == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("started")
 def test_the_same_scores_as_local_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bit for bit, also with another number of jobs, and when every worker is killed in the second epoch."""
@@ -189,6 +190,7 @@ print(len(outcome.stopped), len(outcome.waiting), len(outcome.failed)); sys.exit
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "where"), [("Polite", "background"), ("Stubborn", "foreground")])
 def test_an_interruption_reaches_the_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, where: str

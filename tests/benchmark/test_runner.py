@@ -165,8 +165,15 @@ def wait_for(*paths: Path, seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
-@HOW
-@pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("which", "how"),
+    [
+        (signal.SIGINT, "spawned"),
+        (signal.SIGTERM, "forked"),
+        pytest.param(signal.SIGINT, "forked", marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, "spawned", marks=pytest.mark.slow),
+    ],
+)
 def test_an_interruption_lets_the_runs_write_their_checkpoint(tmp_path: Path, which: signal.Signals, how: str) -> None:
     process, directories = start(tmp_path, "Polite", how)
     process.send_signal(which)

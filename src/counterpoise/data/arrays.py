@@ -73,7 +73,7 @@ def from_arrays(
     *,
     split: Any | None = None,
     val: float = 0.15,
-    test: float = 0.2,
+    test: float = 0.15,
     group: Any | None = None,
     present: Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -87,7 +87,7 @@ def from_arrays(
     >>> from counterpoise.data import from_arrays
     >>> data = from_arrays({"audio": np.zeros((60, 8)), "video": np.ones((60, 4))}, y=np.arange(60) % 3)
     >>> len(data.train), len(data.val), len(data.classes)
-    (39, 9, 3)
+    (42, 9, 3)
 
     Floats become float32; integers (token numbers) stay. Read-only and memory-mapped arrays are not copied
     when their type fits.
