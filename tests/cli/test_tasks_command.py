@@ -165,12 +165,6 @@ def test_methods_that_are_about_classes_are_refused_before_the_first_run(folder,
     assert not (tmp_path / "out" / "runs").exists()
 
 
-def test_a_diagnosis_is_of_single_labels(folder, tmp_path, capsys):
-    data = ["--data", folder / "data.csv", *COLUMNS, "--data.label", "price"]
-    assert run("diagnose", *data, "--batch_size", 16, "--out", tmp_path / "out") == 2
-    assert "it takes single-label targets; these are regression" in capsys.readouterr().err
-
-
 def test_a_comparison_of_numbers(folder, tmp_path, capsys):
     data = ["--data", folder / "data.csv", *COLUMNS, "--data.label", "price"]
     options = ["--epochs", 4, "--batch_size", 16, "--seeds", "0,1", "--progress", "false", "--out", tmp_path / "out"]

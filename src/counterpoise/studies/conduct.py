@@ -45,6 +45,8 @@ def conduct(
     plans: dict[str, _Plan] = {}
     for name, own in studies.items():
         given = Given(own, tuple(recipe.source.layouts()), recipe, seeds, out / "runs", out / name)
+        if "metric" in own:
+            own.metric = given.metric
         study = study_named(name)
         rows = [_labelled(row) for row in study.plan(given)]
         first = any(row.first for row in rows)
@@ -86,6 +88,7 @@ class _Plan:
                 "name": recipe.source.name,
                 "modalities": list(self.given.modalities),
                 "classes": len(recipe.splits.classes),
+                "plural": recipe.splits.task.plural,
                 **{part: len(split) for part, split in parts.items() if split is not None},
             },
             "seeds": sorted({trained.seed for trained in runs}),
