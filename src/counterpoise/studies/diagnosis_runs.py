@@ -20,6 +20,7 @@ from counterpoise.analysis import (
     BALANCE,
     BalanceCurves,
     BalanceWatch,
+    Probe,
     contributions,
     features,
     gradient_balance,
@@ -29,7 +30,7 @@ from counterpoise.analysis import (
     subset_hits,
 )
 from counterpoise.benchmark.display import clock
-from counterpoise.data.split import Splits
+from counterpoise.data.split import Split, Splits
 from counterpoise.engine import Trainer
 from counterpoise.engine.state import mix, seed_everything
 from counterpoise.fusions.base import stack_present
@@ -40,7 +41,7 @@ from counterpoise.model import MultimodalModel
 from counterpoise.report.collect import collect
 from counterpoise.studies.diagnosis import Diagnosis
 from counterpoise.studies.diagnosis_evidence import Evidence, Measured
-from counterpoise.task import SingleLabel
+from counterpoise.task import SingleLabel, Task
 
 SAMPLES = 2000
 """Training samples that probes are fitted to, at most."""
@@ -80,7 +81,21 @@ def mean(of: Tensor) -> float:
 
 def apart_by(one: Tensor, other: Tensor) -> float:
     """Mean squared difference of two models' hits: of right and wrong, the share where exactly one is right."""
-    return mean((one - other).square())
+    return mean((one.double() - other.double()).square())
+
+
+def _from_chance(task: Task, hits: Tensor, target: Tensor) -> float | None:
+    """The same of what is best said without looking; None for classes, where chance is a level and not a model.
+
+    That is more cautious, and how the benchmark of the verdicts judged.
+    """
+    if isinstance(task, SingleLabel):
+        return None
+    return apart_by(hits.cpu(), task.hits(task.constant(target), target).cpu())
+
+
+def _probed(model: MultimodalModel, shown: Split, tested: Split, modality: str) -> Probe:
+    return linear_probe(features(model, shown, modality), features(model, tested, modality), task=model.task)
 
 
 def measure(joint: Opened, alone: Mapping[str, Opened], splits: Splits, method: str) -> Measured:
@@ -99,9 +114,8 @@ def measure(joint: Opened, alone: Mapping[str, Opened], splits: Splits, method: 
     subsets = subset_hits(model, tested, predict=predict)
     nothing, monitor = task.chance(tested.target), joint.record["monitor"]
     shares = contributions(subsets, model.modalities, nothing)
-    balance = gradient_balance(
-        model, splits.train, batch_size=BATCH, most=BATCHES, predict=predict, criterion=loss, counts=loss.counted
-    )
+    trained = {"predict": predict, "criterion": loss, "counts": loss.counted}
+    balance = gradient_balance(model, splits.train, batch_size=BATCH, most=BATCHES, **trained)
     inner, outer = joint.trainer.predict(tested), {m: run.trainer.predict(tested).fused for m, run in alone.items()}
     votes = task.mean(torch.stack(list(outer.values())), stack_present(outer, inner.present))
     right, apart = (task.hits(logits, inner.target) for logits in (inner.fused, votes))
@@ -110,12 +124,7 @@ def measure(joint: Opened, alone: Mapping[str, Opened], splits: Splits, method: 
         has = everywhere if inner.present is None else inner.present.get(m, everywhere)
         target = inner.target[has]
         by_itself, within = (task.hits(logits[m][has], target) for logits in (outer, inner.unimodal))
-        own, inside = (
-            linear_probe(features(of, shown, m), features(of, tested, m), task=task)
-            for of in (run.trainer.model, model)
-        )
-        # of classes the most frequent one is a level and not a model: as it has been judged, and more cautious
-        blind = None if isinstance(task, SingleLabel) else task.hits(task.constant(target), target)
+        own, inside = (_probed(of, shown, tested, m) for of in (run.trainer.model, model))
         angles = balance.alignment[:, i][np.isfinite(balance.alignment[:, i])]
         found[m] = Evidence(
             samples=own.samples,
@@ -126,17 +135,15 @@ def measure(joint: Opened, alone: Mapping[str, Opened], splits: Splits, method: 
             probe_inside=inside.score,
             fused=mean(right[has]),
             own_differ=apart_by(by_itself, within),
-            probes_differ=apart_by(torch.from_numpy(own.hits).double(), torch.from_numpy(inside.hits).double()),
+            probes_differ=apart_by(torch.from_numpy(own.hits), torch.from_numpy(inside.hits)),
             fused_differ=apart_by(by_itself, right[has]),
             contribution=shares[m],
             gradient=float(balance.relative[:, i].mean()),
             alignment=float(angles.mean()) if len(angles) else None,
-            alone_differ=None if blind is None else apart_by(by_itself, blind.to(by_itself)),
-            probe_differ=None if blind is None else apart_by(torch.from_numpy(own.hits).double(), blind.cpu().double()),
+            alone_differ=_from_chance(task, by_itself, target),
+            probe_differ=_from_chance(task, torch.from_numpy(own.hits), target),
         )
-        key = f"val/{m}/{monitor}"
-        for name, history in ((f"{m} alone", run.history), (f"{m} in {method}", joint.history)):
-            lines[name] = [float(line[key]) for line in history if key in line]
+        lines[f"{m} alone"], lines[f"{m} in {method}"] = (_curve(one, f"val/{m}/{monitor}") for one in (run, joint))
     return Measured(
         seed=joint.record["seed"],
         samples=len(tested),
@@ -151,6 +158,11 @@ def measure(joint: Opened, alone: Mapping[str, Opened], splits: Splits, method: 
         alone={m: run.balance for m, run in alone.items()},
         epochs={method: joint.record["best_epoch"], **{m: run.record["best_epoch"] for m, run in alone.items()}},
     )
+
+
+def _curve(run: Opened, key: str) -> list[float]:
+    """A score of every epoch that has it."""
+    return [float(line[key]) for line in run.history if key in line]
 
 
 def diagnose(
