@@ -1,6 +1,6 @@
 """Does ``description`` of flipkart_products leak the price? -> its section of docs/benchmarks/flipkart_prices.md.
 
-    python benchmarks/real/leak.py --source SOURCE/flipkart_products --out runs/real/leak
+    python benchmarks/real/leak.py --source SOURCE/flipkart_products --out runs/real/flipkart_prices/leak
 
 Two looks: the first amount after "Rs." in a description against the price of its row, and three texts of the same
 products as modalities of one table, each trained alone by ``counterpoise benchmark``: the name, the description, and
@@ -81,7 +81,7 @@ def command(path: Path, out: Path, jobs: int) -> list[str]:
         options += [f"--data.modalities.{name}", "Text", f"--data.modalities.{name}.length", "200"]
         options += [f"--data.modalities.{name}.vocabulary", "6000", f"--encoders.{name}", "TextBag"]
         options += [f"--encoders.{name}.vocab_size", "6000", f"--encoders.{name}.dim", "32"]
-    options += ["--optimizer.lr", "0.1", "--optimizer.weight_decay", "0.01", "--epochs", "8", "--batch_size", "24"]
+    options += ["--optimizer.lr", "0.1", "--optimizer.weight_decay", "0.01", "--epochs", "10", "--batch_size", "24"]
     own = ["--methods", "Unimodal", "--seeds", ",".join(map(str, SEEDS)), "--jobs", str(jobs), "--out", str(out)]
     return [sys.executable, "-m", "counterpoise", "benchmark", *options, "--accelerator", "cpu", *own]
 
@@ -103,7 +103,8 @@ def section(found: dict[str, float], out: Path) -> str:
     for name, text in TEXTS.items():
         cells = rows[f"Unimodal({name})"]
         lines.append(line([text, *(cell_text(c, cells[c]) for c in columns)]))
-    lines += ["", "```bash\npython benchmarks/real/leak.py --source SOURCE/flipkart_products --out runs/real/leak\n```"]
+    call = "python benchmarks/real/leak.py --source SOURCE/flipkart_products --out runs/real/flipkart_prices/leak"
+    lines += ["", f"```bash\n{call}\n```"]
     return "\n".join(lines)
 
 

@@ -149,6 +149,8 @@ def flipkart_prices(source: Path) -> Rows:
 ARRAYS = {function.__name__: function for function in (av_mnist_fsdd, mosi_bclstm, sarcasm_text_attr)}
 TABLES = {function.__name__: function for function in (propaganda_memes, flipkart_prices)}
 SETS = {**ARRAYS, **TABLES}
+FOLDERS = {"flipkart_prices": "flipkart_products"}
+"""Set -> folder of its raw data, where that has another name."""
 
 
 def write_rows(rows: Rows, path: Path) -> None:

@@ -20,5 +20,8 @@ for set in "${sets[@]}"; do
   "$python" -m counterpoise benchmark --config "$here/$set.yaml" --data "$data" \
     --settings "$out/$set/settings.yaml" --methods settings --seeds "${SEEDS:-0,1,2,3,4}" --jobs "${JOBS:-2}" \
     --out "$out/$set" ${options[@]+"${options[@]}"}
+  if [ "$set" = flipkart_prices ]; then
+    "$python" "$here/leak.py" --source "$raw" --out "$out/$set/leak" --jobs "${JOBS:-2}"
+  fi
   "$python" "$here/summarise.py" "$out/$set" --config "$here/$set.yaml" --docs "${DOCS:-$here/../../docs/benchmarks}"
 done

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from prepare import SETS
+from prepare import FOLDERS, SETS
 
 from counterpoise.benchmark import summarize
 from counterpoise.benchmark.cells import cell_text, difference_text, metric_of, number_text
@@ -48,6 +48,7 @@ def page(name: str, out: Path, config: Path, reading: str) -> str:
         _result(summary, titles),
         "## Every seed",
         _seeds(summary, seeds, titles),
+        *_leak(out),
         "## Tuning",
         _tuning(tuning, records[0]["monitor"]),
         "## Commands",
@@ -75,6 +76,12 @@ def _result(summary: Summary, titles: dict[str, str]) -> str:
         "other work."
     ]
     return "\n".join([*lines, "", *notes])
+
+
+def _leak(out: Path) -> list[str]:
+    """The section that ``leak.py`` wrote, where it did."""
+    path = out / "leak" / "leak.md"
+    return ["## Does the description leak?", path.read_text(encoding="utf-8").strip()] if path.is_file() else []
 
 
 def _seeds(summary: Summary, seeds: list[int], titles: dict[str, str]) -> str:
@@ -118,8 +125,9 @@ def _tuning(tuning: dict[str, Any], monitor: str) -> str:
 
 def _commands(name: str, config: Path) -> str:
     options = config.read_text(encoding="utf-8").strip()
+    folder = FOLDERS.get(name, name)
     return (
-        f"```bash\nbenchmarks/real/run.sh SOURCE runs/real {name}\n```\n\nwith the raw data in `SOURCE/{name}`; it "
+        f"```bash\nbenchmarks/real/run.sh SOURCE runs/real {name}\n```\n\nwith the raw data in `SOURCE/{folder}`; it "
         "runs `prepare.py`, `tune.py`, `counterpoise benchmark` and `summarise.py`, and goes on where it stopped. The "
         f"options that all rows share (`benchmarks/real/{name}.yaml`):\n\n```yaml\n{options}\n```"
     )
