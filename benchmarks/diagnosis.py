@@ -29,7 +29,8 @@ import counterpoise as cp
 from counterpoise.engine.state import mix, seed_everything
 from counterpoise.fusions import Late
 from counterpoise.methods import IGM, MLA, MSES, Joint, ModalityDropout, Unimodal
-from counterpoise.studies.diagnosis import Diagnosis, Evidence, Measured
+from counterpoise.studies.diagnosis import Diagnosis
+from counterpoise.studies.diagnosis_evidence import Evidence, Measured
 from counterpoise.studies.diagnosis_runs import Opened, measure
 from counterpoise.studies.diagnosis_verdict import LEAST, Verdict, clear, judge
 

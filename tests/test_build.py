@@ -141,3 +141,31 @@ def test_measuring_what_does_not_fit():
 def test_what_makes_no_model_is_named(encoders, classes, message):
     with pytest.raises(ValueError, match=message):
         build_model(encoders, num_classes=classes)
+
+
+def test_a_seed_makes_the_same_weights_and_leaves_the_generator_alone():
+    encoders = {"a": lambda: MLP(3, dim=8), "b": lambda: MLP(4, dim=8)}
+    before = torch.get_rng_state()
+    first, again, other = (build_model(encoders, "Late", num_classes=2, seed=seed).state_dict() for seed in (0, 0, 1))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+    build_model(encoders, num_classes=2)
+    assert not torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("encoders", "fusion", "name"),
+    [
+        ({"a": MLP(3), "b": lambda: MLP(3)}, "Concat", "a"),
+        ({"a": lambda: MLP(3, dim=8)}, Concat({"a": 8}, 2), "fusion"),
+    ],
+)
+def test_a_seed_for_what_is_made_already_is_refused(encoders, fusion, name):
+    with pytest.raises(ValueError, match=rf"seed=0 comes too late for '{name}', which is made already"):
+        build_model(encoders, fusion, num_classes=2, seed=0)
+
+
+def test_what_makes_an_encoder_must_make_one():
+    with pytest.raises(ValueError, match=r"encoders\['a'\] must be an nn.Module; got int"):
+        build_model({"a": lambda: 3}, num_classes=2)  # type: ignore[dict-item]

@@ -9,7 +9,9 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from counterpoise import cli, methods
 from counterpoise.data import READERS
@@ -51,7 +53,9 @@ def shell(block: str, namespace: dict) -> None:
             assert line.startswith(ELSEWHERE), f"no test runs this line: {line}"
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=pytest.mark.slow if page == "docs/studies.md" else ()) for page in PAGES]
+)
 def test_code_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """In order, in one folder and one namespace; a YAML block is saved under the name in its first line."""
     monkeypatch.chdir(tmp_path)
@@ -67,6 +71,23 @@ def test_code_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
             Path(name).write_text(block, encoding="utf-8")
         else:
             assert language in ("text", "bibtex", "csv"), f"{page}: {language} blocks are not tested"
+
+
+def test_examples_of_the_readme_repeat(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Whatever the global generators are at."""
+    monkeypatch.chdir(tmp_path)
+    said = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        for language, block in BLOCK.findall(text("README.md")):
+            if language == "python":
+                exec(compile(block, "README.md", "exec"), {"__name__": "__main__"})
+        said.append(re.sub(r"[\d.]+ s\b", "", capsys.readouterr().out))
+    assert said[0]
+    assert said[0] == said[1]
 
 
 def test_shell_blocks_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

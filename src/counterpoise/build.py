@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from inspect import signature
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def build_model(
-    encoders: Mapping[str, nn.Module],
+    encoders: Mapping[str, nn.Module | Callable[[], nn.Module]],
     fusion: str | Fusion | Callable[..., Fusion] = "Concat",
     *,
     num_classes: int | None = None,
@@ -27,11 +29,13 @@ def build_model(
     heads: bool = False,
     pool: bool = False,
     example: Split | None = None,
+    seed: int | None = None,
 ) -> MultimodalModel:
     """A model from one encoder per modality.
 
     Args:
-        encoders: modality -> module mapping (batch, ...) to (batch, dim), in the order of the modalities.
+        encoders: modality -> module mapping (batch, ...) to (batch, dim), in the order of the modalities; or a function
+            that makes it.
         fusion: name of a class of ``counterpoise.fusions``; or what builds one, called as
             ``fusion(dims, num_classes)``, with ``heads=True`` where ``heads`` is (a class, or
             ``functools.partial(Late, rule="sum")``); or a fusion that is built already.
@@ -41,27 +45,52 @@ def build_model(
         pool: predict by a pool of the fused and the unimodal predictions, fitted on validation when training is over.
         example: where to read a sample or two to find the width of encoders that do not say it
             in an attribute ``dim``.
+        seed: of the initial weights of all that is made here, encoders too; PyTorch's own generator stays as it is.
 
     Raises:
-        ValueError: for an unknown fusion, a width that cannot be found, or encoders and fusion
-            that do not fit.
+        ValueError: for an unknown fusion, a width that cannot be found, encoders and fusion
+            that do not fit, or a seed for what is made already.
     """
     if not encoders:
         raise ValueError("encoders: a model needs at least one modality; got none.")
     if not isinstance(encoders, Mapping):
         kind = type(encoders).__name__
         raise ValueError(f"encoders must map modalities to modules, as {{'audio': MLP(20)}}; got {kind}.")
-    for m, encoder in encoders.items():
-        if not isinstance(encoder, nn.Module):
-            given = f"the class {encoder.__name__}" if isinstance(encoder, type) else type(encoder).__name__
-            made = "; make one: " + f"{encoder.__name__}(...)" if isinstance(encoder, type) else ""
-            raise ValueError(f"encoders[{m!r}] must be an nn.Module; got {given}{made}.")
     if (task is None) == (num_classes is None):
         raise ValueError("What is to be predicted? Pass task=data.task, or num_classes=... for one class of several.")
     if task is None and num_classes is not None:
         task = SingleLabel(whole("num_classes", num_classes, low=2))
     assert task is not None
-    dims = {m: _width(m, encoder, example) for m, encoder in encoders.items()}
+    with torch.random.fork_rng(devices=[]) if seed is not None else nullcontext():
+        if seed is not None:
+            _refuse_made({**encoders, "fusion": fusion}, whole("seed", seed, low=0))
+            torch.manual_seed(seed)
+        made = {m: _made(m, encoder) for m, encoder in encoders.items()}
+        dims = {m: _width(m, encoder, example) for m, encoder in made.items()}
+        return MultimodalModel(made, _fusion(fusion, dims, task, heads), task=task, pool=pool)
+
+
+def _refuse_made(parts: Mapping[str, object], seed: int) -> None:
+    for name, part in parts.items():
+        if isinstance(part, nn.Module):
+            raise ValueError(
+                f"seed={seed} comes too late for {name!r}, which is made already. Pass what makes it, as in "
+                f"{{{name!r}: lambda: {type(part).__name__}(...)}}, or leave seed out."
+            )
+
+
+def _made(modality: str, encoder: nn.Module | Callable[[], nn.Module]) -> nn.Module:
+    function = callable(encoder) and not isinstance(encoder, type | nn.Module) and not signature(encoder).parameters
+    made = encoder() if function else encoder
+    if not isinstance(made, nn.Module):
+        given = f"the class {made.__name__}" if isinstance(made, type) else type(made).__name__
+        how = "; make one: " + f"{made.__name__}(...)" if isinstance(made, type) else ""
+        raise ValueError(f"encoders[{modality!r}] must be an nn.Module; got {given}{how}.")
+    return made
+
+
+def _fusion(fusion: str | Fusion | Callable[..., Fusion], dims: dict[str, int], task: Task, heads: bool) -> Fusion:
+    """The fusion for features of these widths."""
     if not isinstance(fusion, Fusion):
         if isinstance(fusion, str):
             names = [name for name in fusions.__all__ if name != "Fusion"]
@@ -70,7 +99,7 @@ def build_model(
             fusion = getattr(fusions, fusion)
         assert callable(fusion)
         asked = {"heads": True} if heads else {}  # a builder's own choice of heads stands otherwise
-        return MultimodalModel(encoders, fusion(dims, task.width, **asked), task=task, pool=pool)
+        return fusion(dims, task.width, **asked)
     if fusion.dims != dims or fusion.num_classes != task.width:
         raise ValueError(
             f"fusion was built for widths {fusion.dims} and {fusion.num_classes} classes, the encoders give "
@@ -78,7 +107,7 @@ def build_model(
         )
     if heads and not fusion.has_own_heads:
         raise ValueError("heads=True comes too late for a fusion that is built; build it with heads=True.")
-    return MultimodalModel(encoders, fusion, task=task, pool=pool)
+    return fusion
 
 
 def _width(modality: str, encoder: nn.Module, example: Split | None) -> int:

@@ -1,8 +1,7 @@
 """What is predicted: one class of several, any number of labels, or numbers.
 
-A task says what the outputs of a model mean. Shapes, in words: ``outputs`` is (batch, width), whatever a fusion gives;
-``target`` is what the task's encoding of the labels is. Where outputs of several modalities are stacked, they are
-(modalities, batch, width).
+A task says what the outputs of a model mean: (batch, width), whatever a fusion gives, or (modalities, batch, width)
+where those of several modalities are stacked. ``target`` is what the task's encoding of the labels is.
 """
 
 from __future__ import annotations
@@ -71,12 +70,11 @@ class Task(ABC):
 
     def metric(self, name: str) -> Metric:
         """One of ``metrics``, or a class of torchmetrics by its import path; ValueError for anything else."""
-        known = self.metrics
-        if name in known:
-            return known[name]
+        if name in self.metrics:
+            return self.metrics[name]
         if "." in name:
             return imported(name, self.kind, self.width, self.constructed, self.taken)
-        raise ValueError(did_you_mean("metric", name, known))
+        raise ValueError(did_you_mean("metric", name, self.metrics))
 
     @abstractmethod
     def check(self, target: Tensor) -> None:
@@ -99,8 +97,12 @@ class Task(ABC):
         """(batch,) in [0, 1]: how far the prediction itself is right."""
 
     @abstractmethod
+    def constant(self, target: Tensor) -> Tensor:
+        """Outputs (batch, width) of the best that can be predicted without looking at a sample."""
+
     def chance(self, target: Tensor) -> float:
-        """The mean of ``hits`` of the best that can be predicted without looking at a sample."""
+        """The mean of ``hits`` of ``constant``."""
+        return float(self.hits(self.constant(target), target).mean())
 
     @abstractmethod
     def certainty(self, outputs: Tensor) -> Tensor:
@@ -205,8 +207,8 @@ class SingleLabel(Task):
     def hits(self, outputs: Tensor, target: Tensor) -> Tensor:
         return (outputs.argmax(1) == target).to(outputs.dtype)
 
-    def chance(self, target: Tensor) -> float:
-        return float(target.bincount().max() / len(target))
+    def constant(self, target: Tensor) -> Tensor:
+        return target.bincount(minlength=self.width).float().expand(len(target), -1)
 
     def certainty(self, outputs: Tensor) -> Tensor:
         return class_certainty(outputs)
@@ -267,8 +269,8 @@ class MultiLabel(Task):
     def hits(self, outputs: Tensor, target: Tensor) -> Tensor:
         return ((outputs > 0) == (target > 0.5)).to(outputs.dtype).mean(-1)
 
-    def chance(self, target: Tensor) -> float:
-        return float(torch.maximum(target.mean(0), 1 - target.mean(0)).mean())
+    def constant(self, target: Tensor) -> Tensor:
+        return (target.mean(0) - 0.5).expand(len(target), -1)
 
     def certainty(self, outputs: Tensor) -> Tensor:
         return label_certainty(outputs)
@@ -344,8 +346,7 @@ class Regression(Task):
     def check(self, target: Tensor) -> None:
         if target.ndim != 2 or target.shape[1] != len(self.names) or not target.isfinite().all():
             raise ValueError(
-                f"target must be (n, {len(self.names)}) finite numbers; got {target.dtype} of shape "
-                f"{tuple(target.shape)}."
+                f"target must be (n, {self.width}) finite numbers; got {target.dtype} of shape {tuple(target.shape)}."
             )
 
     def strata(self, target: Tensor) -> np.ndarray:
@@ -357,11 +358,10 @@ class Regression(Task):
         error = outputs - self.standardised(target).to(outputs.dtype)
         return error.square().mean(-1) / 2
 
-    def hits(self, outputs: Tensor, target: Tensor) -> Tensor:
-        return self.score(outputs, target)
+    hits = Task.score
 
-    def chance(self, target: Tensor) -> float:
-        return float(self.hits(torch.zeros_like(target), target).mean())  # the mean of the training samples
+    def constant(self, target: Tensor) -> Tensor:
+        return torch.zeros_like(target)  # the mean of the training samples
 
     def certainty(self, outputs: Tensor) -> Tensor:
         return torch.zeros_like(outputs[..., 0])  # every prediction has the same error

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from counterpoise.analysis import chance, contributions, gradient_balance, overfitting_ratio, subset_accuracies
+from counterpoise.analysis import contributions, gradient_balance, overfitting_ratio, subset_hits
 from counterpoise.build import build_model
 from counterpoise.data import from_arrays
 from counterpoise.functional import cosine
@@ -53,14 +53,10 @@ def test_a_missing_subset_is_an_error():
         contributions({"a": 0.5, "a+b": 0.7}, ["a", "b"])
 
 
-def test_chance():
-    assert chance(torch.tensor([0, 1, 1, 2])) == 0.5
-
-
-def test_subset_accuracies_are_those_of_the_engine():
+def test_subset_hits_are_those_of_the_engine():
     trainer, data = trainer_for(MLA, NAMES)
     trainer.fit(data.train, data.val)
-    ours = subset_accuracies(trainer.model, data.train, predict=trainer.method.predict, batch_size=11)
+    ours = subset_hits(trainer.model, data.train, predict=trainer.method.predict, batch_size=11)
     theirs = {s: scores["accuracy"] for s, scores in trainer.evaluate_subsets(data.train).items()}
     assert ours == pytest.approx(theirs)
 
@@ -79,7 +75,7 @@ def test_a_sample_with_none_of_a_subset_counts_as_wrong():
         for m in "ab":
             model.head_of(m).weight.copy_(torch.eye(2))
             model.head_of(m).bias.zero_()
-    found = subset_accuracies(model, data.train)
+    found = subset_hits(model, data.train)
     # a is right where it is there (2 of 3), b always says class 0 (2 of 3), together right everywhere
     assert found == pytest.approx({"a": 2 / 3, "b": 2 / 3, "a+b": 1.0})
 

@@ -27,35 +27,35 @@ def test_it_is_least_squares_on_the_classes(n, dim, classes, penalty):
     rows, rows_test = ((part.double().numpy() - centre) / spread for part in (x, other))
     wanted = np.eye(classes)[y.numpy()]
     weight = np.linalg.solve(rows.T @ rows + penalty * np.eye(dim), rows.T @ (wanted - wanted.mean(0)))
-    for part, truth, right in ((rows_test, target, found.accuracy), (rows, y, found.train_accuracy)):
+    for part, truth, right in ((rows_test, target, found.score), (rows, y, found.train_score)):
         assert right == np.mean((part @ weight + wanted.mean(0)).argmax(1) == truth.numpy())
-    assert found.right.mean() == found.accuracy
+    assert found.hits.mean() == found.score
 
 
 def test_accuracies_and_units():
     train, test = blobs(spread=0.2), blobs(spread=0.2, seed=1)
     found = linear_probe(train, test)
     assert found == linear_probe(train, test)
-    assert (found.accuracy, found.train_accuracy, found.samples) == (1, 1, 90)
+    assert (found.score, found.train_score, found.samples) == (1, 1, 90)
     # units and features that never change make no difference
     scale = torch.tensor([1e-3, 1.0, 1e3, 1.0])
     rescaled = [(torch.cat([x * scale + 5, torch.full((90, 1), 7.0)], 1), y) for x, y in (train, test)]
-    assert linear_probe(*rescaled).accuracy == 1
+    assert linear_probe(*rescaled).score == 1
     noise = torch.randn(90, 4, generator=torch.Generator().manual_seed(2))
-    assert linear_probe((noise, train[1]), (noise.flip(0), test[1])).accuracy < 0.6
+    assert linear_probe((noise, train[1]), (noise.flip(0), test[1])).score < 0.6
 
 
 @pytest.mark.parametrize("known", [0, 2])
 def test_one_class_to_learn_from_is_what_it_says(known):
     x, y = blobs(30)
-    assert linear_probe((x, torch.full_like(y, known)), (x, y)).accuracy == pytest.approx(1 / 3)
+    assert linear_probe((x, torch.full_like(y, known)), (x, y)).score == pytest.approx(1 / 3)
 
 
 def test_known_share_of_right_answers():
     x = torch.tensor([[-1.0], [-1.0], [1.0], [1.0]])
     y = torch.tensor([0, 0, 1, 1])
     found = linear_probe((x, y), (x, torch.tensor([0, 1, 1, 1])))
-    assert (found.accuracy, found.train_accuracy, found.samples) == (0.75, 1.0, 4)
+    assert (found.score, found.train_score, found.samples) == (0.75, 1.0, 4)
 
 
 def test_features_are_those_of_the_encoder_in_evaluation_mode():
@@ -81,8 +81,8 @@ def test_probes_find_what_an_encoder_throws_away():
     nn.init.zeros_(lost.weight)
     model = build_model({"kept": nn.Identity(), "lost": lost}, num_classes=3, example=data.train)
     kept, lost = (linear_probe(features(model, data.train, m), features(model, data.val, m)) for m in data.modalities)
-    assert kept.accuracy > 0.95
-    assert lost.accuracy < 0.5
+    assert kept.score > 0.95
+    assert lost.score < 0.5
 
 
 def test_errors():

@@ -19,7 +19,7 @@ from grids import Named, grid
 from rich.console import Console
 
 from counterpoise.benchmark import on_ray
-from counterpoise.benchmark.backends import Order, opened
+from counterpoise.benchmark.backends import End, Order, opened
 from counterpoise.benchmark.on_ray import Ray, sees, work
 from counterpoise.benchmark.plan import PRELOAD, Row, base, command, plan
 from counterpoise.benchmark.runner import run
@@ -149,6 +149,7 @@ def test_killed_runs_are_retried_and_failing_ones_are_not(tmp_path: Path) -> Non
     assert outcome.exit_code == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("started")
 def test_the_same_scores_as_local_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bit for bit, also with another number of jobs, and when every worker is killed in the second epoch."""
@@ -189,6 +190,7 @@ print(len(outcome.stopped), len(outcome.waiting), len(outcome.failed)); sys.exit
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "where"), [("Polite", "background"), ("Stubborn", "foreground")])
 def test_an_interruption_reaches_the_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, where: str
@@ -224,7 +226,7 @@ def test_a_worker_that_could_not_hear_is_asked_again(tmp_path: Path) -> None:
     """As in a cluster that was started in the background of a script, before the task listens."""
     import ray
 
-    def deaf(folder: Path) -> str:
+    def deaf(folder: Path) -> End:
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             (folder / "deaf").touch()
@@ -238,10 +240,10 @@ def test_a_worker_that_could_not_hear_is_asked_again(tmp_path: Path) -> None:
     task.interrupt()
     wait_for(tmp_path / "run" / "started")
     deadline = time.monotonic() + 60
-    while (reason := task.poll()) is None:
+    while (end := task.poll()) is None:
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    assert reason == "failed with exit status 130"
+    assert end == End("failed with exit status 130")
     assert (tmp_path / "run" / "checkpoint").exists()
 
 
@@ -256,7 +258,7 @@ def test_what_a_worker_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """Without Ray: the function that runs in its workers."""
     monkeypatch.setattr(on_ray, "LEFT_BEHIND", 0.1)
     log = tmp_path / "a.log"
-    assert work(["", "-S", "-c", "print('here'); raise SystemExit(3)"], str(log), 1, str(tmp_path)) == (
+    assert work(["", "-S", "-c", "print('here'); raise SystemExit(3)"], str(log), 1, str(tmp_path)) == End(
         "failed with exit status 3"
     )
     assert log.read_text().endswith("here\n")
@@ -264,9 +266,11 @@ def test_what_a_worker_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         import fcntl
 
         fcntl.flock(held, fcntl.LOCK_EX)
-        assert work(["", "-S", "-c", ""], str(log), 1, str(tmp_path)).startswith("is being run by another process (on ")
-    assert work(["/no/such/program"], str(log), 1, str(tmp_path)).startswith("could not be started: ")
-    assert work([""], str(tmp_path / "no" / "a.log"), 1, str(tmp_path)).startswith("could not be started: ")
+        end = work(["", "-S", "-c", ""], str(log), 1, str(tmp_path))
+        assert end.kind == "busy"
+        assert end.reason.startswith("is being run by another process (on ")
+    for arguments, where in ((["/no/such/program"], log), ([""], tmp_path / "no" / "a.log")):
+        assert work(arguments, str(where), 1, str(tmp_path)).reason.startswith("could not be started: ")
     with pytest.raises(on_ray.RunKilled, match="was killed by SIGKILL"):
         work(["", "-S", "-c", "import os; os.kill(os.getpid(), 9)"], str(log), 1, str(tmp_path))
 

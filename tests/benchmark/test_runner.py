@@ -12,7 +12,8 @@ import pytest
 from grids import Named, grid
 from rich.console import Console
 
-from counterpoise.benchmark.runner import clock, run, threads_per_run
+from counterpoise.benchmark.display import clock
+from counterpoise.benchmark.runner import run, threads_per_run
 from counterpoise.metrics.result import finished
 
 WRITE = "import sys, os, pathlib, json; d = pathlib.Path(sys.argv[1]); d.mkdir(parents=True, exist_ok=True); "
@@ -164,8 +165,15 @@ def wait_for(*paths: Path, seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
-@HOW
-@pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("which", "how"),
+    [
+        (signal.SIGINT, "spawned"),
+        (signal.SIGTERM, "forked"),
+        pytest.param(signal.SIGINT, "forked", marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, "spawned", marks=pytest.mark.slow),
+    ],
+)
 def test_an_interruption_lets_the_runs_write_their_checkpoint(tmp_path: Path, which: signal.Signals, how: str) -> None:
     process, directories = start(tmp_path, "Polite", how)
     process.send_signal(which)

@@ -11,6 +11,8 @@ import yaml
 from conftest import Run, write
 from counterpoise.data.split import Split
 from counterpoise.engine import Predictions, Trainer
+from counterpoise.methods import Joint
+from counterpoise.testing import trainer_for
 
 QUICK = ["--epochs", "1", "--batch_size", "8", "--progress", "false"]
 
@@ -243,3 +245,16 @@ def test_evaluate_takes_the_subsets_that_are_named(run: Run, tiny: Sequence[str]
         assert f"--subsets {wrong}: Unknown modality" in refused.err
         assert said in refused.err
     assert "A modality's row is of its slice of the fused layer." in run("evaluate", "r").out
+
+
+@pytest.mark.parametrize("command", [["evaluate", "r"], ["predict", "r", "x.csv", "--out", "o.csv"]], ids=" ".join)
+def test_a_run_from_python_names_the_call(run: Run, command: list[str]) -> None:
+    trainer, data = trainer_for(Joint, run_dir="r")
+    trainer.run(data)
+    done = run(*command)
+    assert done.code == 2
+    assert "r was trained from Python" in done.err
+    assert 'trainer.restore("r/best.ckpt", data.val)' in done.err
+    again, _ = trainer_for(Joint)
+    again.restore("r/best.ckpt", data.val)  # as it says
+    assert again.evaluate(data.val) == trainer.evaluate(data.val)

@@ -85,6 +85,8 @@ def test_fit_evaluate_predict(folder, tmp_path, capsys, name):
     assert again["scores"] == pytest.approx(result["test"])
     out = tmp_path / "predicted.csv"
     assert run("predict", tmp_path / "run", folder / "data.csv", "--out", out) in (0, None)
+    what = "numbers" if task == "regression" else "probabilities"
+    assert f"{N} rows of {what}" in capsys.readouterr().out
     rows = list(csv.DictReader(io.StringIO(out.read_text())))
     assert len(rows) == N
     assert {f"fused:{n}" for n in names} <= set(rows[0])
@@ -165,12 +167,6 @@ def test_methods_that_are_about_classes_are_refused_before_the_first_run(folder,
     assert not (tmp_path / "out" / "runs").exists()
 
 
-def test_a_diagnosis_is_of_single_labels(folder, tmp_path, capsys):
-    data = ["--data", folder / "data.csv", *COLUMNS, "--data.label", "price"]
-    assert run("diagnose", *data, "--batch_size", 16, "--out", tmp_path / "out") == 2
-    assert "it takes single-label targets; these are regression" in capsys.readouterr().err
-
-
 def test_a_comparison_of_numbers(folder, tmp_path, capsys):
     data = ["--data", folder / "data.csv", *COLUMNS, "--data.label", "price"]
     options = ["--epochs", 4, "--batch_size", 16, "--seeds", "0,1", "--progress", "false", "--out", tmp_path / "out"]
@@ -220,6 +216,14 @@ def test_data_check_says_what_labels_are(folder, tmp_path, capsys, cell, line):
     captured = capsys.readouterr()
     assert code == (1 if not cell else 0), captured
     assert line in captured.out + captured.err
+
+
+@pytest.mark.parametrize(
+    ("label", "line"), [("moods", "all: 120 samples; fear 80, joy 40"), ("price", "all: 120 samples; price 8.")]
+)
+def test_data_check_counts_samples(folder, capsys, label, line):
+    assert run("data", "check", folder / "data.csv", *COLUMNS, "--data.label", label) in (0, None)
+    assert line in capsys.readouterr().out
 
 
 def test_nothing_is_guessed_from_another_table(folder, tmp_path, capsys):

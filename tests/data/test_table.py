@@ -149,7 +149,7 @@ def test_shares_and_groups_when_there_is_no_split_column(folder):
     assert data.test is not None
     sides = [{int(i[1:]) // 3 for i in part.ids} for part in (data.train, data.val, data.test)]
     assert sum(map(len, sides)) == len(set.union(*sides)) == 10
-    assert Table(path, {"words": "text"}).splits().test is None
+    assert Table(path, {"words": "text"}, test=0).splits().test is None
 
 
 def test_parquet_gives_the_same_as_csv(folder):
@@ -171,7 +171,7 @@ def test_parquet_columns_that_are_no_text(folder):
     texts = pa.array(["a b", "c", "d", "e f"]).dictionary_encode()
     columns = {"label": pa.array([True, False, True, False]), "words": texts, "age": pa.array([1.5, 2.0, 3.0, 4.0])}
     parquet.write_table(pa.table(columns), folder / "t.parquet")
-    table = Table(folder / "t.parquet")
+    table = Table(folder / "t.parquet", test=0)
     assert set(table.readers) == {"words"}
     assert table.ignored == {"age": "it holds double"}
     assert table.splits().classes == ("false", "true")
@@ -252,7 +252,7 @@ def test_number_columns_are_no_modality(folder):
 def test_quoted_text_with_commas_and_lines(folder):
     rows = "\n".join(f'{c},"a, b\nand {i}"' for i, c in enumerate("xyxyxyxyxy"))
     (folder / "text.csv").write_text("\ufefflabel,words\n" + rows, encoding="utf-8")
-    data = Table(folder / "text.csv").splits()
+    data = Table(folder / "text.csv", test=0).splits()
     assert len(data.train) + len(data.val) == 10
     assert data.classes == ("x", "y")
 

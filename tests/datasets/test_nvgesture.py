@@ -115,6 +115,7 @@ def test_validation_holds_other_people(tmp_path, videos):
     assert splits.train.target.unique().tolist() == [0, 1]
 
 
+@pytest.mark.slow
 def test_flow_is_computed_where_none_is_stored(tmp_path, videos):
     few = {"train": TRAIN[:2], "test": TEST[:1]}
     root = raw_folder(tmp_path / "raw", videos, flow=False, **few)

@@ -45,6 +45,7 @@ def uninterrupted(name):
     return expected
 
 
+@pytest.mark.slow
 def test_a_killed_command_is_started_again(tmp_path):
     process = start("Joint", tmp_path)
     assert follow(process, random.Random(0).randrange(7, BATCHES))

@@ -59,6 +59,7 @@ def test_torchrun_says_how_many(tmp_path):
     assert len(list((tmp_path / "run").glob("events.out.tfevents.*"))) == 1, said  # one process wrote
 
 
+@pytest.mark.slow
 def test_two_machines_each_with_its_command(tmp_path):
     """Two processes that know of each other what the guide tells users to say: the number, the address, the port."""
     where = {"MASTER_PORT": free_port()}

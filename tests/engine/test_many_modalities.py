@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from counterpoise import build_model
-from counterpoise.analysis import contributions, subset_accuracies
-from counterpoise.analysis.balance import chance
+from counterpoise.analysis import contributions, subset_hits
 from counterpoise.data import from_arrays
 from counterpoise.engine import Trainer
 from counterpoise.methods import AGM, SMV, Joint
@@ -95,10 +94,10 @@ def test_named_subsets():
 def test_contributions_of_the_analysis_are_those_of_the_engine(count):
     trainer, data = trainer_of(count)
     trainer.fit(data.train, data.val)
-    scores = subset_accuracies(trainer.model, data.val)
+    scores = subset_hits(trainer.model, data.val)
     assert {subset_name(s) for s in subsets(trainer.model.modalities)} <= scores.keys()
     assert len(scores) <= 18 * count
-    shares = contributions(scores, trainer.model.modalities, chance(data.val.target))
+    shares = contributions(scores, trainer.model.modalities, data.task.chance(data.val.target))
     engine = trainer.contributions(data.val)
     assert shares == pytest.approx({m: s["share"] for m, s in engine.items()}, abs=1e-6)
 

@@ -166,3 +166,16 @@ def test_a_trial_trains_what_the_phase_does_not():
     assert trainer.method.rests
     trial = trainer.current.fork(Joint(), 2, lr=0.3)
     assert (trial.sam, trial.optimizer_settings.lr, trainer.current.optimizer_settings.lr) == (0.05, 0.3, 0.05)
+
+
+def test_fitting_leaves_the_global_random_numbers_as_they_were():
+    trainer, data = trainer_for(Joint)
+    random.seed(3)
+    np.random.seed(3)
+    torch.manual_seed(3)
+    expected = random.random(), np.random.random(), torch.rand(1).item()
+    random.seed(3)
+    np.random.seed(3)
+    torch.manual_seed(3)
+    trainer.fit(data.train, data.val)
+    assert (random.random(), np.random.random(), torch.rand(1).item()) == expected

@@ -250,6 +250,7 @@ def accuracy(log_p, y):
     return float((log_p.argmax(-1) == y).double().mean())
 
 
+@pytest.mark.slow
 def test_a_strong_expert_among_noisy_ones_is_not_lost_on_63_samples():
     clear, below = (2.5, 0.3, 0.3, 0.3, 0.3), []
     for seed in range(50):

@@ -100,7 +100,7 @@ def test_a_diverged_run_scores_nan() -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_metric_that_is_no_number_for_finite_logits_is_refused(monkeypatch, value) -> None:
     logits, target = case(6, 3, 6)
-    monkeypatch.setitem(METRICS, "mine", lambda logits, target: value)
+    monkeypatch.setitem(METRICS, "mine", lambda shown, *_: value)
     with pytest.raises(ValueError, match=r"Metric 'mine' is -?(nan|inf) for the audio prediction of 6 samples"):
         score({"audio": logits}, target, metrics=["accuracy", "mine"])
 

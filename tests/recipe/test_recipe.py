@@ -162,3 +162,19 @@ def test_the_id_is_the_same_in_another_process() -> None:
     code = f"import sys; from counterpoise.recipe.recipe import Recipe; print(Recipe.parse({json.dumps(ONE)}).id)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == Recipe.parse(ONE).id
+
+
+@pytest.mark.parametrize("name", ["[/b]", "[red]z", "a: b", "null", "~", "&a", "{a}", "- x", "true", "1", "a #b"])
+def test_an_argument_that_is_text_is_taken_as_it_is(tmp_path: Path, name: str) -> None:
+    y = np.arange(40) % 2
+    np.savez(tmp_path / "m.npz", y=y, **{name: np.random.default_rng(0).normal(size=(40, 3))})
+    typed = ["--data", str(tmp_path / "m.npz"), "--method", "Unimodal", f"--method.modality={name}", "--epochs", "1"]
+    recipe = Recipe.parse(typed)
+    assert recipe.options.method.init_args.modality == name
+    assert Recipe.parse(file(tmp_path / "config.yaml", recipe.text)).id == recipe.id
+    assert (
+        Recipe.parse([*typed[:2], "--method", "Joint", "--epochs", "1"])
+        .but({"method": "Unimodal", "method.modality": name})
+        .id
+        == recipe.id
+    )

@@ -49,7 +49,7 @@ FIGURES = {
         {"audio": {"Joint": surface(), "IGM": surface(), "MLA": surface()}, "fused": {"IGM": surface()}}
     ),
     "lines": lambda: lines({"IGM": {"train": path(1.0), "val": path(2.0)}}, ends=("start", "end")),
-    "accuracy on lines": lambda: lines({"IGM": {"train": path(1.0)}}, ends=("start", "end"), accuracy=True),
+    "accuracy on lines": lambda: lines({"IGM": {"train": path(1.0)}}, ends=("start", "end"), score="accuracy"),
     "histograms": lambda: histograms({"MLA": [-0.2, -0.0001, 0.3], "none": []}, x="cosine", seeds=2, threshold=0.08),
     "spectra": lambda: spectra({"512x256": {"IGM": [9.0, 1.0, 0.0]}, "256x64": {"IGM": [4.0]}}),
 }

@@ -11,7 +11,8 @@ import pytest
 from counterpoise.analysis import BalanceCurves
 from counterpoise.cli import main
 from counterpoise.recipe.recipe import Recipe
-from counterpoise.studies.diagnosis import Diagnosis, Evidence, Measured, headline, recommend
+from counterpoise.studies.diagnosis import Diagnosis, headline, recommend
+from counterpoise.studies.diagnosis_evidence import Evidence, Measured
 from counterpoise.studies.diagnosis_verdict import RECORDS, clear, judge
 
 DATA = ["--data", "digits", "--data.size", "150", "--epochs", "1", "--batch_size", "16", "--progress", "false"]

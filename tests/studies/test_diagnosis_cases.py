@@ -174,7 +174,7 @@ def test_what_it_refuses(tmp_path: Path) -> None:
 
 def test_symmetric_modalities_contribute_the_same() -> None:
     """Shapley's symmetry, down to the model: the same inputs and the same weights."""
-    from counterpoise.analysis import chance, contributions, subset_accuracies
+    from counterpoise.analysis import contributions, subset_hits
 
     inputs = easy(1.0)
     data = split({"audio": inputs, "image": inputs, "text": easy(0.5, 1)})
@@ -182,8 +182,8 @@ def test_symmetric_modalities_contribute_the_same() -> None:
     model = builder(data, "Late")()
     twin = {k.replace("audio", "image"): v for k, v in model.state_dict().items() if "audio" in k}
     model.load_state_dict({**model.state_dict(), **twin})
-    nothing = chance(data.val.target)
-    scores = subset_accuracies(model, data.val)
+    nothing = data.task.chance(data.val.target)
+    scores = subset_hits(model, data.val)
     shares = contributions(scores, model.modalities, nothing)
     assert shares["audio"] == pytest.approx(shares["image"], abs=1e-12)
     assert sum(shares.values()) == pytest.approx(scores["audio+image+text"] - nothing)

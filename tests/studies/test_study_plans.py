@@ -154,7 +154,7 @@ def test_the_comparison_probes_what_each_run_trained(started: list[Recipe]) -> N
         row = "MMCosine" if config.method == "MMCosine" else f"{trainer.method.reads(('audio', 'image'))[0]} alone"
         for m, cell in found["probes"][row].items():
             parts = [features(trainer.model, split, m) for split in (job.splits.train, job.splits.test)]
-            assert cell[str(config.seed)] == pytest.approx(linear_probe(*parts).accuracy)
+            assert cell[str(config.seed)] == pytest.approx(linear_probe(*parts).score)
     page = Path("out", "studies.html").read_text()
     assert "Linear probes" in page
     assert "cosines with the weights of its slice of the fused layer (MMCosine)" in page

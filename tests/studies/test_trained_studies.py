@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from counterpoise.analysis import LayerSpectrum, SplitLoss, Surface, correct, load, sample, value
+from counterpoise.analysis import LayerSpectrum, SplitLoss, Surface, load, sample, value
 from counterpoise.analysis import Path as Line
 from counterpoise.build import build_model
 from counterpoise.cli import main
@@ -102,7 +102,9 @@ def test_lines_lead_from_the_weights_before_training_to_the_trained_ones(out: Pa
         line = load(out / "landscape" / item["file"], Line)
         centre = load(out / "landscape" / found["surfaces"][f"IGM, {item['prediction']}"]["file"], Surface).centre
         assert line.loss[line.position == 1] == pytest.approx(centre, rel=1e-5)
-        loss = SplitLoss(trainer.model, split, item["prediction"], statistics="recomputed", criterion=correct)
+        loss = SplitLoss(
+            trainer.model, split, item["prediction"], statistics="recomputed", criterion=trainer.model.task.hits
+        )
         assert line.accuracy[line.position == 1] == pytest.approx(value(loss), abs=1e-6)
     seed_everything(mix(0, "model"))  # what the run drew its weights from
     fresh = build_model(

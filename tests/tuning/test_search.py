@@ -249,6 +249,7 @@ def test_two_processes_share_a_search(tmp_path: Path) -> None:
     assert len({row["x"] for row in found}) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["asked", "running"])
 def test_a_search_that_was_killed_draws_what_it_would_have_drawn(tmp_path: Path, when: str) -> None:
     go(whole := search(tmp_path / "whole", 4))
@@ -260,6 +261,7 @@ def test_a_search_that_was_killed_draws_what_it_would_have_drawn(tmp_path: Path,
     assert {(row["x"], row["way"]) for row in rows(part)} == {(row["x"], row["way"]) for row in rows(whole)}
 
 
+@pytest.mark.slow
 def test_of_two_processes_one_is_killed_and_the_other_finishes(tmp_path: Path) -> None:
     """The run of the killed one goes on without it, and is not started a second time beside itself."""
     found = search(tmp_path, 4)

@@ -4,11 +4,10 @@ from counterpoise.analysis.arrays import load, save
 from counterpoise.analysis.balance import (
     GradientBalance,
     Overfitting,
-    chance,
     contributions,
     gradient_balance,
     overfitting_ratio,
-    subset_accuracies,
+    subset_hits,
 )
 from counterpoise.analysis.balance_watch import BALANCE, BalanceCurves, BalanceWatch
 from counterpoise.analysis.gradient_change import (
@@ -30,7 +29,7 @@ from counterpoise.analysis.hessian import (
     trace,
 )
 from counterpoise.analysis.landscape import Path, Surface, filter_directions, interpolate, loss_surface
-from counterpoise.analysis.objective import SplitLoss, correct, gradient, sample, value
+from counterpoise.analysis.objective import SplitLoss, gradient, sample, value
 from counterpoise.analysis.probe import Probe, features, linear_probe
 from counterpoise.analysis.singular_values import LayerSpectrum, head_layers, input_spectra
 
@@ -52,10 +51,8 @@ __all__ = [
     "SplitLoss",
     "Surface",
     "Trace",
-    "chance",
     "common_head_weights",
     "contributions",
-    "correct",
     "features",
     "filter_directions",
     "gradient",
@@ -73,7 +70,7 @@ __all__ = [
     "sam_sharpness",
     "sample",
     "save",
-    "subset_accuracies",
+    "subset_hits",
     "top_eigenvalues",
     "trace",
     "value",

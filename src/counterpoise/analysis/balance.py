@@ -1,4 +1,4 @@
-"""Who contributes and who learns: Shapley shares of accuracy, gradients per modality, overfitting against gain."""
+"""Who contributes and who learns: Shapley shares of a score, gradients per modality, overfitting against gain."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from counterpoise._checks import whole
-from counterpoise.analysis.objective import Predict, batches, evaluation
+from counterpoise.analysis.objective import Counts, Criterion, Predict, batches, evaluation
 from counterpoise.data.split import Split
 from counterpoise.functional.blending import overfitting_to_generalization
 from counterpoise.functional.gradients import cosine, global_norm
@@ -21,16 +21,13 @@ from counterpoise.model import MultimodalModel
 
 
 # -- contributions -------------------------------------------------------------------------------------
-def chance(target: Tensor) -> float:
-    """The accuracy of always saying the most frequent class."""
-    return float(torch.bincount(target).max() / len(target))
-
-
 @torch.no_grad()
-def subset_accuracies(
+def subset_hits(
     model: MultimodalModel, split: Split, *, predict: Predict | None = None, batch_size: int = 256
 ) -> dict[str, float]:
-    """Accuracy of the fused prediction from subsets of the modalities, ``"audio+image"`` -> accuracy.
+    """Mean of ``Task.hits`` of the fused prediction from subsets of the modalities, ``"audio+image"`` -> in [0, 1].
+
+    For classes that is the accuracy.
 
     Those of ``metrics.subsets``, and for more than ``LATTICE`` modalities those that ``contributions`` samples.
     A modality that is left out is absent for every sample. All subsets are scored on all samples; one that has
@@ -67,9 +64,9 @@ def contributions(scores: Mapping[str, float], modalities: Sequence[str], nothin
     is over sampled orders (``functional.sampled_orders``).
 
     Args:
-        scores: ``"audio+image"`` (any order) -> score, as of ``subset_accuracies``.
+        scores: ``"audio+image"`` (any order) -> score, as of ``subset_hits``.
         modalities: the players.
-        nothing: the score without any modality; for accuracy ``chance(target)``.
+        nothing: the score without any modality; for ``subset_hits`` ``Task.chance(target)``.
 
     Raises:
         ValueError: when a subset is missing.
@@ -110,6 +107,8 @@ def gradient_balance(
     most: int | None = None,
     seed: int = 0,
     predict: Predict | None = None,
+    criterion: Criterion | None = None,
+    counts: Counts | None = None,
     only: Collection[str] | None = None,
 ) -> GradientBalance:
     """How strongly, and in what direction, the data move each modality's parameters at the present weights.
@@ -123,8 +122,11 @@ def gradient_balance(
         most: batches to look at; None for all.
         seed: of the order.
         predict: the fused logits of an output, where a method has a rule of its own (``Method.predict``).
+        criterion: (logits, target) -> (batch,) losses; the task's own by default.
+        counts: how much each sample counts in the mean; all alike by default.
         only: the modalities to read and measure; None for all.
     """
+    criterion = criterion or model.task.losses
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
     order = order if most is None else order[: whole("most", most, low=1) * batch_size]
     device = next(model.parameters()).device
@@ -138,13 +140,14 @@ def gradient_balance(
         for batch in batches(split, names, batch_size, device, order):
             output = model(batch.inputs, names, batch.present)
             logits = output.logits if predict is None else predict(output, model)
-            fused = model.task.losses(logits, batch.target).mean()
+            weights = None if counts is None else counts(batch.target, batch.weight)
+            fused = masked_mean(criterion(logits, batch.target), weights)
             by_fused, by_own, by_shared = {}, {}, {}
             for m in names:
                 alone = output.unimodal[m] if predict is None else predict(output.alone(m), model)
-                loss = masked_mean(
-                    model.task.losses(alone, batch.target), None if batch.present is None else batch.present.get(m)
-                )
+                there = None if batch.present is None else batch.present.get(m)
+                own_weights = weights if there is None else there if weights is None else weights * there
+                loss = masked_mean(criterion(alone, batch.target), own_weights)
                 by_fused[m], by_own[m] = _grad(fused, own[m]), _grad(loss, own[m])
                 by_shared[m] = _grad(loss, shared)
             lengths = torch.stack([_norm(by_fused[m]) for m in names])

@@ -102,7 +102,14 @@ class BalanceWatch(Observer):
         columns = [model.modalities.index(m) for m in names]
         with differentiable([p for p in model.parameters() if run.owns(p)]):
             found = gradient_balance(
-                model, train, batch_size=self.batch_size, seed=self.seed, predict=predict, only=names
+                model,
+                train,
+                batch_size=self.batch_size,
+                seed=self.seed,
+                predict=predict,
+                criterion=run.loss,
+                counts=run.loss.counted,
+                only=names,
             )
         row = {}
         for name in ("magnitude", "relative", "alignment"):
@@ -113,7 +120,7 @@ class BalanceWatch(Observer):
         row["epoch"] = np.array(run.epoch)
         for name, split in (("train_loss", train), ("val_loss", val)):
             row[name] = np.array([_own_loss(run, split, m) if m in names else np.nan for m in model.modalities])
-            fused = SplitLoss(model, split, criterion=run.loss, predict=predict, only=names)
+            fused = SplitLoss(model, split, criterion=run.loss, counts=run.loss.counted, predict=predict, only=names)
             row[f"fused_{name}"] = np.array(value(fused))
         self._rows.append(row)
         self.write()
@@ -132,7 +139,7 @@ def _own_loss(run: Run, split: Split, modality: str) -> float:
     """The loss; nan where no sample of the split has the modality."""
     if split.present is not None and modality in split.present and not split.present[modality].any():
         return float("nan")
-    return value(SplitLoss(run.model, split, modality, criterion=run.loss))
+    return value(SplitLoss(run.model, split, modality, criterion=run.loss, counts=run.loss.counted))
 
 
 def _mean(rows: np.ndarray) -> np.ndarray:

@@ -127,8 +127,7 @@ def top_eigenvalues(
     generator = torch.Generator().manual_seed(seed)
     like = params[0].detach()
     basis = like.new_empty(steps, size)
-    diagonal, beside = np.zeros(steps), np.zeros(steps)
-    vector = _start(basis[:0], generator)
+    diagonal, beside, vector = np.zeros(steps), np.zeros(steps), _start(basis[:0], generator)
     for j in range(steps):
         basis[j] = vector
         product = hessian_product(loss, params, vector)

@@ -71,7 +71,7 @@ class Path:
     Attributes:
         position: (n,) 0 at the start, 1 at the end.
         loss: (n,).
-        accuracy: (n,) in [0, 1] on the same samples; empty where it was not asked for.
+        accuracy: (n,) in [0, 1] on the same samples, for numbers the likelihood; empty where it was not asked for.
     """
 
     position: np.ndarray
@@ -178,7 +178,7 @@ def interpolate(
         start: :math:`\theta_0`, one tensor per parameter.
         end: :math:`\theta_1`.
         positions: the a, increasing; None for 25 from -0.5 to 1.5.
-        accuracy: measured at the same points, for example a ``SplitLoss(criterion=correct)``.
+        accuracy: measured at the same points, for example a ``SplitLoss(criterion=model.task.hits)``.
         progress: called after every point.
     """
     places = np.linspace(-0.5, 1.5, 25) if positions is None else np.asarray(positions, dtype=float)

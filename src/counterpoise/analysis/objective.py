@@ -19,8 +19,12 @@ from counterpoise.types import FUSED, Batch, Output
 STATISTICS = ("kept", "recomputed")
 Loss = Callable[[], Iterable[Tensor]]
 """Gives the summands of a loss at the present weights, each with a graph; their sum is the loss."""
+Criterion = Callable[[Tensor, Tensor], Tensor]
+"""(outputs, target) -> (batch,)."""
 Predict = Callable[[Output, MultimodalModel], Tensor]
 """(output, model) -> (batch, classes), as ``Method.predict``."""
+Counts = Callable[[Tensor, Tensor | None], Tensor | None]
+"""(targets, weights of the samples or None) -> (batch,) how much each counts, None for all alike; ``Loss.counted``."""
 
 
 def sample(split: Split, count: int, seed: int = 0) -> Split:
@@ -45,7 +49,8 @@ def batches(
         inputs = {m: split.batch(chunk.tolist(), m, None).to(device) for m in modalities}
         masks = {m: p[chunk] for m, p in (split.present or {}).items()}
         present = {m: p.to(device) for m, p in masks.items() if not p.all()} or None
-        yield Batch(inputs, split.target[chunk].to(device), chunk.to(device), present)
+        weight = None if split.weight is None else split.weight[chunk].to(device)
+        yield Batch(inputs, split.target[chunk].to(device), chunk.to(device), present, weight)
 
 
 @contextmanager
@@ -88,7 +93,8 @@ class SplitLoss:
             running statistics of training, as at test time. ``"recomputed"``: the mean over the batches of
             this split of their own statistics, measured anew at every point.
         batch_size: samples of a batch; matters only for ``"recomputed"``.
-        criterion: (logits, target) -> (batch,) losses.
+        criterion: (logits, target) -> (batch,) losses; the task's own by default.
+        counts: how much each sample counts in the mean; all alike by default.
         predict: the fused logits of an output, where a method has a rule of its own (``Method.predict``).
         only: the modalities that the fused prediction reads; None for all.
         double: work in float64, on a copy of the model (attribute ``model``).
@@ -105,7 +111,8 @@ class SplitLoss:
         *,
         statistics: str = "kept",
         batch_size: int = 256,
-        criterion: Callable[[Tensor, Tensor], Tensor] | None = None,
+        criterion: Criterion | None = None,
+        counts: Counts | None = None,
         predict: Predict | None = None,
         only: Collection[str] | None = None,
         double: bool = False,
@@ -115,7 +122,7 @@ class SplitLoss:
         self.model = copy.deepcopy(model).double() if double else model
         self.prediction, self.statistics = prediction, choice("statistics", statistics, STATISTICS)
         self.predict, self.double = predict, double
-        self.criterion = criterion or model.task.losses
+        self.criterion, self.counts = criterion or model.task.losses, counts
         self.modalities = model.select(only) if prediction == FUSED else (prediction,)
         if prediction != FUSED and split.present is not None and prediction in split.present:
             split = split.subset(split.present[prediction].nonzero().flatten())
@@ -124,12 +131,23 @@ class SplitLoss:
         self.samples = len(split)
         device = next(self.model.parameters()).device
         self._batches = [self._wide(b) for b in batches(split, self.modalities, batch_size, device)]
+        weights = [w for batch in self._batches if (w := self._weights(batch)) is not None]
+        self._total = sum(float(w.sum()) for w in weights) if weights else self.samples
+        if not self._total > 0:
+            raise ValueError(f"split: every sample to evaluate {prediction!r} on has the weight 0.")
 
     def _wide(self, batch: Batch) -> Batch:
         if not self.double:
             return batch
         inputs = {m: x.double() if x.is_floating_point() else x for m, x in batch.inputs.items()}
         return batch._replace(inputs=inputs)
+
+    def _weights(self, batch: Batch) -> Tensor | None:
+        return None if self.counts is None else self.counts(batch.target, batch.weight)
+
+    def _sum(self, batch: Batch) -> Tensor:
+        losses, weights = self.criterion(self._logits(batch), batch.target), self._weights(batch)
+        return losses.sum() if weights is None else (losses * weights).sum()
 
     def _logits(self, batch: Batch) -> Tensor:
         output = self.model(batch.inputs, self.modalities, batch.present)
@@ -141,13 +159,13 @@ class SplitLoss:
         """The summands of the mean loss, one per batch."""
         with evaluation(self.model), self._normalisation():
             for batch in self._batches:
-                yield self.criterion(self._logits(batch), batch.target).sum() / self.samples
+                yield self._sum(batch) / self._total
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Name -> trainable parameter that this prediction depends on; frozen ones stay out."""
         named = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         with evaluation(self.model):
-            first = self.criterion(self._logits(self._batches[0]), self._batches[0].target).sum()
+            first = self._sum(self._batches[0])
         used = torch.autograd.grad(first, list(named.values()), allow_unused=True)
         return {name: p for (name, p), g in zip(named.items(), used, strict=True) if g is not None}
 
@@ -174,11 +192,6 @@ class SplitLoss:
                 m.momentum = momentum
                 for buffer, value in zip(m.buffers(recurse=False), buffers, strict=True):
                     buffer.copy_(value)
-
-
-def correct(logits: Tensor, target: Tensor) -> Tensor:
-    """(batch,) 1 where the prediction is right: a ``SplitLoss`` of it is the accuracy."""
-    return (logits.argmax(1) == target).to(logits.dtype)
 
 
 @contextmanager

@@ -109,6 +109,11 @@ def says_how_good(column: str) -> bool:
     return column.startswith("fused/") and not unsure_wins
 
 
+def named(metric: str) -> str:
+    """A metric and its direction, where less is better; of a loss everybody knows."""
+    return metric.rsplit(".", 1)[-1] + (" (less is better)" if lower_is_better(metric) and metric != "loss" else "")
+
+
 def metric_of(column: str) -> str:
     """``"audio/accuracy"`` -> ``"accuracy"``."""
     return column.rsplit("/", 1)[-1]

@@ -149,7 +149,7 @@ class Summary:
             best = [
                 f"{metric_of(c)} {number_text(c, value)} of {label}" for c, (label, value) in self.references.items()
             ]
-            notes.append(f"†: below the modality trained alone that is best on validation ({', '.join(best)}).")
+            notes.append(f"†: worse than the modality trained alone that is best on validation ({', '.join(best)}).")
         if any(column in PASSES for column in self.columns):
             notes.append("Passes: 1 is every encoder over every training sample once, validation left out.")
         notes += self.remarks

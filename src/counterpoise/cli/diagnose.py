@@ -8,11 +8,11 @@ from pathlib import Path
 
 from counterpoise.benchmark.plan import Row, alone, base, method_names, plan, run, seeds_of
 from counterpoise.cli.execution import add_execution, execution_of, folder_of
-from counterpoise.recipe.messages import Options, UsageError, usage
+from counterpoise.recipe.messages import Options, UsageError
 from counterpoise.recipe.trained import open_run
 from counterpoise.studies.diagnosis import Diagnosis
 from counterpoise.studies.diagnosis_page import write
-from counterpoise.studies.diagnosis_runs import Opened, check_labels, measure
+from counterpoise.studies.diagnosis_runs import Opened, measure
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -33,8 +33,6 @@ def main(arguments: Sequence[str]) -> int:
         raise UsageError(f"--method must be one method; got {own.method}.")
     recipe = base([*common, "--balance=true"], "Joint", "counterpoise diagnose")
     modalities = list(recipe.source.layouts())
-    with usage():
-        check_labels(recipe.splits.task)
     if len(modalities) < 2:
         raise UsageError(f"--data has one modality ({modalities[0]}); there is nothing to balance.")
     planned = plan(recipe, [*alone(modalities), Row(names[0], names[0])], seeds)
@@ -54,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
         opened = {m: Opened.at(open_run(str(path), trust=True)[0], path) for m, path in each.items()}
         measured.append(measure(joint, opened, job.splits, names[0]))
         monitor = joint.record["monitor"]
-    found = Diagnosis(names[0], monitor, measured)
+    found = Diagnosis(names[0], monitor, measured, recipe.splits.task.kind)
     page = write(found, Path(own.out))
     print(f"{found}\nOpen {page} in a browser.")
     return 0

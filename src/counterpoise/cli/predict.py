@@ -15,11 +15,11 @@ from counterpoise.data.progress import after_two_seconds
 from counterpoise.engine import Predictions
 from counterpoise.recipe.messages import Options, UsageError
 from counterpoise.recipe.trained import TRUST, open_run
-from counterpoise.task import Task
+from counterpoise.task import Regression, Task
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write the probabilities of every row of a table."""
+    """Write the probabilities, or numbers, of every row of a table."""
     parser = Options(
         prog="counterpoise predict",
         description="Probabilities for every row of a table, fused and per modality; empty cells are absent ones.",
@@ -52,12 +52,16 @@ def main(arguments: Sequence[str]) -> int:
             formulas += sum(_plain(cell) != cell for row in written for cell in row)
             writer.writerows([_plain(cell) for cell in row] for row in written)
             done, empty = done + len(there), empty + int((~there).sum())
-    print(f"Wrote {out}: {len(samples)} rows of probabilities.")
+    print(f"Wrote {out}: {len(samples)} rows of {_what(job.task)}.")
     if formulas:
         print(f"{formulas} cells that a spreadsheet would run as formulas begin with an apostrophe now.")
     if empty:
         print(f"{empty} rows lack every modality; their cells are empty.")
     return 0
+
+
+def _what(task: Task) -> str:
+    return "numbers" if isinstance(task, Regression) else "probabilities"
 
 
 def _plain(cell: str) -> str:

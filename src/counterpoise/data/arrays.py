@@ -73,7 +73,7 @@ def from_arrays(
     *,
     split: Any | None = None,
     val: float = 0.15,
-    test: float = 0.2,
+    test: float = 0.15,
     group: Any | None = None,
     present: Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -87,7 +87,7 @@ def from_arrays(
     >>> from counterpoise.data import from_arrays
     >>> data = from_arrays({"audio": np.zeros((60, 8)), "video": np.ones((60, 4))}, y=np.arange(60) % 3)
     >>> len(data.train), len(data.val), len(data.classes)
-    (39, 9, 3)
+    (42, 9, 3)
 
     Floats become float32; integers (token numbers) stay. Read-only and memory-mapped arrays are not copied
     when their type fits.
@@ -112,28 +112,36 @@ def from_arrays(
         ValueError: lengths differ, NaN or infinity, fewer than two classes, labels or split names
             that make no sense; the message names the modality and the sample.
     """
-    if not isinstance(inputs, Mapping):
-        kind = type(inputs).__name__
-        raise ValueError(f"inputs must map modalities to arrays, as {{'audio': A, 'video': V}}; got {kind}.")
-    if not inputs:
-        raise ValueError("inputs must hold at least one modality; got none.")
+    _check_mapping(inputs)
     target, kind = encoded(y, task, classes)
     for line in alike(kind.names):
         warnings.warn(f"y: {line}.", stacklevel=2)
     masks = {m: _mask(m, mask, len(target)) for m, mask in (present or {}).items()}
     per_modality("present", masks, inputs)
     tensors = {m: _features(m, x, len(target), masks.get(m)) for m, x in inputs.items()}
-    strata = kind.strata(target)
-    group = None if group is None else plain_array(group, "group")
-    if group is not None and group.shape != (len(target),):
-        raise ValueError(f"group must have one entry per sample: {len(target)} samples, shape {group.shape}.")
+    strata, group = kind.strata(target), _groups(group, len(target))
     rows = shares(strata, val, test, seed, group) if split is None else parts(split, len(target))
     rows = complete(rows, strata, val, seed, group)
     kind = standardised(kind, task, target[torch.from_numpy(rows["train"])])
-    weight = None
-    if sample_weight is not None:
-        weight = checked_weights(sample_weight, len(target), "sample_weight", "sample {}".format)
+    weight = sample_weight
+    if weight is not None:
+        weight = checked_weights(weight, len(target), "sample_weight", "sample {}".format)
     return assemble(ArraySplit(tensors, target, kind, present=masks, weight=weight), rows)
+
+
+def _groups(group: Any | None, count: int) -> np.ndarray | None:
+    names = None if group is None else plain_array(group, "group")
+    if names is not None and names.shape != (count,):
+        raise ValueError(f"group must have one entry per sample: {count} samples, shape {names.shape}.")
+    return names
+
+
+def _check_mapping(inputs: object) -> None:
+    if not isinstance(inputs, Mapping):
+        kind = type(inputs).__name__
+        raise ValueError(f"inputs must map modalities to arrays, as {{'audio': A, 'video': V}}; got {kind}.")
+    if not inputs:
+        raise ValueError("inputs must hold at least one modality; got none.")
 
 
 def shares(strata: np.ndarray, val: float, test: float, seed: int, group: np.ndarray | None) -> dict[str, np.ndarray]:

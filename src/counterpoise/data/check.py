@@ -62,7 +62,8 @@ class Report:
         path: the table.
         errors: what training would stumble over.
         warnings: what makes results doubtful (the same file in two parts, a class that is in one part only).
-        summary: rows, classes per part, absent samples per modality and part, files read.
+        summary: rows, files read; per part its samples, those of each class or label, the range of each number, and how
+            many lack a modality.
         columns: what each column was taken for, a line each: guesses among them.
     """
 
@@ -83,10 +84,10 @@ class Report:
 
     def __str__(self) -> str:
         lines = [f"{self.path}: {self.summary['rows']} rows, {self.summary['files']} files read"]
-        for part, counts in self.summary["classes"].items():
-            lines.append(
-                f"  {part}: {sum(counts.values())} samples; " + ", ".join(f"{c} {n}" for c, n in counts.items())
-            )
+        for part, count in self.summary["samples"].items():
+            found = [f"{name} {n}" for name, n in self.summary["classes"][part].items()]
+            found += [f"{name} {low:g} to {high:g}" for name, (low, high) in self.summary["ranges"][part].items()]
+            lines.append(f"  {part}: {count} samples; " + ", ".join(found))
         for modality, absent in self.summary["absent"].items():
             lines.append(f"  {modality} absent: " + ", ".join(f"{n} in {part}" for part, n in absent.items()))
         lines += [f"  {line}" for line in self.columns]
@@ -120,7 +121,7 @@ def check(table: Table, *, read: bool = True, workers: int = 4, progress: bool =
         kind = "present" if "every modality" in flaw.text else "table"
         report.errors.append(_problem(table, kind, flaw.text, flaw.row))
     part_of = _parts(table)
-    report.summary = {"rows": len(table), "classes": {}, "absent": {}, "files": 0}
+    report.summary = {"rows": len(table), "samples": {}, "classes": {}, "ranges": {}, "absent": {}, "files": 0}
     _count(table, part_of, report)
     _groups(table, part_of, report)
     run = after_two_seconds if progress else _quietly
@@ -180,7 +181,11 @@ def _count(table: Table, part_of: np.ndarray, report: Report) -> None:
         target = labels.target[chosen & ~labels.missing]
         single = isinstance(labels.task, SingleLabel)
         counts = torch.bincount(target, minlength=len(classes)) if single else target.sum(0).int()
+        report.summary["samples"][part] = len(target)
         report.summary["classes"][part] = dict(zip(classes, counts.tolist(), strict=bool(classes)))
+        columns = target.unbind(1) if isinstance(labels.task, Regression) and len(target) else ()
+        ranges = {n: [float(c.min()), float(c.max())] for n, c in zip(labels.task.names, columns, strict=False)}
+        report.summary["ranges"][part] = ranges
         for m, mask in (table.present or {}).items():
             report.summary["absent"].setdefault(m, {})[part] = int((~mask[chosen]).sum())
     for m, mask in (table.present or {}).items():

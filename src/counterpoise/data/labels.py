@@ -153,19 +153,41 @@ def encode(
     known = tuple(str(c) for c in classes)
     if len(set(known)) != len(known):
         raise ValueError(f"classes must be distinct; got {list(known)}.")
+    return _among(known, values, distinct, number, f"{name}: ", place), known
+
+
+def _among(
+    known: Sequence[str],
+    values: np.ndarray,
+    distinct: np.ndarray,
+    number: np.ndarray,
+    name: str,
+    place: Callable[[int], str],
+) -> np.ndarray:
+    """Class numbers of labels among known classes.
+
+    Args:
+        known: names of the classes.
+        values: (n,) the labels.
+        distinct: (k,) each of them once.
+        number: (n,) which of ``distinct`` each label is.
+        name: what messages begin with.
+        place: how they name a position.
+    """
     if values.dtype.kind in "iu" and not all(map(is_whole, known)):
         outside = [v for v in distinct.tolist() if not 0 <= v < len(known)]
         if outside:
             raise ValueError(
-                f"{name}: label {outside[0]} ({place(int(np.argmax(values == outside[0])))}) is out of range "
+                f"{name}label {outside[0]} ({place(int(np.argmax(values == outside[0])))}) is out of range "
                 f"for {len(known)} classes; class numbers are 0..{len(known) - 1}."
             )
-        return values.astype(np.int64), known
+        return values.astype(np.int64)
     where = {c: i for i, c in enumerate(known)}
+    texts = [str(value) for value in distinct.tolist()]
     for text, value in zip(texts, distinct, strict=True):
         if text not in where:
-            raise ValueError(f"{name}: {place(int(np.argmax(values == value)))}: " + did_you_mean("class", text, known))
-    return np.array([where[t] for t in texts], np.int64)[number], known
+            raise ValueError(f"{name}{place(int(np.argmax(values == value)))}: " + did_you_mean("class", text, known))
+    return np.array([where[t] for t in texts], np.int64)[number]
 
 
 def _plain(values: np.ndarray, name: str) -> np.ndarray:

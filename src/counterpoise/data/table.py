@@ -77,7 +77,7 @@ class Table:
         group: str = "group",
         weight: str = "sample_weight",
         val: float = 0.15,
-        test: float = 0.0,
+        test: float = 0.15,
         classes: Sequence[str] | None = None,
         task: Task | str | None = None,
         seed: int = 0,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from contextlib import nullcontext
 from importlib import import_module
 
 import torch
@@ -39,7 +38,7 @@ def fit(run: Run, checkpoints: Checkpoints | None = None, *, resume: bool = Fals
         run.model, run.method, run.splits, batch_size=run.batch_size, monitor=run.monitor, metrics=run.metrics
     )
     checkpoints = checkpoints or Checkpoints(None, run.fabric)
-    with untouched_randomness() if run.is_trial else nullcontext(), together(run.fabric):
+    with untouched_randomness(), together(run.fabric):
         run.reset()
         run.loss.fit(run.train_split.target)
         run.model.uncalibrate()

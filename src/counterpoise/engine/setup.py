@@ -13,6 +13,7 @@ from counterpoise.data.sampling import SAMPLERS
 from counterpoise.data.split import Split, Splits
 from counterpoise.data.targets import checked_weights
 from counterpoise.engine.optim import Optimizer, Schedule
+from counterpoise.engine.watching import Observers
 from counterpoise.losses import Likelihood, Loss
 from counterpoise.method import Method
 from counterpoise.model import MultimodalModel
@@ -116,8 +117,8 @@ def prepared(loss: Loss | None, task: Task) -> Loss:
     return loss
 
 
-def check_observers(observers: Sequence[Observer]) -> None:
-    """ValueError when something else is among them."""
+def watching(observers: Sequence[Observer], own: Sequence[Observer]) -> Observers:
+    """Who watches a run, our own last; ValueError when something else is among them."""
     if isinstance(observers, Observer):
         raise ValueError("observers must be a list; put the observer in brackets.")
     for observer in observers:
@@ -125,6 +126,7 @@ def check_observers(observers: Sequence[Observer]) -> None:
             raise ValueError(
                 f"observers must be made from subclasses of counterpoise.engine.Observer; got {observer!r}."
             )
+    return Observers([*observers, *own])
 
 
 def check_method(model: MultimodalModel, method: Method) -> None:

@@ -16,7 +16,6 @@ from counterpoise.engine.replicas import Fabric, make_fabric
 from counterpoise.engine.result import SubsetScores, contributions, result_of, subset_scores
 from counterpoise.engine.run import Run
 from counterpoise.engine.saving import Checkpoints, fingerprint_of, load_selected
-from counterpoise.engine.watching import Observers
 from counterpoise.losses import Loss
 from counterpoise.method import Method
 from counterpoise.model import MultimodalModel
@@ -92,15 +91,8 @@ class Trainer:
         monitor, metrics = setup.check_metrics(model.task, metrics, monitor)
         setup.check_sampler(model.task, sampler)
         setup.check_stopping(method, early_stopping)
-        setup.check_observers(observers)
-        shared = fabric is not None
-        fabric = fabric or make_fabric(
-            accelerator=accelerator, devices=devices, num_nodes=num_nodes, precision=precision
-        )
-        if batch_size % fabric.world_size:
-            raise ValueError(f"batch_size={batch_size} must be a multiple of the {fabric.world_size} replicas.")
-        if not shared and fabric.world_size > 1:
-            fabric.launch()
+        hardware = {"accelerator": accelerator, "devices": devices, "num_nodes": num_nodes, "precision": precision}
+        fabric = _launched(fabric, batch_size, hardware)
         shown = [ConsoleProgress()] if progress and fabric.is_global_zero else []
         self.current = Run(
             model,
@@ -121,7 +113,7 @@ class Trainer:
             compile=compile,
             sampler=sampler,
             early_stopping=early_stopping,
-            observers=Observers([*observers, *shown]),
+            observers=setup.watching(observers, shown),
         )
         self.model, self.method, self.loss, self.fabric = model, method, self.current.loss, fabric
         self.batch_size, self.monitor, self.run_dir, self.label = batch_size, monitor, run_dir, label
@@ -213,3 +205,13 @@ class Trainer:
     def contributions(self, split: Split) -> dict[str, dict[str, float]]:
         """Sampled Shapley shares in the task's yardstick, where modalities are too many for all subsets; else empty."""
         return contributions(self.current, split)
+
+
+def _launched(fabric: Fabric | None, batch_size: int, hardware: dict[str, Any]) -> Fabric:
+    """The replicas: somebody's own, or new ones that are started here."""
+    made = fabric or make_fabric(**hardware)
+    if batch_size % made.world_size:
+        raise ValueError(f"batch_size={batch_size} must be a multiple of the {made.world_size} replicas.")
+    if fabric is None and made.world_size > 1:
+        made.launch()
+    return made

@@ -117,25 +117,7 @@ def fit_parser(prog: str = "counterpoise fit", others: Iterable[str] = ()) -> Ar
         required=True,
         help=f"One of {', '.join(REGISTRIES['method'])}, or your own as package.module.Class.",
     )
-    parser.add_argument(
-        "--fusion",
-        type=Optional[Callable[[dict, int], Fusion]],  # noqa: UP045 - jsonargparse reads it so
-        default=None,
-        help=f"One of {', '.join(REGISTRIES['fusion'])}; the method's own default when left out.",
-    )
-    parser.add_argument(
-        "--pool",
-        type=bool,
-        default=False,
-        help="Predict by a pool of the fused and the unimodal predictions, fitted on validation when training is over.",
-    )
-    parser.add_argument(
-        "--encoders",
-        type=Optional[dict[str, nn.Module]],  # noqa: UP045
-        default=None,
-        help=f"--encoders.MODALITY NAME, one of {', '.join(REGISTRIES['encoder'])}, or any module as "
-        "package.module.Class; left out, a default for each kind of input.",
-    )
+    _add_model(parser)
     for name, kind, default in (("optimizer", Optimizer, "SGD"), ("schedule", Schedule, "Constant")):
         parser.add_argument(
             f"--{name}",
@@ -163,6 +145,33 @@ def fit_parser(prog: str = "counterpoise fit", others: Iterable[str] = ()) -> Ar
         default=False,
         help="Record gradients and losses of each modality in run_dir before training and after every epoch.",
     )
+    parser.set_defaults(run_dir=AUTO)
+    directory = next(action for action in parser._actions if action.dest == "run_dir")
+    directory.help = f"Where to write settings, metrics and checkpoints; {AUTO}: runs/DATA-METHOD-sSEED; null: nowhere."
+    return parser
+
+
+def _add_model(parser: ArgumentParser) -> None:
+    """What is trained: fusion, pool, encoders and the weights that they start from."""
+    parser.add_argument(
+        "--fusion",
+        type=Optional[Callable[[dict, int], Fusion]],  # noqa: UP045 - jsonargparse reads it so
+        default=None,
+        help=f"One of {', '.join(REGISTRIES['fusion'])}; the method's own default when left out.",
+    )
+    parser.add_argument(
+        "--pool",
+        type=bool,
+        default=False,
+        help="Predict by a pool of the fused and the unimodal predictions, fitted on validation when training is over.",
+    )
+    parser.add_argument(
+        "--encoders",
+        type=Optional[dict[str, nn.Module]],  # noqa: UP045
+        default=None,
+        help=f"--encoders.MODALITY NAME, one of {', '.join(REGISTRIES['encoder'])}, or any module as "
+        "package.module.Class; left out, a default for each kind of input.",
+    )
     parser.add_argument(
         "--encoder_weights",
         type=Optional[dict[str, str]],  # noqa: UP045
@@ -170,7 +179,3 @@ def fit_parser(prog: str = "counterpoise fit", others: Iterable[str] = ()) -> Ar
         help="--encoder_weights.MODALITY FILE, a state dict that its encoder starts from.",
     )
     parser.add_argument("--freeze_encoders", type=bool, default=False, help="Train fusion and heads only.")
-    parser.set_defaults(run_dir=AUTO)
-    directory = next(action for action in parser._actions if action.dest == "run_dir")
-    directory.help = f"Where to write settings, metrics and checkpoints; {AUTO}: runs/DATA-METHOD-sSEED; null: nowhere."
-    return parser

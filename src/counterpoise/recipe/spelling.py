@@ -60,7 +60,7 @@ def read(parser: ArgumentParser, pairs: Pairs, source: Source | None = None) -> 
         pairs: as ``spelt`` gives them.
         source: the data set that they name, when it is open already.
     """
-    pairs = _classes_first(pairs)
+    pairs = _as_text(_classes_first(pairs))
     if any(re.fullmatch(KINDS["encoder"], option) or option == "--config" for option, *_ in pairs):
         pairs, source = _fitted(parser, pairs, source)
     return parser.parse_args([text for pair in pairs for text in pair]), source
@@ -153,6 +153,28 @@ def _classes_first(written: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
             at = next((i for i, (option, *_) in enumerate(ordered) if option.startswith(pair[0] + ".")), at)
         ordered.insert(at, pair)
     return ordered
+
+
+def _as_text(pairs: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Arguments of our classes that are text, taken as it is: jsonargparse would read ``[a]`` and ``null`` as YAML."""
+    classes = {pair[0]: pair[1].rsplit(".", 1)[-1] for pair in pairs if len(pair) == 2}
+    written = []
+    for pair in pairs:
+        option, _, name = pair[0].rpartition(".")
+        known = REGISTRIES.get(option.removeprefix("--"), {}).get(classes.get(option, ""))
+        taken = inspect.signature(known.__init__).parameters.get(name) if known and len(pair) == 2 else None
+        if taken is not None and taken.annotation in (str, "str") and not _is_plain(pair[1]):
+            pair = f"{option}.init_args", json.dumps({name: pair[1]})
+        written.append(pair)
+    return written
+
+
+def _is_plain(text: str) -> bool:
+    """Whether YAML takes a text for one."""
+    try:
+        return isinstance(read_yaml(text), str)
+    except ValueError:
+        return True  # no YAML at all
 
 
 def _spelled(option: str, value: str) -> list[tuple[str, ...]]:

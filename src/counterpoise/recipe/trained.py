@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+from counterpoise._yaml import read_yaml
 from counterpoise.data.columns import NoColumnError
 from counterpoise.data.source import Table
 from counterpoise.data.split import Split
@@ -18,6 +20,11 @@ from counterpoise.recipe.recipe import Recipe
 from counterpoise.recipe.spelling import config, source_of
 from counterpoise.task import task_of
 
+PYTHON = """{run} was trained from Python, so what makes its data and its model is not written down there. From Python:
+  trainer = Trainer(model, method, ...)  # as it was trained
+  trainer.restore("{run}/best.ckpt", data.val)
+  trainer.evaluate(data.test)  # or trainer.predict(samples)"""
+"""What to do instead; ``fit`` writes all of it down."""
 TRUST = "import the classes outside this package that the run's config.yaml names, such as a method of your own"
 
 
@@ -39,7 +46,7 @@ def open_run(
         CheckpointError: a damaged checkpoint.
         ValueError: another table for a run that was not trained on one.
     """
-    found, parser = config(config_of(run)), fit_parser()
+    found, parser = _written(config_of(run)), fit_parser()
     if (others := foreign(found)) and not trust:
         raise UsageError(
             f"The configuration of {run} names what is not of this package: {', '.join(others)}. To open the run "
@@ -78,3 +85,11 @@ def open_run(
     trainer = job.trainer(run_dir=None, progress=False, devices=1, num_nodes=1)
     trainer.restore(best, samples)
     return trainer, job, samples
+
+
+def _written(path: Path) -> dict[str, Any]:
+    """The options of a run; UsageError when ``fit`` did not write them."""
+    stated = read_yaml(path.read_text(encoding="utf-8"))
+    if isinstance(stated, dict) and "layers" in stated and "data" not in stated:
+        raise UsageError(PYTHON.format(run=path.parent))
+    return config(path)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from counterpoise.benchmark.cells import Cell
+from counterpoise.benchmark.cells import Cell, named
 from counterpoise.benchmark.summary import SPLITS, Summary
 from counterpoise.metrics import SHARES, lower_is_better
 from counterpoise.report.figures import (
@@ -263,7 +263,9 @@ def score_dots(summary: Summary, metric: str, modalities: Sequence[str]) -> Figu
     ]
     first.set_yticks(range(len(labels)), names)
     first.set_ylim(-0.6, len(labels) - 0.4)
-    first.set_xlabel(f"{_spread_of(f'{SPLITS[summary.split]} {metric}', share)}, n = {seeds_text([summary.asked])}")
+    first.set_xlabel(
+        f"{_spread_of(f'{SPLITS[summary.split]} {named(metric)}', share)}, n = {seeds_text([summary.asked])}"
+    )
     first.grid(axis="y", visible=False)
     for ax in second:
         _differences(ax, summary, labels, metric)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from counterpoise.benchmark.cells import number_text
+from counterpoise.benchmark.cells import named, number_text
 from counterpoise.benchmark.summary import SPLITS, Summary, summarize
 from counterpoise.metrics import SHARES
 from counterpoise.report.charts import curves, points, score_dots
@@ -61,6 +61,10 @@ def write_report(
         sections=[*sections, *_environment(runs)],
     )
     return write_page(Path(out), title, [body])
+
+
+NAMES = {"single-label": ("class", "classes"), "multi-label": ("label", "labels"), "regression": ("number", "numbers")}
+"""Kind of task -> what is predicted, one and several."""
 
 
 class Part(NamedTuple):
@@ -117,11 +121,13 @@ def _lead(summary: Summary, done: Sequence[Run], modalities: Sequence[str], metr
     if not done:
         return "No run has finished yet."
     classes = next((len(c) for run in done if (c := (run.result or {}).get("classes"))), None)
+    kind = next(str((run.result or {}).get("task")) for run in done)
+    one, many = NAMES.get(kind, NAMES["single-label"])
     counted = [
         _count(len(summary.rows), "method"),
         _count(len({run.seed for run in done}), "seed"),
         f"modalities {', '.join(modalities)}" if modalities else "",
-        _count(classes, "class", "classes") if classes else "",
+        _count(classes, one, many) if classes else "",
     ]
     column = f"fused/{metric}"
     best = [
@@ -188,8 +194,8 @@ def _curves(runs: Sequence[Run], modalities: Sequence[str], metric: str, number:
     picture = Picture(
         f"curves-{number}",
         lambda: curves(
-            panels, y=f"validation {metric}", positions=epochs, share=metric in SHARES, order=[FUSED, *modalities],
-            phases=phases,
+            panels, y=f"validation {named(metric)}", positions=epochs, share=metric in SHARES,
+            order=[FUSED, *modalities], phases=phases,
         ),
         f"Validation {metric}. Lines: mean over the n seeds that reached the epoch; bands: ± one standard deviation. "
         "Dotted lines: a new phase of the method begins.",
@@ -221,7 +227,7 @@ def _time(summary: Summary, metric: str, number: int) -> Part:
         for label, cells in summary.rows.items()
         if f"{FUSED}/{metric}" in cells and "seconds" in cells
     }
-    score = f"fused {SPLITS[summary.split]} {metric}"
+    score = f"fused {SPLITS[summary.split]} {named(metric)}"
     picture = Picture(
         f"time-{number}",
         lambda: points(places, x="training time (s)", y=score, share=metric in SHARES),

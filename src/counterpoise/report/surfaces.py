@@ -156,13 +156,13 @@ def _space(ax: Any, title: str) -> None:
     ax.set_title(short(title, 44))
 
 
-def lines(paths: Mapping[str, Mapping[str, Path]], *, ends: tuple[str, str], accuracy: bool = False) -> Figure:
-    """The loss, or the accuracy, on the line between two sets of weights, one panel per key.
+def lines(paths: Mapping[str, Mapping[str, Path]], *, ends: tuple[str, str], score: str | None = None) -> Figure:
+    """The loss, or a score, on the line between two sets of weights, one panel per key.
 
     Args:
         paths: title -> series (a method, a split) -> path.
         ends: names of the weights at 0 and at 1.
-        accuracy: draw the accuracy on the same samples instead, in per cent.
+        score: what the paths' ``accuracy`` is of; draw it instead, in per cent.
     """
     figure, axes = panel_grid(len(paths), sharey=True)
     drawn = panel_looks(paths)
@@ -172,7 +172,7 @@ def lines(paths: Mapping[str, Mapping[str, Path]], *, ends: tuple[str, str], acc
             few = len(path.position) <= 12
             ax.plot(
                 path.position,
-                100 * path.accuracy if accuracy else path.loss,
+                100 * path.accuracy if score else path.loss,
                 color=look.colour,
                 linestyle=look.line,
                 marker=look.marker if few else None,
@@ -181,8 +181,8 @@ def lines(paths: Mapping[str, Mapping[str, Path]], *, ends: tuple[str, str], acc
         for position, end in zip((0, 1), ends, strict=True):
             landmark(ax, position, short(end, 18))
         barriers = ", ".join(f"{p.barrier:.2g}" for p in series.values())
-        ax.set_title(short(title if accuracy else f"{title}  (barrier {barriers})", 44))
-    outer_labels(axes, "position between the weights", ["training accuracy (%)" if accuracy else LOSS] * len(paths))
+        ax.set_title(short(title if score else f"{title}  (barrier {barriers})", 44))
+    outer_labels(axes, "position between the weights", [f"training {score} (%)" if score else LOSS] * len(paths))
     key(figure, drawn, line=True)
     return figure
 

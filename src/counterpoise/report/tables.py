@@ -48,7 +48,7 @@ def sets_html(
         rows,
         numbers=len(shown),
         over=[(name, len(columns[name])) for name in summaries],
-        notes=[*notes, "†: below the best modality trained alone, on that set."],
+        notes=[*notes, "†: worse than the best modality trained alone, on that set."],
     )
 
 

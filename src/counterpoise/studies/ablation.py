@@ -6,13 +6,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from counterpoise.benchmark.cells import Difference
+from counterpoise.benchmark.cells import Difference, named, number_text
 from counterpoise.benchmark.plan import Row
 from counterpoise.benchmark.summary import paired_difference
+from counterpoise.metrics import SHARES
 from counterpoise.recipe.messages import Options
 from counterpoise.report.charts import bars
 from counterpoise.report.markup import html_table
-from counterpoise.studies.base import SPLITS, Given, Picture, Trained, metric_option, read_outs, scores, values
+from counterpoise.studies.base import (
+    SPLITS,
+    Given,
+    Picture,
+    Trained,
+    metric_option,
+    read_outs,
+    scores,
+    values,
+)
 from counterpoise.types import FUSED
 
 TITLE = "Ablation"
@@ -61,7 +71,7 @@ def plan(given: Given) -> list[Row]:
 
 def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
     """Scores of each setting."""
-    return scores(runs, given.own.metric)
+    return scores(runs, given.metric)
 
 
 def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
@@ -73,23 +83,29 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
         cells = [name, f"{with_it} − {without}"]
         for s in series:
             pair = [{int(seed): v for seed, v in rows.get(row, {}).get(s, {}).items()} for row in (with_it, without)]
-            cells.append(difference(paired_difference(pair[0], pair[1], 0.95)))
+            cells.append(difference(paired_difference(pair[0], pair[1], 0.95), metric))
         table.append(cells)
+    points = "points" if metric in SHARES else named(metric)
     return [
         Picture(
             "scores",
-            lambda: bars(values(rows), x=f"{split} {metric}", share=True),
-            f"{split.capitalize()} {metric} of each modality and {FUSED}; whiskers ± sd, strokes single seeds."
+            lambda: bars(values(rows), x=f"{split} {named(metric)}", share=metric in SHARES),
+            f"{split.capitalize()} {named(metric)} of each modality and {FUSED}; whiskers ± sd, strokes single seeds."
             + read_outs(data),
         ),
-        html_table(["effect of", "difference in points", *series], table, numbers=len(series)),
+        html_table(
+            ["effect of", f"difference in {points}", *series],
+            table,
+            numbers=len(series),
+        ),
     ]
 
 
-def difference(found: Difference | None) -> str:
-    """Points of per cent with their interval."""
+def difference(found: Difference | None, metric: str) -> str:
+    """With its interval; of shares in points of per cent."""
     if found is None:
         return "–"
     if found.low is None or found.high is None:
-        return f"{100 * found.mean:+.1f}"
-    return f"{100 * found.mean:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+        return number_text(metric, found.mean, signed=True)
+    mean, low, high = (number_text(metric, value, signed=True) for value in (found.mean, found.low, found.high))
+    return f"{mean} [{low}, {high}]"

@@ -10,11 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from counterpoise._checks import did_you_mean
 from counterpoise.benchmark.notes import read_out_notes
 from counterpoise.benchmark.plan import Row
-from counterpoise.recipe.messages import Options
+from counterpoise.benchmark.summary import mean_sd, percent
+from counterpoise.engine.setup import check_metrics
+from counterpoise.metrics import SHARES
+from counterpoise.recipe.messages import Options, UsageError, usage
 from counterpoise.recipe.recipe import Recipe
 from counterpoise.report.markup import Picture
+from counterpoise.task import Task
 from counterpoise.types import FUSED
 
 Scores = dict[str, dict[str, dict[str, float]]]
@@ -64,6 +69,26 @@ class Given:
     def fusion(self) -> bool:
         """Whether the user names a fusion."""
         return self.recipe.options.fusion is not None
+
+    @property
+    def task(self) -> Task:
+        """What is predicted."""
+        return self.recipe.splits.task
+
+    @property
+    def metric(self) -> str:
+        """``--metric``, or else the task's, or what selects where runs do not report that."""
+        return self.scored([self.own.metric] if self.own.metric else [], "--metric")[0]
+
+    def scored(self, names: Sequence[str], option: str) -> list[str]:
+        """These metrics, the task's monitor for none; UsageError for one that the runs do not report."""
+        with usage():
+            monitor, metrics = check_metrics(self.task, self.recipe.options.metrics, self.recipe.options.monitor)
+        known = dict.fromkeys((monitor, *metrics, "loss"))
+        for name in names:
+            if name not in known:
+                raise UsageError(f"{option}: " + did_you_mean("metric", name, known))
+        return list(dict.fromkeys(names)) or [self.task.monitor if self.task.monitor in known else monitor]
 
 
 class Study(Protocol):
@@ -147,7 +172,20 @@ def values(cells: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, 
 
 def metric_option(parser: Options) -> None:
     """``--metric``."""
-    parser.add_argument("--metric", default="accuracy", choices=["accuracy", "macro_f1", "map"], help="the score")
+    parser.add_argument("--metric", help="the score: one that the runs report; accuracy, map or rmse by default")
+
+
+def unit(metric: str) -> str:
+    """``" (%)"`` of a share, else nothing."""
+    return " (%)" if metric in SHARES else ""
+
+
+def cell(numbers: Iterable[float], metric: str) -> str:
+    """Mean ± standard deviation, of shares in per cent."""
+    if metric in SHARES:
+        return percent(numbers)
+    mean, sd = mean_sd(numbers)
+    return f"{mean:.4g}" + ("" if sd is None else f" ± {sd:.2g}")
 
 
 SPLITS = {"test": "test", "val": "validation"}

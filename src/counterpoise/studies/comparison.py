@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from counterpoise.analysis import features, linear_probe, sample
+from counterpoise.benchmark.cells import named, says_how_good
 from counterpoise.benchmark.notes import with_candidates
 from counterpoise.benchmark.plan import UNIMODAL, Row, alone, method_names
 from counterpoise.benchmark.summary import percent, summarize
@@ -42,7 +43,7 @@ def add_options(parser: Options) -> None:
     parser.add_argument(
         "--probes",
         action="store_true",
-        help="also score linear classifiers on the frozen features of every encoder, which compare across rows",
+        help="also score linear predictions from the frozen features of every encoder, which compare across rows",
     )
     parser.add_argument(
         "--combine",
@@ -55,7 +56,7 @@ def add_options(parser: Options) -> None:
 def plan(given: Given) -> list[Row]:
     """Each modality alone, and the methods; IGM without its sharpness-aware steps, and joint training at its cost."""
     rows = alone(given.modalities)
-    for name in method_names(given.own.methods, given.recipe.splits.task):
+    for name in method_names(given.own.methods, given.task):
         rows.append(Row(name, name))
         if name == "IGM":
             rows.append(Row("IGM without SAM", name, {"method.sam": "off"}))
@@ -73,20 +74,20 @@ def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
     ]
     found: dict[str, Any] = {"split": common_split(runs), "records": records}
     if given.own.probes:
-        found["probes"] = _probes(runs, found["split"])
+        found["probes"], found["score"] = _probes(runs, found["split"]), given.task.yardstick
     return found
 
 
 def _probes(runs: Sequence[Trained], split: str) -> Scores:
-    """Accuracy of a linear classifier on the features of each encoder that the run trained."""
+    """Score of a linear prediction from the features of each encoder that the run trained."""
     found: Scores = {}
     for run in runs:
         trainer, job, _ = open_run(str(run.directory))
         model, tested = trainer.model, getattr(job.splits, split)
         shown = sample(job.splits.train, SAMPLES)
         for m in trainer.method.reads(model.modalities):
-            probe = linear_probe(features(model, shown, m), features(model, tested, m))
-            found.setdefault(run.row, {}).setdefault(m, {})[str(run.seed)] = probe.accuracy
+            probe = linear_probe(features(model, shown, m), features(model, tested, m), task=model.task)
+            found.setdefault(run.row, {}).setdefault(m, {})[str(run.seed)] = probe.score
     return found
 
 
@@ -101,7 +102,7 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
         Picture(
             "scores",
             lambda: score_dots(summary, first["monitor"], first["modalities"]),
-            f"{SPLITS[data['split']].capitalize()} {first['monitor']} of each modality and fused, per method.",
+            f"{SPLITS[data['split']].capitalize()} {named(first['monitor'])} of each modality and fused, per method.",
         ),
         *_probes_html(data, first["modalities"]),
     ]
@@ -115,9 +116,9 @@ def _probes_html(data: Mapping[str, Any], modalities: Sequence[str]) -> list[str
         for row, found in data["probes"].items()
     ]
     return [
-        f"Linear probes: {SPLITS[data['split']]} accuracy (%) of a ridge classifier on the frozen features of each "
-        f"encoder, fitted to at most {SAMPLES} training samples. Of the scores of single modalities these "
-        "compare across rows.",
+        f"Linear probes: {SPLITS[data['split']]} {data.get('score', 'accuracy')} (%) of a ridge regression on the "
+        f"frozen features of each encoder, fitted to at most {SAMPLES} training samples. Of the scores of single "
+        "modalities these compare across rows.",
         html_table(["method", *modalities], rows, numbers=len(modalities)),
     ]
 
@@ -129,7 +130,10 @@ ALONE, EARLY = "one modality alone", "fusion of features (early)"
 
 def _several(sets: Mapping[str, Any]) -> str:
     summaries = {name: summarize(found["records"], split=found["split"]) for name, found in sets.items()}
-    columns = {name: [c for c in s.columns if c in SHOWN] for name, s in summaries.items()}
+    columns = {
+        name: [c for c in s.columns if c in SHOWN] or [c for c in s.columns if says_how_good(c)]
+        for name, s in summaries.items()
+    }
     groups: dict[str, dict[str, None]] = {ALONE: {}, EARLY: {}, FUSIONS["Late"]: {}}
     for found in sets.values():
         for record in found["records"]:

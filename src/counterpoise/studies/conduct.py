@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,59 +42,78 @@ def conduct(
         The exit code.
     """
     recipe = base(common, "Joint", "counterpoise study")
-    modalities = tuple(recipe.source.layouts())
-    plans: dict[str, tuple[Study, Given, dict[str, list[Recipe]]]] = {}
-    first: set[str] = set()
+    plans: dict[str, _Plan] = {}
     for name, own in studies.items():
+        given = Given(own, tuple(recipe.source.layouts()), recipe, seeds, out / "runs", out / name)
+        if "metric" in own:
+            own.metric = given.metric
         study = study_named(name)
-        given = Given(own, modalities, recipe, seeds, out / "runs", out / name)
         rows = [_labelled(row) for row in study.plan(given)]
-        planned = plan(recipe, rows, seeds, weights_later=any(row.first for row in rows))
-        first |= {found.id for row in rows if row.first for found in planned[row.name]}
-        plans[name] = study, given, planned
-    unique = {found.id: found for _, _, planned in plans.values() for members in planned.values() for found in members}
-    by_seed = sorted(unique.values(), key=lambda found: seeds.index(found.seed))
-
-    def done(chosen: Sequence[Recipe]) -> Outcome:
-        return run(chosen, out / "runs", **execution)
-
-    if first:
-        outcome = done([found for found in by_seed if found.id in first])
-        if outcome.exit_code:
-            print(outcome.message())
-            return outcome.exit_code
-        for study, given, _ in plans.values():
-            if hasattr(study, "prepare"):
-                study.prepare(given)
-    outcome = done(by_seed)
+        first = any(row.first for row in rows)
+        plans[name] = _Plan(study, given, rows, plan(recipe, rows, seeds, weights_later=first))
+    outcome = _run(plans.values(), lambda chosen: run(chosen, out / "runs", **execution))
     print(outcome.message())
-    if outcome.exit_code == 130:
-        return 130
-    data = {
-        "name": recipe.source.name,
-        "modalities": list(modalities),
-        "classes": len(recipe.splits.classes),
-        **{part: len(s) for part in ("train", "val", "test") if (s := getattr(recipe.splits, part)) is not None},
-    }
-    for name, (study, given, planned) in plans.items():
-        runs = _trained(planned, given.runs)
+    for name, made in plans.items() if outcome.exit_code != 130 else ():
+        runs = _trained(made.recipes, made.given.runs)
         if not runs:
             continue
-        given.folder.mkdir(parents=True, exist_ok=True)
-        kept = {
-            "study": name,
-            "data": data,
+        made.given.folder.mkdir(parents=True, exist_ok=True)
+        kept = {"study": name, "options": list(common), **made.facts(runs)}
+        kept["result"] = made.study.compute(runs, made.given)
+        write_text(made.given.folder / "data.json", to_json(kept, indent=1) + "\n")
+        page, folder = draw_again(name, out), made.given.folder
+        print(f"Numbers: {folder / 'data.json'}; pictures: {folder}; open {page} in a browser.", flush=True)
+    return outcome.exit_code
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A study, its rows, and the recipes of each row's runs."""
+
+    study: Study
+    given: Given
+    rows: Sequence[Row]
+    recipes: Mapping[str, Sequence[Recipe]]
+
+    def of(self, rows: Iterable[Row]) -> dict[str, Recipe]:
+        """Id -> recipe of the runs of these rows."""
+        return {recipe.id: recipe for row in rows for recipe in self.recipes[row.name]}
+
+    def facts(self, runs: Sequence[Trained]) -> dict[str, Any]:
+        """What the page says besides the result."""
+        recipe = self.given.recipe
+        parts = {part: getattr(recipe.splits, part) for part in ("train", "val", "test")}
+        return {
+            "data": {
+                "name": recipe.source.name,
+                "modalities": list(self.given.modalities),
+                "classes": len(recipe.splits.classes),
+                "plural": recipe.splits.task.plural,
+                **{part: len(split) for part, split in parts.items() if split is not None},
+            },
             "seeds": sorted({trained.seed for trained in runs}),
             "epochs": recipe.options.epochs,
-            "options": list(common),
-            "runs": {row: [found.id for found in members] for row, members in planned.items()},
-            "missing": [row for row, members in planned.items() if len(members) > sum(t.row == row for t in runs)],
-            "result": study.compute(runs, given),
+            "runs": {row: [recipe.id for recipe in members] for row, members in self.recipes.items()},
+            "missing": [row for row, members in self.recipes.items() if len(members) > sum(t.row == row for t in runs)],
         }
-        write_text(given.folder / "data.json", to_json(kept, indent=1) + "\n")
-        page = draw_again(name, out)
-        print(f"Numbers: {given.folder / 'data.json'}; pictures: {given.folder}; open {page} in a browser.", flush=True)
-    return outcome.exit_code
+
+
+def _run(plans: Collection[_Plan], execute: Callable[[Sequence[Recipe]], Outcome]) -> Outcome:
+    """Train what studies need, those that come first before the others."""
+    seeds = list(next(iter(plans)).given.seeds)
+
+    def by_seed(recipes: Mapping[str, Recipe]) -> list[Recipe]:
+        return sorted(recipes.values(), key=lambda recipe: seeds.index(recipe.seed))
+
+    first = {i: r for made in plans for i, r in made.of(row for row in made.rows if row.first).items()}
+    if first:
+        outcome = execute(by_seed(first))
+        if outcome.exit_code:
+            return outcome
+        for made in plans:
+            if hasattr(made.study, "prepare"):
+                made.study.prepare(made.given)
+    return execute(by_seed({i: recipe for made in plans for i, recipe in made.of(made.rows).items()}))
 
 
 def _labelled(row: Row) -> Row:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -11,75 +11,9 @@ import numpy as np
 
 from counterpoise.analysis import BalanceCurves, overfitting_ratio
 from counterpoise.benchmark.summary import percent
+from counterpoise.studies.diagnosis_evidence import Measured
 from counterpoise.studies.diagnosis_verdict import ERRORS, LEAST, RECORDS, Verdict, judge, share, unsure
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What was measured of one modality with one seed. Accuracies in [0, 1], on the validation split.
-
-    Attributes:
-        samples: of it that have the modality.
-        chance: accuracy of the most frequent class among them.
-        alone: of the model trained on it alone.
-        inside: of its own prediction inside the joint model.
-        probe_alone: of a linear classifier on the encoder trained alone.
-        probe_inside: the same on the joint model's encoder.
-        fused: of the joint model, on these samples.
-        own_differ: share of the samples on which exactly one of ``alone`` and ``inside`` is right.
-        probes_differ: the same of the two linear classifiers.
-        fused_differ: the same of ``fused`` and ``alone``.
-        contribution: Shapley share of the joint model's fused accuracy above chance.
-        gradient: length of the fused loss's gradient by its own parameters, relative to theirs.
-        alignment: cosine of that gradient with the one of its own loss; None where one is zero.
-    """
-
-    samples: int
-    chance: float
-    alone: float
-    inside: float
-    probe_alone: float
-    probe_inside: float
-    fused: float
-    own_differ: float
-    probes_differ: float
-    fused_differ: float
-    contribution: float
-    gradient: float
-    alignment: float | None
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Everything that was measured with one seed.
-
-    Attributes:
-        seed: of the runs.
-        samples: of the validation split, which everything was measured on.
-        chance: accuracy of the most frequent class.
-        fused: accuracy of the joint model.
-        apart: accuracy of the models of one modality each, their probabilities averaged.
-        apart_differ: share of the samples on which exactly one of ``fused`` and ``apart`` is right.
-        subsets: of the same model with these modalities only.
-        modalities: name -> evidence.
-        curves: series -> validation score per epoch.
-        balance: of the joint run, before training and after every epoch; None where it was not recorded.
-        alone: modality -> the same of the run on it alone.
-        epochs: the epoch that each run's weights are of: method or modality -> number.
-    """
-
-    seed: int
-    samples: int
-    chance: float
-    fused: float
-    apart: float
-    apart_differ: float
-    subsets: Mapping[str, float]
-    modalities: Mapping[str, Evidence]
-    curves: Mapping[str, Sequence[float]]
-    balance: BalanceCurves | None
-    alone: Mapping[str, BalanceCurves | None]
-    epochs: Mapping[str, int]
+from counterpoise.task import TASKS, Regression, SingleLabel
 
 
 @dataclass(frozen=True)
@@ -90,14 +24,26 @@ class Diagnosis:
         method: that was looked at.
         monitor: the score in the curves.
         measured: one per seed, at least one.
+        task: kind of what is predicted.
     """
 
     method: str
     monitor: str
     measured: Sequence[Measured]
+    task: str = SingleLabel.kind
 
     def __str__(self) -> str:
         return "\n".join([headline(self), *recommend(self)])
+
+    @property
+    def score(self) -> str:
+        """What everything is measured in."""
+        return TASKS[self.task].yardstick
+
+    @property
+    def probe(self) -> str:
+        """What is fitted to features."""
+        return "linear regression" if self.task == Regression.kind else "linear classifier"
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -193,7 +139,7 @@ def headline(found: Diagnosis) -> str:
     if len(verdict.weak) == len(found.modalities):
         return "No answer yet: no modality alone is clearly above chance."
     if verdict.hurts:
-        return "No modality is held back, but fusing costs accuracy."
+        return f"No modality is held back, but fusing costs {found.score}."
     if verdict.apart:
         return "No modality is held back by itself, but trained apart they predict better together."
     if verdict.hidden and not verdict.together:
@@ -220,37 +166,37 @@ def recommend(found: Diagnosis) -> list[str]:
         )
         if m in verdict.weak:
             said.append(
-                f"{m}: alone it reaches {alone} and a linear classifier on its encoder {probe_alone}, not both clearly "
+                f"{m}: alone it reaches {alone} and a {found.probe} on its encoder {probe_alone}, not both clearly "
                 f"above chance ({chance}) on {n} samples: they are too few to tell, or this encoder and training find "
                 "little in it, which balancing does not change."
             )
         elif m in verdict.starved:
             said.append(
-                f"{m}: starved. A linear classifier on its encoder reaches {probe_inside} after joint training "
+                f"{m}: starved. A {found.probe} on its encoder reaches {probe_inside} after joint training "
                 f"and {probe_alone} after training alone ({n} samples)."
             )
         elif m in verdict.unused:
             said.append(
                 f"{m}: learned but hardly used. Its own prediction reaches {inside} inside the joint model, "
-                f"{alone} alone, while a linear classifier on its joint encoder reaches {probe_inside}; it makes "
+                f"{alone} alone, while a {found.probe} on its joint encoder reaches {probe_inside}; it makes "
                 f"{100 * share(found, m):.0f} % of the contributions, {100 * share(found, m, fair=True):.0f} % by "
                 "what each modality reaches alone above chance."
             )
         elif m in verdict.hidden:
             said.append(
                 f"{m}: hidden. Its own prediction reaches {inside} inside the joint model, {alone} alone "
-                f"(chance {chance}); on {n} samples the linear classifiers, {probe_inside} and {probe_alone}, show no "
+                f"(chance {chance}); on {n} samples the {found.probe}s, {probe_inside} and {probe_alone}, show no "
                 "worse encoder."
             )
         else:
             said.append(
                 f"{m}: not starved as far as {n} samples tell: {inside} inside, {alone} alone; "
-                f"linear classifiers {probe_inside} and {probe_alone}."
+                f"{found.probe}s {probe_inside} and {probe_alone}."
             )
     top = f"{percent(found.of(found.best, 'alone'))} %"
     said.append(
         f"Fused, the joint model reaches {percent(found.whole('fused'))} %; "
-        f"the best modality alone, {found.best}, {top}" + (": fusing costs accuracy." if verdict.hurts else ".")
+        f"the best modality alone, {found.best}, {top}" + (f": fusing costs {found.score}." if verdict.hurts else ".")
     )
     said.append(
         f"The models of one modality each, averaged, reach {percent(found.whole('apart'))} %: "
@@ -263,12 +209,17 @@ def recommend(found: Diagnosis) -> list[str]:
         )
     )
     said += _beside(found)
-    said += [_error(verdict), _advice(found, verdict)]
+    said += [_error(found, verdict), _advice(found, verdict)]
     return said
 
 
-def _error(verdict: Verdict) -> str:
+def _error(found: Diagnosis, verdict: Verdict) -> str:
     """How often training in turns gained on test where the benchmark found the same as here."""
+    if found.task != SingleLabel.kind:
+        return (
+            "How often this is right: not measured for such targets. Of single-label ones a verdict tells what was "
+            "learned, and not reliably what a remedy gains (docs/studies.md)."
+        )
     names = {"apart": "better apart", "hurts": "fusing costs accuracy"}
     parts = []
     for part, records in RECORDS.items():
@@ -287,7 +238,7 @@ def _error(verdict: Verdict) -> str:
 def _beside(found: Diagnosis) -> list[str]:
     """What explains a verdict without deciding it."""
     shares = ", ".join(f"{m} {100 * found.of(m, 'contribution').mean():+.1f}" for m in found.modalities)
-    said = [f"Shapley contributions to the fused accuracy above chance, in points: {shares}."]
+    said = [f"Shapley contributions to the fused {found.score} above chance, in points: {shares}."]
     if all(one.balance is None for one in found.measured):
         return said
     pull = ", ".join(f"{m} {_mean(found.over_training(m, 'relative')):.3g}" for m in found.modalities)
@@ -342,6 +293,11 @@ def _advice(found: Diagnosis, verdict: Verdict) -> str:
     return "Recommendation: stay with joint training; nothing here calls for balancing."
 
 
+def _turns(found: Diagnosis) -> str:
+    """The methods that take turns and are defined for what is predicted."""
+    return "MLA, IGM" + (", ReconBoost" if found.task == SingleLabel.kind else "")
+
+
 def _in_turns(found: Diagnosis, verdict: Verdict) -> str:
     """What the averaged models of one modality each have shown to be better."""
     held = [*verdict.starved, *verdict.unused]
@@ -350,7 +306,7 @@ def _in_turns(found: Diagnosis, verdict: Verdict) -> str:
     if opposed:
         text += f" (the gradients of {' and '.join('/'.join(pair) for pair in opposed)} oppose each other)"
     return (
-        f"{text} the modalities in turns (MLA, IGM, ReconBoost), which keeps what they learn apart. Compare over "
+        f"{text} the modalities in turns ({_turns(found)}), which keeps what they learn apart. Compare over "
         "several seeds by `counterpoise benchmark --methods Joint,MLA,IGM`."
     )
 
@@ -360,7 +316,7 @@ def _against_starving(found: Diagnosis, verdict: Verdict) -> str:
     text = (
         "training in turns (MLA, IGM) would give up what the joint model learns from the modalities together"
         if verdict.together
-        else "nothing shows that training in turns (MLA, IGM) would raise the fused accuracy"
+        else f"nothing shows that training in turns (MLA, IGM) would raise the fused {found.score}"
     )
     against = [m for m in verdict.starved if _mean(found.over_training(m, "alignment")) < 0]
     if against:

@@ -19,6 +19,7 @@ from counterpoise.report.figures import FAINT, log_axis
 from counterpoise.report.markup import Picture, html_figure, html_table, render, write_page
 from counterpoise.studies.diagnosis import Diagnosis, headline, losses, recommend
 from counterpoise.studies.diagnosis_verdict import ERRORS, LEAST
+from counterpoise.task import Regression
 from counterpoise.types import FUSED
 
 if TYPE_CHECKING:
@@ -64,13 +65,13 @@ def _pictures(found: Diagnosis) -> list[Picture]:
     drawn = [
         Picture(
             "diagnosis-scores",
-            lambda: bars(groups, x="validation accuracy", share=True),
-            f"Each modality's own prediction, and a linear classifier on its encoder (chance: {chances} %).",
+            lambda: bars(groups, x=f"validation {found.score}", share=True),
+            f"Each modality's own prediction, and a {found.probe} on its encoder (chance: {chances} %).",
         ),
         Picture(
             "diagnosis-contributions",
-            lambda: bars(shares, x="Shapley contribution to the fused validation accuracy (points)"),
-            f"What each modality adds, over all orders of joining; together the fused accuracy "
+            lambda: bars(shares, x=f"Shapley contribution to the fused validation {found.score} (points)"),
+            f"What each modality adds, over all orders of joining; together the fused {found.score} "
             f"({percent(found.whole('fused'))} %) less chance ({chances} %).",
         ),
         Picture(
@@ -145,7 +146,8 @@ def _overfitting(found: Diagnosis, like: Mapping[str, str]) -> Figure:
         gap: {name: [o for o, _ in found_] for name, found_ in series.items()},
         ratio: {name: [_ratio(o, g) for o, g in found_] for name, found_ in series.items()},
     }
-    labels = {gain: "fall of validation loss (nats)", gap: "growth of the gap (nats)", ratio: "size of the ratio"}
+    nats = "" if found.task == Regression.kind else " (nats)"
+    labels = {gain: f"fall of validation loss{nats}", gap: f"growth of the gap{nats}", ratio: "size of the ratio"}
     figure = curves(panels, y=labels, positions=_epochs(found), like=like)
     if any(np.isfinite(curve).any() for runs in panels[ratio].values() for curve in runs):
         log_axis(figure.axes[-1], "y")
@@ -189,7 +191,7 @@ def _tables(found: Diagnosis) -> list[Markup]:
         [name.replace("+", " + "), f"{percent([one.subsets[name] for one in found.measured])} %"]
         for name in found.measured[0].subsets
     ]
-    tables.append(html_table([f"{found.method} given only", "validation accuracy"], given, numbers=1))
+    tables.append(html_table([f"{found.method} given only", f"validation {found.score}"], given, numbers=1))
     return tables
 
 

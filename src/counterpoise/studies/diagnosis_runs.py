@@ -20,29 +20,28 @@ from counterpoise.analysis import (
     BALANCE,
     BalanceCurves,
     BalanceWatch,
-    chance,
+    Probe,
     contributions,
     features,
     gradient_balance,
     linear_probe,
     load,
     sample,
-    subset_accuracies,
+    subset_hits,
 )
-from counterpoise.benchmark.runner import clock
-from counterpoise.data.split import Splits
+from counterpoise.benchmark.display import clock
+from counterpoise.data.split import Split, Splits
 from counterpoise.engine import Trainer
 from counterpoise.engine.state import mix, seed_everything
-from counterpoise.functional import rules
 from counterpoise.fusions.base import stack_present
 from counterpoise.method import Method
 from counterpoise.methods import Joint, Unimodal
 from counterpoise.metrics.result import finished
 from counterpoise.model import MultimodalModel
 from counterpoise.report.collect import collect
-from counterpoise.studies.diagnosis import Diagnosis, Evidence, Measured
+from counterpoise.studies.diagnosis import Diagnosis
+from counterpoise.studies.diagnosis_evidence import Evidence, Measured
 from counterpoise.task import SingleLabel, Task
-from counterpoise.types import FUSED
 
 SAMPLES = 2000
 """Training samples that probes are fitted to, at most."""
@@ -75,9 +74,28 @@ class Opened:
         return cls(trainer, run.result or {}, run.history, load(kept, BalanceCurves) if kept.is_file() else None)
 
 
-def share(of: Tensor) -> float:
-    """Of a tensor of bools, those that are true."""
+def mean(of: Tensor) -> float:
+    """In double precision."""
     return float(of.double().mean())
+
+
+def apart_by(one: Tensor, other: Tensor) -> float:
+    """Mean squared difference of two models' hits: of right and wrong, the share where exactly one is right."""
+    return mean((one.double() - other.double()).square())
+
+
+def _from_chance(task: Task, hits: Tensor, target: Tensor) -> float | None:
+    """The same of what is best said without looking; None for classes, where chance is a level and not a model.
+
+    That is more cautious, and how the benchmark of the verdicts judged.
+    """
+    if isinstance(task, SingleLabel):
+        return None
+    return apart_by(hits.cpu(), task.hits(task.constant(target), target).cpu())
+
+
+def _probed(model: MultimodalModel, shown: Split, tested: Split, modality: str) -> Probe:
+    return linear_probe(features(model, shown, modality), features(model, tested, modality), task=model.task)
 
 
 def measure(joint: Opened, alone: Mapping[str, Opened], splits: Splits, method: str) -> Measured:
@@ -92,46 +110,47 @@ def measure(joint: Opened, alone: Mapping[str, Opened], splits: Splits, method: 
     model, predict = joint.trainer.model, joint.trainer.method.predict
     tested = splits.val  # what to try is a choice, and choices are not made on test
     shown = sample(splits.train, SAMPLES)
-    subsets = subset_accuracies(model, tested, predict=predict)
-    nothing, monitor = chance(tested.target), joint.record["monitor"]
+    task, loss = model.task, joint.trainer.loss
+    subsets = subset_hits(model, tested, predict=predict)
+    nothing, monitor = task.chance(tested.target), joint.record["monitor"]
     shares = contributions(subsets, model.modalities, nothing)
-    balance = gradient_balance(model, splits.train, batch_size=BATCH, most=BATCHES, predict=predict)
+    trained = {"predict": predict, "criterion": loss, "counts": loss.counted}
+    balance = gradient_balance(model, splits.train, batch_size=BATCH, most=BATCHES, **trained)
     inner, outer = joint.trainer.predict(tested), {m: run.trainer.predict(tested).fused for m, run in alone.items()}
-    votes = rules.mean(torch.stack(list(outer.values())), stack_present(outer, inner.present))
-    right, apart = (logits.argmax(1) == inner.target for logits in (inner.fused, votes))
-    found, lines = {}, {}
+    votes = task.mean(torch.stack(list(outer.values())), stack_present(outer, inner.present))
+    right, apart = (task.hits(logits, inner.target) for logits in (inner.fused, votes))
+    everywhere, found, lines = torch.ones(len(right), dtype=torch.bool, device=right.device), {}, {}
     for i, (m, run) in enumerate(alone.items()):
-        has = torch.ones_like(right) if inner.present is None else inner.present.get(m, torch.ones_like(right))
-        by_itself, within = (logits[m][has].argmax(1) == inner.target[has] for logits in (outer, inner.unimodal))
-        own, inside = (
-            linear_probe(features(of, shown, m), features(of, tested, m)) for of in (run.trainer.model, model)
-        )
+        has = everywhere if inner.present is None else inner.present.get(m, everywhere)
+        target = inner.target[has]
+        by_itself, within = (task.hits(logits[m][has], target) for logits in (outer, inner.unimodal))
+        own, inside = (_probed(of, shown, tested, m) for of in (run.trainer.model, model))
         angles = balance.alignment[:, i][np.isfinite(balance.alignment[:, i])]
         found[m] = Evidence(
             samples=own.samples,
-            chance=chance(inner.target[has]),
-            alone=run.record["val"][f"{m}/accuracy"],
-            inside=joint.record["val"][f"{m}/accuracy"],
-            probe_alone=own.accuracy,
-            probe_inside=inside.accuracy,
-            fused=share(right[has]),
-            own_differ=share(by_itself != within),
-            probes_differ=float((own.right != inside.right).mean()),
-            fused_differ=share(by_itself != right[has]),
+            chance=task.chance(target),
+            alone=mean(by_itself),
+            inside=mean(within),
+            probe_alone=own.score,
+            probe_inside=inside.score,
+            fused=mean(right[has]),
+            own_differ=apart_by(by_itself, within),
+            probes_differ=apart_by(torch.from_numpy(own.hits), torch.from_numpy(inside.hits)),
+            fused_differ=apart_by(by_itself, right[has]),
             contribution=shares[m],
             gradient=float(balance.relative[:, i].mean()),
             alignment=float(angles.mean()) if len(angles) else None,
+            alone_differ=_from_chance(task, by_itself, target),
+            probe_differ=_from_chance(task, torch.from_numpy(own.hits), target),
         )
-        key = f"val/{m}/{monitor}"
-        for name, history in ((f"{m} alone", run.history), (f"{m} in {method}", joint.history)):
-            lines[name] = [float(line[key]) for line in history if key in line]
+        lines[f"{m} alone"], lines[f"{m} in {method}"] = (_curve(one, f"val/{m}/{monitor}") for one in (run, joint))
     return Measured(
         seed=joint.record["seed"],
         samples=len(tested),
         chance=nothing,
-        fused=joint.record["val"][f"{FUSED}/accuracy"],
-        apart=share(apart),
-        apart_differ=share(apart != right),
+        fused=mean(right),
+        apart=mean(apart),
+        apart_differ=apart_by(apart, right),
         subsets=subsets,
         modalities=found,
         curves=lines,
@@ -139,6 +158,11 @@ def measure(joint: Opened, alone: Mapping[str, Opened], splits: Splits, method: 
         alone={m: run.balance for m, run in alone.items()},
         epochs={method: joint.record["best_epoch"], **{m: run.record["best_epoch"] for m, run in alone.items()}},
     )
+
+
+def _curve(run: Opened, key: str) -> list[float]:
+    """A score of every epoch that has it."""
+    return [float(line[key]) for line in run.history if key in line]
 
 
 def diagnose(
@@ -179,7 +203,6 @@ def diagnose(
     if not seeds or isinstance(method, Method):
         raise ValueError("seeds must not be empty, and method must be a class or function that makes a new one.")
     modalities = _checked(build)
-    check_labels(data.task)
     data = replace(data, test=None)
     runs, started = Path(out) / "runs", time.monotonic()
     plans = [(seed, m) for seed in seeds for m in (None, *modalities)]
@@ -199,18 +222,9 @@ def diagnose(
         if m == modalities[-1]:
             alone = {name: opened.pop((seed, name)) for name in modalities}
             measured.append(measure(opened.pop((seed, None)), alone, data, label))
-    found = Diagnosis(label, monitor, measured)
+    found = Diagnosis(label, monitor, measured, data.task.kind)
     write(found, Path(out))
     return found
-
-
-def check_labels(task: Task) -> None:
-    """ValueError for a task whose predictions are not right or wrong."""
-    if not isinstance(task, SingleLabel):
-        raise ValueError(
-            f"A diagnosis compares which samples models get right, so it takes single-label targets; these are "
-            f"{task.kind}."
-        )
 
 
 def _checked(build: Callable[[], MultimodalModel]) -> tuple[str, ...]:

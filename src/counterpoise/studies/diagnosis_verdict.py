@@ -50,19 +50,20 @@ def clear(
     *,
     differ: float | np.ndarray | None = None,
 ) -> bool:
-    """Whether one accuracy exceeds another by more than the draw of samples and seeds explains.
+    """Whether one score exceeds another by more than the draw of samples and seeds explains.
 
     With several seeds the mean difference counts, its variance over the seeds is added, and every seed must agree on
     the sign; that of sampling is not divided by them, as all are measured on the same samples.
 
     Args:
-        better: the accuracy, or (seeds,) of them.
+        better: a mean of samples' scores in [0, 1], or (seeds,) of them.
         worse: the same.
         samples: each was measured on.
         errors: standard errors that the difference must exceed.
-        differ: share of the samples, or (seeds,) of them, on which exactly one of the two is right, where both were
-            measured on the same samples: their difference varies by these alone. None treats the two as independent,
-            which is cautious for two models and right for a model and a constant.
+        differ: mean squared difference of the samples' scores, or (seeds,) of it, where both were measured on the same
+            samples: their difference varies by these alone. Of right and wrong it is the share of the samples on which
+            exactly one of the two is right. None treats the two as independent, which is cautious for two models and
+            right for a model and a constant.
     """
     high, low = np.broadcast_arrays(np.atleast_1d(better).astype(float), np.atleast_1d(worse).astype(float))
     gap = high - low
@@ -111,7 +112,7 @@ def judge(found: Diagnosis) -> Verdict:
         n, chance = found.samples_of(m), found.of(m, "chance")
         alone, probe = found.of(m, "alone"), found.of(m, "probe_alone")
         # both: the epoch was selected on these samples, so the prediction alone flatters where there is nothing
-        if not (clear(alone, chance, n) and clear(probe, chance, n)):
+        if not (_above(found, m, alone, "alone_differ") and _above(found, m, probe, "probe_differ")):
             kinds["weak"].append(m)
         elif _loses(found.of(m, "probe_inside"), probe, n, found.of(m, "probes_differ")):
             kinds["starved"].append(m)
@@ -135,6 +136,13 @@ def judge(found: Diagnosis) -> Verdict:
     )
 
 
+def _above(found: Diagnosis, modality: str, score: np.ndarray, differ: str) -> bool:
+    """Whether a score is clearly above chance."""
+    apart = found.of(modality, differ)
+    chance, n = found.of(modality, "chance"), found.samples_of(modality)
+    return clear(score, chance, n, differ=None if np.isnan(apart).any() else apart)
+
+
 def _loses(model: np.ndarray, other: np.ndarray, samples: int, differ: np.ndarray) -> bool:
     return clear(other, model, samples, differ=differ) and float((other - model).mean()) >= LEAST
 
@@ -152,4 +160,4 @@ def share(found: Diagnosis, modality: str, *, fair: bool = False) -> float:
 
 def unsure(found: Diagnosis, verdict: Verdict) -> list[str]:
     """The weak ones whose own prediction alone is above chance: more than selecting the epoch gives, or less."""
-    return [m for m in verdict.weak if clear(found.of(m, "alone"), found.of(m, "chance"), found.samples_of(m))]
+    return [m for m in verdict.weak if _above(found, m, found.of(m, "alone"), "alone_differ")]

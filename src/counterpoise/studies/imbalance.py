@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from counterpoise.benchmark.cells import named
 from counterpoise.benchmark.plan import Row, alone, method_names
-from counterpoise.benchmark.summary import percent
-from counterpoise.metrics import SHARES
+from counterpoise.metrics import SHARES, lower_is_better
 from counterpoise.recipe.messages import Options
 from counterpoise.report.charts import curves
 from counterpoise.report.markup import html_table
@@ -17,14 +17,16 @@ from counterpoise.studies.base import (
     Given,
     Picture,
     Trained,
+    cell,
     read_outs,
     scores,
+    unit,
 )
 
 TITLE = "Modality imbalance"
 ABOUT = (
-    "Validation accuracy and loss of each modality over the epochs: trained alone, and read off the model trained on "
-    "all modalities, through what its fusion makes of that modality by itself. A modality whose curve is lower inside "
+    "Validation score and loss of each modality over the epochs: trained alone, and read off the model trained on "
+    "all modalities, through what its fusion makes of that modality by itself. A modality whose curve is worse inside "
     "than alone was held back. Unknown about the original: the data set (its first loss fits 31 classes), how a "
     "branch is read off the joint model, and the split: its curves are labelled training accuracy, though the one of "
     "sound stays at 0.51 while the training loss falls to 0.04."
@@ -46,7 +48,7 @@ def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
     """Curves per panel, series and seed, and the scores of the selected weights."""
     (method,) = method_names(given.own.method, option="--method")
     monitored = str(runs[0].record["monitor"])
-    metric = monitored if monitored in SHARES else "accuracy"
+    metric = monitored if monitored != "loss" else given.task.monitor
     # metrics.jsonl has the loss and what was monitored
     panels: dict[str, dict[str, list[list[float]]]] = {kind: {} for kind in dict.fromkeys((monitored, "loss"))}
     for kind, series in panels.items():
@@ -71,16 +73,17 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
     panels, labels = {}, {}
     for kind, series in data["curves"].items():
         title, scale = f"validation {kind}", 100 if kind in SHARES else 1
-        labels[title] = f"{kind} (%)" if kind in SHARES else kind
+        labels[title] = named(kind) + unit(kind)
         panels[title] = {name: [[scale * v for v in run] for run in runs] for name, runs in series.items()}
     like = {f"{m} in {method}": f"{m} alone" for m in modalities}
     found, split = data["scores"]["rows"], SPLITS[data["scores"]["split"]]
-    rows = []
+    rows, what = [], f"{split} {named(metric)}{unit(metric)}"
     for m in modalities:
         own = found.get(f"{m} alone", {}).get(m, {})
         inside = found.get(method, {}).get(m, {})
-        lost = [own[seed] - inside[seed] for seed in own if seed in inside]
-        rows.append([m, *(percent(v) if v else "–" for v in (own.values(), inside.values(), lost))])
+        sign = -1 if lower_is_better(metric) else 1
+        lost = [sign * (own[seed] - inside[seed]) for seed in own if seed in inside]
+        rows.append([m, *(cell(v, metric) if v else "–" for v in (own.values(), inside.values(), lost))])
     return [
         Picture(
             "curves",
@@ -88,5 +91,5 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
             f"Solid: trained alone; dashed: inside {method}. Bands: ± one standard deviation over seeds."
             + read_outs(data["scores"]),
         ),
-        html_table(["modality", f"alone, {split} {metric} (%)", f"in {method}", "lost"], rows, numbers=3),
+        html_table(["modality", f"alone, {what}", f"in {method}", "lost"], rows, numbers=3),
     ]

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from counterpoise.benchmark.cells import named
 from counterpoise.benchmark.plan import Row
-from counterpoise.benchmark.summary import mean_sd, percent
 from counterpoise.metrics import SHARES
 from counterpoise.recipe.messages import Options
 from counterpoise.report.charts import curves
 from counterpoise.report.markup import html_table
-from counterpoise.studies.base import Given, Picture, Trained
+from counterpoise.studies.base import Given, Picture, Trained, cell, unit
 from counterpoise.types import FUSED
 
 TITLE = "Interaction between modalities"
@@ -68,25 +68,18 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
         s: {row: [seed[s] for seed in by_seed.values()] for row, by_seed in data["rows"].items()}
         for s in [FUSED, *(s for s in series if s != FUSED)]
     }
-    share = metric in SHARES
-    label = f"fused validation {metric}{' (%)' if share else ''} after"
+    label = f"fused validation {named(metric)}{unit(metric)} after"
     table = [
-        [row, *(cell([seed[FUSED][i] for seed in by_seed.values()], share) for i in range(len(stages)))]
+        [row, *(cell([seed[FUSED][i] for seed in by_seed.values()], metric) for i in range(len(stages)))]
         for row, by_seed in data["rows"].items()
     ]
     return [
         html_table([label, *stages], table, numbers=len(stages)),
         Picture(
             "stages",
-            lambda: curves(panels, y=f"validation {metric}", x="after the stage", positions=stages, share=share),
+            lambda: curves(
+                panels, y=f"validation {named(metric)}", x="after the stage", positions=stages, share=metric in SHARES
+            ),
             "Fused score and that of each modality after each stage.",
         ),
     ]
-
-
-def cell(numbers: Sequence[float], share: bool) -> str:
-    """Mean ± standard deviation."""
-    if share:
-        return percent(numbers)
-    mean, sd = mean_sd(numbers)
-    return f"{mean:.4g}" + ("" if sd is None else f" ± {sd:.2g}")

@@ -13,7 +13,6 @@ from counterpoise.analysis import Path as Line
 from counterpoise.analysis import (
     SplitLoss,
     Surface,
-    correct,
     filter_directions,
     interpolate,
     load,
@@ -34,16 +33,16 @@ from counterpoise.types import FUSED
 
 TITLE = "Loss landscape"
 ABOUT = (
-    "Training loss of each modality's prediction and of the fused one, on a plane through the weights that were best "
-    "on validation, along two random directions whose filters are as long as the weights' (Li et al. 2018; biases and "
-    "normalisation stay), for the first seed that all have; the same levels in all panels. The curves are the row of "
-    "that grid through those weights, along the first direction alone. The straight lines lead from the weights before "
-    "training to those, and from one method's to the next one's where the prediction has the same weights by name and "
-    "shape in both (with --fusion Late, say), by the rule of the first. The table gives the largest eigenvalue and the "
-    "trace of the Hessian and the rise of one sharpness-aware step, of the same loss. Running statistics of "
-    "normalisation are measured anew at every point unless --statistics kept, on straight lines always. Unknown about "
-    "the original: the normalisation of directions, the split, the grid, the statistics, which weights move; its axes "
-    "reach about 0.7."
+    "Training loss, with its weights of classes and samples, of each modality's prediction and of the fused one, on a "
+    "plane through the weights that were best on validation, along two random directions whose filters are as long as "
+    "the weights' (Li et al. 2018; biases and normalisation stay), for the first seed that all have; the same levels "
+    "in all panels. The curves are the row of that grid through those weights, along the first direction alone. The "
+    "straight lines lead from the weights before training to those, and from one method's to the next one's where the "
+    "prediction has the same weights by name and shape in both (with --fusion Late, say), by the rule of the first. "
+    "The table gives the largest eigenvalue and the trace of the Hessian and the rise of one sharpness-aware step, of "
+    "the same loss. Running statistics of normalisation are measured anew at every point unless --statistics kept, on "
+    "straight lines always. Unknown about the original: the normalisation of directions, the split, the grid, the "
+    "statistics, which weights move; its axes reach about 0.7."
 )
 STATISTICS = {"recomputed": "measured anew at every point", "kept": "those of training"}
 
@@ -63,7 +62,7 @@ def plan(given: Given) -> list[Row]:
     points = given.own.points
     if points < 3 or points % 2 == 0:  # an even grid has no row through the trained weights
         raise UsageError(f"--points: must be odd and at least 3; got {points}. Did you mean {max(3, points + 1)}?")
-    return [Row(name, name) for name in method_names(given.own.methods, given.recipe.splits.task)]
+    return [Row(name, name) for name in method_names(given.own.methods, given.task)]
 
 
 PLACES = np.linspace(-0.25, 1.25, 25)
@@ -84,9 +83,8 @@ def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
         split = sample(job.splits.train, own.samples)
         for prediction in (*given.modalities, FUSED):
             more: dict[str, Any] = {"predict": trainer.method.predict}
-            loss = SplitLoss(
-                trainer.model, split, prediction, statistics=own.statistics, criterion=trainer.loss, **more
-            )
+            trained = {"criterion": trainer.loss, "counts": trainer.loss.counted}
+            loss = SplitLoss(trainer.model, split, prediction, statistics=own.statistics, **trained, **more)
             named = loss.parameters()
             params = list(named.values())
             x, y = (filter_directions(params, seed) for seed in (0, 1))
@@ -110,8 +108,8 @@ def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
                 starts[before[prediction][0]] = before[prediction][1]
             before[prediction] = run.row, weights
             more["statistics"] = "recomputed"  # those of training belong to one end
-            along = SplitLoss(trainer.model, split, prediction, criterion=trainer.loss, **more)
-            right = SplitLoss(trainer.model, split, prediction, criterion=correct, **more)
+            along = SplitLoss(trainer.model, split, prediction, **trained, **more)
+            right = SplitLoss(trainer.model, split, prediction, criterion=given.task.hits, **more)
             for start, at in starts.items():
                 begin, end = [at[name].detach() for name in weights], list(weights.values())
                 line = interpolate(along, params, begin, end, PLACES, accuracy=right)
@@ -119,7 +117,7 @@ def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
                 save(given.folder / file, line)
                 paths.append({"start": start, "end": run.row, "prediction": prediction, "file": file})
             print(f"  {run.row}, {prediction}: done", flush=True)
-    return {"seed": first, "settings": settings, "surfaces": found, "lines": paths}
+    return {"seed": first, "settings": settings, "score": given.task.yardstick, "surfaces": found, "lines": paths}
 
 
 START = "before training"
@@ -157,6 +155,7 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
         ]
         for title, found in data["surfaces"].items()
     ]
+    score = data.get("score", "accuracy")
     header = ["", "loss", "corners above it", "top eigenvalue", "trace ± s.e.", "SAM rise (radius 0.05)"]
     about, anew = (
         f"{count} samples, seed {data['seed']}; running statistics of normalisation {STATISTICS[kind]}."
@@ -180,14 +179,16 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
             "Training loss along the first direction through the trained weights (step 0), each panel with "
             f"a vertical axis of its own; each method has its own weights at 0. {about}",
         ),
-        *_straight("training", trained, ("before training", "trained"), anew),
-        *_straight("methods", between, pairs.pop() if len(pairs) == 1 else ("one method", "the next"), anew),
+        *_straight("training", trained, ("before training", "trained"), anew, score),
+        *_straight("methods", between, pairs.pop() if len(pairs) == 1 else ("one method", "the next"), anew, score),
         html_table(header, rows, numbers=5),
     ]
 
 
-def _straight(name: str, panels: Mapping[str, Mapping[str, Line]], ends: tuple[str, str], about: str) -> list[Picture]:
-    """The loss and the accuracy on straight lines, where there are any."""
+def _straight(
+    name: str, panels: Mapping[str, Mapping[str, Line]], ends: tuple[str, str], about: str, score: str
+) -> list[Picture]:
+    """The loss and the score on straight lines, where there are any."""
     if not panels:
         return []
     what = f"on the straight line from {ends[0]} (0) to {ends[1]} (1); {about}"
@@ -197,5 +198,5 @@ def _straight(name: str, panels: Mapping[str, Mapping[str, Line]], ends: tuple[s
             lambda: lines(panels, ends=ends),
             f"Training loss {what} Barrier: how far it rises above the straight line between its ends.",
         ),
-        Picture(f"line-{name}-accuracy", lambda: lines(panels, ends=ends, accuracy=True), f"Training accuracy {what}"),
+        Picture(f"line-{name}-{score}", lambda: lines(panels, ends=ends, score=score), f"Training {score} {what}"),
     ]

@@ -76,6 +76,6 @@ def _facts(kept: Mapping[str, Any]) -> str:
     data = kept["data"]
     counts = ", ".join(f"{data[part]} {part}" for part in ("train", "val", "test") if part in data)
     return (
-        f"Data: {data['name']} ({counts} samples, {data['classes']} classes, modalities "
+        f"Data: {data['name']} ({counts} samples, {data['classes']} {data.get('plural', 'classes')}, modalities "
         f"{', '.join(data['modalities'])}); {kept['epochs']} epochs; seeds {', '.join(map(str, kept['seeds']))}."
     )

@@ -8,11 +8,22 @@ from typing import Any
 
 from jsonargparse import Namespace
 
+from counterpoise.benchmark.cells import named
 from counterpoise.benchmark.plan import Row, alone
 from counterpoise.engine.checkpoint import content_of, load, save
+from counterpoise.metrics import SHARES
 from counterpoise.recipe.messages import Options, UsageError
 from counterpoise.report.charts import bars
-from counterpoise.studies.base import SPLITS, Given, Picture, Trained, metric_option, read_outs, scores, values
+from counterpoise.studies.base import (
+    SPLITS,
+    Given,
+    Picture,
+    Trained,
+    metric_option,
+    read_outs,
+    scores,
+    values,
+)
 from counterpoise.types import FUSED
 
 TITLE = "Pretrained encoders"
@@ -104,7 +115,7 @@ def prepare(given: Given) -> None:
 
 def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
     """Scores of each row."""
-    own, found = given.own, scores(runs, given.own.metric)
+    own, found = given.own, scores(runs, given.metric)
     for m in given.modalities:
         found["rows"].get(f"{m} alone", {}).pop(FUSED, None)  # nothing is fused there
     return {"pretraining": own.pretraining, "tuning": own.tuning, **found}
@@ -117,8 +128,8 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
     return [
         Picture(
             "scores",
-            lambda: bars(values(data["rows"]), x=f"{split} {metric}", share=True),
-            f"{split.capitalize()} {metric} fused and of each modality; encoders {source}, {data['tuning']}; whiskers "
-            "± sd, strokes single seeds." + read_outs(data),
+            lambda: bars(values(data["rows"]), x=f"{split} {named(metric)}", share=metric in SHARES),
+            f"{split.capitalize()} {named(metric)} fused and of each modality; encoders {source}, {data['tuning']}; "
+            "whiskers ± sd, strokes single seeds." + read_outs(data),
         )
     ]

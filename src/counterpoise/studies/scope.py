@@ -6,13 +6,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from counterpoise.benchmark.cells import named
 from counterpoise.benchmark.plan import Row
 from counterpoise.methods import IGM
+from counterpoise.metrics import SHARES
 from counterpoise.recipe.messages import Options, UsageError
 from counterpoise.recipe.trained import open_run
 from counterpoise.report.charts import bars
 from counterpoise.report.markup import html_table
-from counterpoise.studies.base import SPLITS, Given, Picture, Trained, metric_option, read_outs, scores, values
+from counterpoise.studies.base import (
+    SPLITS,
+    Given,
+    Picture,
+    Trained,
+    metric_option,
+    read_outs,
+    scores,
+    values,
+)
 
 TITLE = "Scope of gradient modification"
 ABOUT = (
@@ -61,7 +72,7 @@ def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
             trainer, _, _ = open_run(str(run.directory), trust=True)
             assert isinstance(trainer.method, IGM)
             covered[run.row] = trainer.method.coverage(trainer.model)
-    return {"covered": covered, **scores(runs, given.own.metric)}
+    return {"covered": covered, **scores(runs, given.metric)}
 
 
 def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
@@ -77,9 +88,9 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
     return [
         Picture(
             "scores",
-            lambda: bars(values(data["rows"]), x=f"{split} {metric}", share=True),
-            f"{split.capitalize()} {metric} of each modality and fused; the shares are those asked for, the table has "
-            "those reached; whiskers ± sd, strokes single seeds." + read_outs(data),
+            lambda: bars(values(data["rows"]), x=f"{split} {named(metric)}", share=metric in SHARES),
+            f"{split.capitalize()} {named(metric)} of each modality and fused; the shares are those asked for, the "
+            "table has those reached; whiskers ± sd, strokes single seeds." + read_outs(data),
         ),
         html_table(header, table, numbers=len(header) - 1),
     ]

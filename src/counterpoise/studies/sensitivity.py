@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from counterpoise._checks import did_you_mean
+from counterpoise.benchmark.cells import named
 from counterpoise.benchmark.plan import Row, method_names
-from counterpoise.metrics import METRICS, SHARES
+from counterpoise.metrics import SHARES
 from counterpoise.recipe.messages import Options, UsageError
 from counterpoise.report.charts import sweep
 from counterpoise.studies.base import SPLITS, Given, Picture, Trained, common_split
@@ -31,7 +31,7 @@ def add_options(parser: Options) -> None:
         "--parameter", help="a number among the options of fit, such as optimizer.lr; of IGM method.tau"
     )
     parser.add_argument("--values", help="its values, comma-separated numbers")
-    parser.add_argument("--metrics", default="accuracy,map", help="fused scores, comma-separated")
+    parser.add_argument("--metrics", help="fused scores, comma-separated; accuracy and map, map, or rmse by default")
 
 
 def plan(given: Given) -> list[Row]:
@@ -71,11 +71,10 @@ def _sweeps(given: Given) -> dict[str, list[str]]:
 
 def _metrics(given: Given) -> list[str]:
     """What to score; an unknown name is refused before anything trains."""
-    names = list(dict.fromkeys(name.strip() for name in given.own.metrics.split(",") if name.strip()))
-    for name in names or [""]:
-        if name not in METRICS:
-            raise UsageError("--metrics: " + did_you_mean("metric", name, METRICS))
-    return names
+    if given.own.metrics is None:
+        return list(dict.fromkeys([*given.scored([], "--metrics"), *({"map"} & set(given.task.reported))]))
+    names = [name.strip() for name in given.own.metrics.split(",") if name.strip()]
+    return given.scored(names or [""], "--metrics")
 
 
 def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
@@ -109,7 +108,7 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
             for parameter, series in data["panels"].items()
         }
         share = name == "sweep"
-        what = "scores" if share else metrics[0]
+        what = "scores" if share else named(metrics[0])
         if metrics:
             pictures.append(
                 Picture(

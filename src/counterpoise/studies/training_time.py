@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from counterpoise.benchmark.cells import named
 from counterpoise.benchmark.plan import Row, method_names
-from counterpoise.benchmark.summary import mean_sd, percent
+from counterpoise.benchmark.summary import mean_sd
+from counterpoise.metrics import SHARES
 from counterpoise.recipe.messages import Options
 from counterpoise.report.charts import points
 from counterpoise.report.markup import html_table
-from counterpoise.studies.base import SPLITS, Given, Picture, Trained, common_split, metric_option
+from counterpoise.studies.base import SPLITS, Given, Picture, Trained, cell, common_split, metric_option, unit
 from counterpoise.types import FUSED
 
 TITLE = "Training time"
@@ -40,12 +42,12 @@ def add_options(parser: Options) -> None:
 
 def plan(given: Given) -> list[Row]:
     """The methods."""
-    return [Row(name, name) for name in method_names(given.own.methods, given.recipe.splits.task)]
+    return [Row(name, name) for name in method_names(given.own.methods, given.task)]
 
 
 def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
     """Per method and seed: what the run took, and its score."""
-    split, metric = common_split(runs), given.own.metric
+    split, metric = common_split(runs), given.metric
     rows: dict[str, dict[str, Any]] = {}
     for run in runs:
         rows.setdefault(run.row, {})[str(run.seed)] = {
@@ -59,7 +61,8 @@ def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
 
 def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
     """Points and a table, cheapest first."""
-    label = f"{SPLITS[data['split']]} {data['metric']}"
+    metric = data["metric"]
+    label = f"{SPLITS[data['split']]} {named(metric)}"
     columns = {row: _columns(list(found.values())) for row, found in data["rows"].items()}
     ordered = sorted(columns, key=lambda row: mean_sd(columns[row]["seconds"])[0])
     table = []
@@ -70,7 +73,7 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
                 row,
                 *(_cell(found.get(key), digits) for key, digits in TABLE.values()),
                 _cell(found.get("peak_memory_mb"), 0) + f" (+{_cell(found.get('memory_rise_mb'), 0)})",
-                percent(found["score"]),
+                cell(found["score"], metric),
             ]
         )
     pictures = []
@@ -80,11 +83,14 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
             pictures.append(
                 Picture(
                     key.replace("_", "-"),
-                    lambda places=places, name=name: points(places, x=name, y=f"fused {label}", share=True),
+                    lambda places=places, name=name: points(places, x=name, y=f"fused {label}", share=metric in SHARES),
                     f"{name[0].upper()}{name[1:]} against fused {label}; whiskers ± sd over seeds.",
                 )
             )
-    return [*pictures, html_table(["method", *TABLE, "peak memory, MB (rise)", f"fused {label} (%)"], table, numbers=7)]
+    return [
+        *pictures,
+        html_table(["method", *TABLE, "peak memory, MB (rise)", f"fused {label}{unit(metric)}"], table, numbers=7),
+    ]
 
 
 TABLE = {

@@ -118,6 +118,9 @@ class Search:
             if not self._more():
                 return None
 
+    def done(self, config: TrialRun, directory: Path) -> bool:
+        return finished(directory)
+
     def enough(self, config: TrialRun) -> bool:
         self._beat()
         found = self._of(config)
