@@ -260,15 +260,15 @@ def test_what_cells_of_a_table_look_like(cells, kind, tmp_path):
 def test_rare_labels_are_on_every_side():
     y = np.zeros((200, 4))
     y[:100, 0], y[:40, 1], y[::20, 2], y[[3, 90, 150], 3] = 1, 1, 1, 1
-    data = cp.from_arrays(X, y, task="multi-label", seed=3)
+    data = cp.from_arrays(X, y, task="multi-label", seed=3, test=0.2)
     for part, share in ((data.train, 0.65), (data.val, 0.15), (data.test, 0.2)):
         assert part is not None
         assert len(part) == pytest.approx(200 * share, abs=4)
         counts = part.target.sum(0)
         assert (counts[:3] - share * torch.tensor([100.0, 40, 10])).abs().max() <= 2
         assert counts[3] >= (1 if part is data.train else 0)
-    assert torch.equal(data.train.target, cp.from_arrays(X, y, task="multi-label", seed=3).train.target)
-    assert not torch.equal(data.val.target, cp.from_arrays(X, y, task="multi-label", seed=4).val.target)
+    assert torch.equal(data.train.target, cp.from_arrays(X, y, task="multi-label", seed=3, test=0.2).train.target)
+    assert not torch.equal(data.val.target, cp.from_arrays(X, y, task="multi-label", seed=4, test=0.2).val.target)
 
 
 @pytest.mark.parametrize("task", ["multi-label", "regression"])
