@@ -5,7 +5,8 @@ from counterpoise.data.check import Report, check, show
 from counterpoise.data.digits import digits, write_digits
 from counterpoise.data.readers import READERS, Array, Audio, Clip, Flow, Frames, Image, Reader, ReadError, Text, Video
 from counterpoise.data.split import Split, Splits
-from counterpoise.data.table import Table, TableSplit
+from counterpoise.data.table import Table
+from counterpoise.data.table_split import TableSplit
 
 __all__ = [
     "READERS",

@@ -164,7 +164,7 @@ def _make(seed: int, audio_noise: float, image_noise: float, absent: float, size
     grey, target = load_digits(return_X_y=True)
     if size is not None and not 100 <= whole("size", size, low=1) <= len(target):
         raise ValueError(f"size must be in 100..{len(target)}; got {size}.")
-    grey, target = grey[:size].reshape(-1, 8, 8) / 16, target[:size].astype(np.int64)
+    grey, target = grey[:size].reshape(-1, 8, 8) / 16, np.asarray(target[:size], np.int64)
     n = len(target)
     voice, noise, gone, people = (np.random.default_rng([seed, stream]) for stream in range(4))
     speaker = people.integers(0, SPEAKERS, n)

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from zipfile import is_zipfile
 
 import numpy as np
@@ -15,20 +15,13 @@ import numpy as np
 from counterpoise._checks import choice, did_you_mean, nearest, settings
 from counterpoise.data.arrays import from_arrays
 from counterpoise.data.digits import digits, readers
-from counterpoise.data.readers import Reader, ReadError, Text
+from counterpoise.data.layout import OF_AXES, Layout, layout_of_reader
+from counterpoise.data.readers import Reader, ReadError
 from counterpoise.data.readers.base import without_window
 from counterpoise.data.readers.stored import arrays_of
 from counterpoise.data.split import Split, Splits
 from counterpoise.data.table import Table as _Table
 from counterpoise.task import TASKS
-
-
-class Layout(NamedTuple):
-    """What a default encoder needs to know of a modality: its kind, the shape of a sample, more options."""
-
-    kind: str
-    shape: tuple[int, ...]
-    options: dict[str, Any]
 
 
 class Source(ABC):
@@ -140,7 +133,7 @@ class Table(Source):
         return self.table.samples(labelled=labelled)
 
     def layouts(self) -> dict[str, Layout]:
-        return {m: _layout(m, reader) for m, reader in self.table.readers.items()}
+        return {m: layout_of_reader(m, reader) for m, reader in self.table.readers.items()}
 
     def describe(self) -> str:
         return self.table.describe()
@@ -176,7 +169,7 @@ class Digits(Source):
 
     def layouts(self) -> dict[str, Layout]:
         # 10 classes of tiny pictures and half-second sounds need no wide network
-        return {m: _layout(m, reader)._replace(options={"dim": 32}) for m, reader in readers().items()}
+        return {m: layout_of_reader(m, reader)._replace(options={"dim": 32}) for m, reader in readers().items()}
 
 
 class Arrays(Source):
@@ -260,7 +253,7 @@ class Arrays(Source):
         return {m: self._layout(m, array) for m, array in self.inputs.items()}
 
     def _layout(self, modality: str, array: np.ndarray) -> Layout:
-        kind = self.kinds.get(modality) or {2: "array", 3: "sequence", 4: "image"}.get(array.ndim)
+        kind = self.kinds.get(modality) or OF_AXES.get(array.ndim - 1)
         if kind is None:
             raise ValueError(
                 f"Array {modality!r} must have 2, 3 or 4 axes, samples first, or a kind; it has shape {array.shape}."
@@ -289,12 +282,3 @@ def _opened(path: str) -> dict[str, np.ndarray]:
 
 
 _ARRAY_KINDS = ("array", "sequence", "image", "spectrogram", "text")
-
-
-def _layout(modality: str, reader: Reader) -> Layout:
-    if reader.shape is None:
-        raise ValueError(f"modality {modality!r}: no sample could be read to find its shape; run `data check`.")
-    if not isinstance(reader, Text):
-        return Layout(reader.kind, reader.shape, {})
-    padding = {"padding": reader.padding} if reader.padding else {}
-    return Layout(reader.kind, reader.shape, {"vocab_size": reader.vocab_size, **padding})

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from counterpoise.data.layout import Layout, layout_of_sample
 from counterpoise.task import SingleLabel, Task
 
 
@@ -57,6 +58,12 @@ class Split(ABC):
                 workers, resumed runs and replicas agree.
         """
 
+    def layout(self, modality: str) -> Layout:
+        """What a default encoder needs to know of a modality; read off a sample where nothing else says it."""
+        mask = (self.present or {}).get(modality)
+        first = 0 if mask is None or not mask.any() else int(mask.int().argmax())
+        return layout_of_sample(modality, self.batch([first], modality, None)[0])
+
     @abstractmethod
     def fingerprint(self) -> str:
         """A short hash of what is read and how; a run refuses to resume on another one."""
@@ -77,6 +84,9 @@ class _Subset(Split):
 
     def batch(self, indices: Sequence[int], modality: str, seed: int | None) -> Tensor:
         return self.whole.batch(self.indices[torch.as_tensor(indices, dtype=torch.int64)].tolist(), modality, seed)
+
+    def layout(self, modality: str) -> Layout:
+        return self.whole.layout(modality)
 
     def fingerprint(self) -> str:
         return digest(self.whole.fingerprint(), self.indices)

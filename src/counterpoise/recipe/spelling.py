@@ -14,7 +14,8 @@ from jsonargparse import ArgumentParser, Namespace
 
 from counterpoise._checks import did_you_mean, nearest
 from counterpoise._yaml import read_yaml
-from counterpoise.data.source import Layout, Source
+from counterpoise.data.layout import Layout
+from counterpoise.data.source import Source
 from counterpoise.recipe.messages import FILES, UsageError
 from counterpoise.recipe.options import KINDS, REGISTRIES
 
