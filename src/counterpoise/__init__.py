@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from counterpoise import encoders, functional, fusions, methods
     from counterpoise.build import build_model
-    from counterpoise.data import Splits, Table, digits, from_arrays
+    from counterpoise.data import Splits, Table, digits, from_arrays, from_dataset
     from counterpoise.engine import SGD, Adam, AdamW, Trainer
     from counterpoise.method import Method
     from counterpoise.model import MultimodalModel
@@ -39,6 +39,7 @@ _HOMES = {
     "diagnose": "studies.diagnosis_runs",
     "digits": "data",
     "from_arrays": "data",
+    "from_dataset": "data",
 }
 _PACKAGES = ("data", "encoders", "engine", "functional", "fusions", "methods", "metrics", "report")
 
@@ -56,6 +57,7 @@ __all__ = [
     "digits",
     "encoders",
     "from_arrays",
+    "from_dataset",
     "functional",
     "fusions",
     "methods",

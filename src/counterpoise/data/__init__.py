@@ -2,8 +2,10 @@
 
 from counterpoise.data.arrays import ArraySplit, from_arrays
 from counterpoise.data.check import Report, check, show
+from counterpoise.data.dataset import DatasetSplit, from_dataset
 from counterpoise.data.digits import digits, write_digits
 from counterpoise.data.readers import READERS, Array, Audio, Clip, Flow, Frames, Image, Reader, ReadError, Text, Video
+from counterpoise.data.samples import pad
 from counterpoise.data.split import Split, Splits
 from counterpoise.data.table import Table
 from counterpoise.data.table_split import TableSplit
@@ -14,6 +16,7 @@ __all__ = [
     "ArraySplit",
     "Audio",
     "Clip",
+    "DatasetSplit",
     "Flow",
     "Frames",
     "Image",
@@ -29,6 +32,8 @@ __all__ = [
     "check",
     "digits",
     "from_arrays",
+    "from_dataset",
+    "pad",
     "show",
     "write_digits",
 ]

@@ -18,6 +18,7 @@ from .labels import alike, parts, plain_array
 from .split import Split, Splits, digest, lacking, weighed
 from .splitting import holdout
 from .targets import checked_weights, encoded, standardised
+from .tensors import tensor_of
 
 
 class ArraySplit(Split):
@@ -116,17 +117,33 @@ def from_arrays(
     target, kind = encoded(y, task, classes)
     for line in alike(kind.names):
         warnings.warn(f"y: {line}.", stacklevel=2)
-    masks = {m: _mask(m, mask, len(target)) for m, mask in (present or {}).items()}
+    masks = {m: mask_of(m, mask, len(target)) for m, mask in (present or {}).items()}
     per_modality("present", masks, inputs)
     tensors = {m: _features(m, x, len(target), masks.get(m)) for m, x in inputs.items()}
-    strata, group = kind.strata(target), _groups(group, len(target))
-    rows = shares(strata, val, test, seed, group) if split is None else parts(split, len(target))
+    whole = ArraySplit(tensors, target, kind, present=masks)
+    return divide(whole, split=split, val=val, test=test, group=group, seed=seed, task=task, weight=sample_weight)
+
+
+def divide(
+    whole: Split,
+    *,
+    split: Any | None,
+    val: float,
+    test: float,
+    group: Any | None,
+    seed: int,
+    task: Task | str | None,
+    weight: Any | None,
+) -> Splits:
+    """The parts of ``whole`` by the arguments of `from_arrays`; weights and statistics of training are set here."""
+    count, strata = len(whole), whole.task.strata(whole.target)
+    group = _groups(group, count)
+    rows = shares(strata, val, test, seed, group) if split is None else parts(split, count)
     rows = complete(rows, strata, val, seed, group)
-    kind = standardised(kind, task, target[torch.from_numpy(rows["train"])])
-    weight = sample_weight
+    whole.task = standardised(whole.task, task, whole.target[torch.from_numpy(rows["train"])])
     if weight is not None:
-        weight = checked_weights(weight, len(target), "sample_weight", "sample {}".format)
-    return assemble(ArraySplit(tensors, target, kind, present=masks, weight=weight), rows)
+        whole.weight = checked_weights(weight, count, "sample_weight", "sample {}".format)
+    return assemble(whole, rows)
 
 
 def _groups(group: Any | None, count: int) -> np.ndarray | None:
@@ -177,7 +194,13 @@ def assemble(whole: Split, rows: Mapping[str, np.ndarray]) -> Splits:
 
 
 def _features(modality: str, values: Any, size: int, mask: Tensor | None) -> Tensor:
-    x = _tensor(modality, values)
+    if np.ma.is_masked(values):
+        first = int(np.argwhere(np.ma.getmaskarray(values))[0][0])
+        raise ValueError(
+            f"inputs[{modality!r}] has masked values, the first in sample {first}. Pass x.filled(value), or say that "
+            f"samples lack this modality: present={{{modality!r}: mask}} and x.filled(0)."
+        )
+    x = tensor_of(values, f"inputs[{modality!r}]")
     if x.ndim < 1 or len(x) != size:
         raise ValueError(f"inputs[{modality!r}] must have {size} rows, one per label; got shape {tuple(x.shape)}.")
     if x.ndim == 1:
@@ -200,60 +223,8 @@ def _features(modality: str, values: Any, size: int, mask: Tensor | None) -> Ten
     return x
 
 
-def _tensor(modality: str, values: Any) -> Tensor:
-    if isinstance(values, Tensor):
-        return _dense(modality, values)
-    if np.ma.is_masked(values):
-        first = int(np.argwhere(np.ma.getmaskarray(values))[0][0])
-        raise ValueError(
-            f"inputs[{modality!r}] has masked values, the first in sample {first}. Pass x.filled(value), or say that "
-            f"samples lack this modality: present={{{modality!r}: mask}} and x.filled(0)."
-        )
-    if hasattr(values, "toarray"):
-        raise ValueError(f"inputs[{modality!r}] must be a dense array; got {type(values).__name__}. Pass x.toarray().")
-    try:
-        array = np.asanyarray(values)
-    except ValueError as error:
-        raise ValueError(
-            f"inputs[{modality!r}] must be an array, every sample of one shape: {error} Pad the samples to one length."
-        ) from error
-    if array.dtype.kind not in "fiub":
-        hint = " Pass x.astype(float)." if array.dtype.kind in "OU" else ""
-        raise ValueError(f"inputs[{modality!r}] must be numbers; got dtype {array.dtype}.{hint}")
-    if array.dtype.kind == "u" and array.dtype.itemsize > 1:
-        if array.dtype.itemsize == 8 and array.max(initial=0) > np.iinfo(np.int64).max:
-            raise ValueError(f"inputs[{modality!r}] has whole numbers above 2^63 - 1. Pass x.astype(float).")
-        array = array.astype(np.int64)
-    kind = array.dtype
-    if kind.kind == "f" and (kind.itemsize > 4 or not kind.isnative):
-        array = array.astype(np.float32)
-    elif not kind.isnative:
-        array = array.astype(kind.newbyteorder("="))
-    with warnings.catch_warnings():  # nothing here writes to the array
-        warnings.filterwarnings("ignore", message=".*not writable.*")
-        return torch.from_numpy(np.ascontiguousarray(array) if min(array.strides, default=0) < 0 else array)
-
-
-def _dense(modality: str, values: Tensor) -> Tensor:
-    kind = str(values.layout).removeprefix("torch.") if values.layout != torch.strided else ""
-    kind = "nested" if values.is_nested else "quantized" if values.is_quantized else "meta" if values.is_meta else kind
-    kind = "masked" if hasattr(values, "get_mask") else kind
-    if kind or values.is_complex():
-        cures = {"quantized": "Pass x.dequantize().", "": "Pass torch.view_as_real(x), or x.abs()."}
-        cures |= {
-            "nested": "Pass x.to_padded_tensor(0).",
-            "meta": "It holds no values.",
-            "masked": "Pass x.to_tensor(0).",
-        }
-        raise ValueError(
-            f"inputs[{modality!r}] must be a dense tensor of real numbers; got {f'a {kind} one of ' if kind else ''}"
-            f"{values.dtype}. {cures.get(kind, 'Pass x.to_dense().')}"
-        )
-    x = values.detach().cpu()
-    return _tensor(modality, x.numpy()) if x.dtype in (torch.uint16, torch.uint32, torch.uint64) else x
-
-
-def _mask(modality: str, mask: Any, size: int) -> Tensor:
+def mask_of(modality: str, mask: Any, size: int) -> Tensor:
+    """``present[modality]`` as (size,) bool; ValueError for anything else."""
     found = torch.as_tensor(mask.detach().cpu() if isinstance(mask, Tensor) else np.array(mask))
     if found.dtype != torch.bool or found.shape != (size,):
         raise ValueError(

@@ -17,6 +17,10 @@ from counterpoise.task import SingleLabel, Task
 class Split(ABC):
     """One part of a data set: n labelled samples of one or more modalities.
 
+    The extension point for data: a subclass sets the attributes below and writes ``batch`` and ``fingerprint``, and
+    everything in this library trains on it (the guide has an example). Where one reading gives all modalities of a
+    sample, it overrides ``read_together`` too.
+
     Attributes:
         modalities: names, in order.
         task: what is predicted.
@@ -58,6 +62,29 @@ class Split(ABC):
                 workers, resumed runs and replicas agree.
         """
 
+    def read_together(
+        self,
+        indices: Sequence[int],
+        modalities: Sequence[str],
+        seed: int | None,
+        present: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Several modalities of some samples, as loaders ask for them: modality -> (len(indices), ...).
+
+        Args:
+            indices: positions in this split.
+            modalities: which to read, and no others.
+            seed: as in ``batch``.
+            present: modality -> (len(indices),) bool, where it is asked for; everywhere when not named. Other rows
+                are zeros and are not read. What nobody is asked for is (len(indices),) zeros.
+        """
+        read = {}
+        for m in modalities:
+            there = asked(present, m, len(indices)).nonzero().flatten()
+            x = self.batch([indices[i] for i in there.tolist()], m, seed) if len(there) else None
+            read[m] = placed(x, there, len(indices))
+        return read
+
     def layout(self, modality: str) -> Layout:
         """What a default encoder needs to know of a modality; read off a sample where nothing else says it."""
         mask = (self.present or {}).get(modality)
@@ -83,7 +110,19 @@ class _Subset(Split):
         self.weight = None if whole.weight is None else whole.weight[indices]
 
     def batch(self, indices: Sequence[int], modality: str, seed: int | None) -> Tensor:
-        return self.whole.batch(self.indices[torch.as_tensor(indices, dtype=torch.int64)].tolist(), modality, seed)
+        return self.whole.batch(self._rows(indices), modality, seed)
+
+    def read_together(
+        self,
+        indices: Sequence[int],
+        modalities: Sequence[str],
+        seed: int | None,
+        present: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        return self.whole.read_together(self._rows(indices), modalities, seed, present)
+
+    def _rows(self, indices: Sequence[int]) -> list[int]:
+        return self.indices[torch.as_tensor(indices, dtype=torch.int64)].tolist()
 
     def layout(self, modality: str) -> Layout:
         return self.whole.layout(modality)
@@ -132,6 +171,21 @@ def lacking(present: Mapping[str, Tensor] | None, rows: Tensor | slice = slice(N
     """The masks of those modalities that some sample of ``rows`` lacks; None when there is no such modality."""
     masks = {m: mask[rows] for m, mask in (present or {}).items()}
     return {m: mask for m, mask in masks.items() if not mask.all()} or None
+
+
+def asked(present: Mapping[str, Tensor] | None, modality: str, count: int) -> Tensor:
+    """(count,) bool: which samples a modality is asked for of."""
+    mask = (present or {}).get(modality)
+    return torch.ones(count, dtype=torch.bool) if mask is None else mask
+
+
+def placed(read: Tensor | None, there: Tensor, count: int) -> Tensor:
+    """(count, ...) with what was read at the positions ``there`` and zeros elsewhere; (count,) zeros for None."""
+    if read is None:
+        return torch.zeros(count)  # nothing to read; the model runs no row of it
+    if len(there) == count:
+        return read
+    return read.new_zeros(count, *read.shape[1:]).index_copy(0, there, read)
 
 
 def weighed(weight: Tensor | None) -> tuple[str | Tensor, ...]:

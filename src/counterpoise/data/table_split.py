@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -89,7 +88,7 @@ class TableSplit(Split):
             return None
         generator = None
         if seed is not None and not reader.plain:
-            generator = torch.Generator().manual_seed(_seed(seed, row, reader.stream or modality))
+            generator = torch.Generator().manual_seed(sample_seed(seed, row, reader.stream or modality))
         try:
             cache = table.caches.get(modality)
             decoded = reader.decode(source) if cache is None else cache.decode(source)
@@ -114,8 +113,3 @@ class TableSplit(Split):
         x = self._read(int(rows[0]), modality, None)
         assert x is not None
         return torch.zeros_like(x)
-
-
-def _seed(seed: int, row: int, stream: str) -> int:
-    key = hashlib.blake2b(f"{seed} {row} {stream}".encode(), digest_size=8)
-    return int.from_bytes(key.digest(), "little") >> 1

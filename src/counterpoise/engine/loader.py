@@ -42,17 +42,7 @@ class _Reads(Dataset[Batch | Exception]):
     def _batch(self, request: Request) -> Batch:
         split, rows = self.split, torch.as_tensor(request.indices, dtype=torch.int64)
         present = {m: torch.from_numpy(mask) for m, mask in request.present.items()}
-        inputs = {}
-        for m in request.modalities:
-            if m not in present:
-                inputs[m] = split.batch(request.indices, m, request.seed)
-                continue
-            there = present[m].nonzero().flatten()
-            if len(there) == 0:
-                inputs[m] = torch.zeros(len(rows))  # nothing to read; the model runs no row of it
-                continue
-            read = split.batch(rows[there].tolist(), m, request.seed)
-            inputs[m] = read.new_zeros(len(rows), *read.shape[1:]).index_copy(0, there, read)
+        inputs = split.read_together(request.indices, request.modalities, request.seed, present)
         weight = None if split.weight is None else split.weight[rows]
         return Batch(inputs, split.target[rows], rows, present or None, weight)
 

@@ -33,6 +33,19 @@ class Encoded(Split):
             return self.whole.batch(indices, modality, seed)
         return self.features[modality].index_select(0, torch.as_tensor(indices, dtype=torch.int64))
 
+    def read_together(
+        self,
+        indices: Sequence[int],
+        modalities: Sequence[str],
+        seed: int | None,
+        present: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        inputs = [m for m in modalities if m not in self.features]
+        ready = [m for m in modalities if m in self.features]
+        read = self.whole.read_together(indices, inputs, seed, present) if inputs else {}
+        read |= super().read_together(indices, ready, seed, present)
+        return {m: read[m] for m in modalities}
+
     def fingerprint(self) -> str:
         return digest(self.whole.fingerprint(), self._encoders)
 
