@@ -32,7 +32,7 @@ def pad(samples: Sequence[Tensor], value: float = 0) -> Tensor:
 class Example(NamedTuple):
     """What one sample looks like, that others are held against."""
 
-    index: int
+    row: int
     shape: tuple[int, ...]
     dtype: torch.dtype
 
@@ -194,12 +194,12 @@ class Samples:
         if x.dtype != example.dtype:
             raise ReadError(
                 f"{self.place(index)}, {modality!r}",
-                f"holds {x.dtype}, and {self.place(example.index)} {example.dtype}; give all samples one type",
+                f"holds {x.dtype}, and {self.place(example.row)} {example.dtype}; give all samples one type",
             )
         if modality not in self.collate and tuple(x.shape) != example.shape:
             raise ReadError(
                 f"{self.place(index)}, {modality!r}",
-                f"has shape {tuple(x.shape)}, and {self.place(example.index)} {example.shape}. Pass "
+                f"has shape {tuple(x.shape)}, and {self.place(example.row)} {example.shape}. Pass "
                 f"collate={{{modality!r}: counterpoise.data.pad}} to fill each batch up with zeros, or make all "
                 "samples one shape in the data set",
             )

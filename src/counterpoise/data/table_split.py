@@ -15,6 +15,7 @@ from .columns import Names
 from .layout import Layout, layout_of_reader
 from .readers import Reader, ReadError
 from .readers.base import all_finite
+from .seeding import sample_seed
 from .split import Split, digest, lacking, positions, weighed
 
 if TYPE_CHECKING:
