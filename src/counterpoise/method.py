@@ -147,6 +147,14 @@ class Method(nn.Module):
         """Epochs that the run takes, for the time left; ``run.epochs`` unless phases make it more."""
         return run.epochs
 
+    def selectable(self, run: Run) -> bool:
+        """Whether the weights of the epoch that was just scored may be selected; asked before ``on_epoch_end``.
+
+        By default once every modality that is read has had a stage (``State.staged``): before, heads that were never
+        trained take part in the prediction.
+        """
+        return set(self.reads(run.model.modalities)) <= set(run.state.staged)
+
     def must_finish(self) -> str | None:
         """Why training must not end before its epochs are over (``early_stopping``); None where it may."""
         return None if type(self).phase is Method.phase else "it shares its epochs out among phases"

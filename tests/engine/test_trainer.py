@@ -150,6 +150,7 @@ def test_a_trial_leaves_the_run_alone():
     assert [{**r, "seconds": 0} for r in with_trials.history] == [{**r, "seconds": 0} for r in without.history]
 
 
+@pytest.mark.filterwarnings("ignore:Turns had no epoch that may be selected")
 def test_a_trial_trains_what_the_phase_does_not():
     class Turns(Joint):
         def phase(self, index, trainer):

@@ -21,6 +21,7 @@ def fitted(make, **options):
     return trainer
 
 
+@pytest.mark.filterwarnings("ignore:Half had no epoch that may be selected")
 def test_pretraining_is_the_sum_of_the_unimodal_losses():
     class Uni(Method):
         info = DOMFN.info

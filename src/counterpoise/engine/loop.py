@@ -90,6 +90,8 @@ def _run_phases(run: Run, checkpoints: Checkpoints, meter: Meter) -> None:
 def _enter(run: Run, index: int) -> None:
     seed_everything(mix(run.seed, "phase", index))  # a run resumed at this boundary draws the same
     state, phase = run.state, run.method.phase(index, run)
+    if state.phase is not None:
+        _had_stage(run, over=True)
     if phase is None and index == 0:
         raise ValueError(f"{type(run.method).__name__}.phase(0) is None: there is nothing to train.")
     state.phase, state.phase_index, state.epoch_in_phase = phase, index, 0
@@ -105,6 +107,13 @@ def _enter(run: Run, index: int) -> None:
         run.schedule.reset()
         state.schedule_epoch, state.schedule_span = 0, phase.epochs if phase.fresh_optimizer else run.epochs
     run.select()
+
+
+def _had_stage(run: Run, *, over: bool) -> None:
+    """Note who has had a stage: who trains in the phase, when it is over or trains all that the method reads."""
+    now, reads = run.model.select(run.phase.train), run.method.reads(run.model.modalities)
+    if over or set(reads) <= set(now):
+        run.state.staged += [m for m in now if m not in run.state.staged]
 
 
 def _epoch(run: Run, checkpoints: Checkpoints, interrupt: Interrupt, meter: Meter) -> None:
@@ -168,6 +177,7 @@ def _end_epoch(run: Run, checkpoints: Checkpoints, meter: Meter) -> None:
         )
     with uncounted():
         scores = run.scores("val")
+    _had_stage(run, over=state.stopping or state.epoch_in_phase + 1 >= run.phase.epochs)
     better = consider(run, scores)
     run.schedule.observe(monitored(run, scores))
     lr = run.lr_now

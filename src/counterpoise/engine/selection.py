@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,8 +21,16 @@ def monitored(run: Run, scores: Mapping[str, float]) -> float:
 
 
 def consider(run: Run, scores: Mapping[str, float]) -> bool:
-    """Remember the weights when their validation score is the best so far."""
+    """Remember the weights when their validation score is the best so far.
+
+    Before the method lets an epoch be selected, the best of those so far is kept, and given up for the first that may.
+    """
     value, state = monitored(run, scores), run.state
+    if run.method.selectable(run):
+        state.best_score = state.best_score if state.complete else None
+        state.complete = True
+    elif state.complete:
+        return False
     if state.best_score is not None and not value > state.best_score:
         return False
     state.best_score, state.best_epoch = value, state.epoch + 1
@@ -39,6 +48,12 @@ def consider(run: Run, scores: Mapping[str, float]) -> bool:
 
 def select_best(run: Run) -> bool:
     """Put the best weights into model and method, and fit what the model fits on validation; whether there was any."""
+    if not run.state.complete:
+        warnings.warn(
+            f"{type(run.method).__name__} had no epoch that may be selected: the weights of epoch "
+            f"{run.state.best_epoch} are, in which some modality was not trained yet.",
+            stacklevel=2,
+        )
     run.model.load_state_dict(run.best["model"])
     run.method.load_state_dict(run.best["method"])
     run.model.uncalibrate()

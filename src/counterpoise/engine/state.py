@@ -30,6 +30,8 @@ class State:
         frozen: modalities frozen for good.
         scales: modality -> learning-rate factor.
         stopping: the phase ends after the current epoch.
+        staged: modalities that have had a stage: a phase that is over or trains all that the method reads.
+        complete: an epoch that the method lets be selected has been.
         best_score: validation score of the selected weights, higher is better.
         best_epoch: the epoch (counted from 1) they come from.
         seconds: time spent so far.
@@ -51,6 +53,8 @@ class State:
     frozen: list[str] = field(default_factory=list)
     scales: dict[str, float] = field(default_factory=dict)
     stopping: bool = False
+    staged: list[str] = field(default_factory=list)
+    complete: bool = False
     best_score: float | None = None
     best_epoch: int | None = None
     seconds: float = 0.0

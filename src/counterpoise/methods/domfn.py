@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from counterpoise.model import MultimodalModel
 
 
+PRETRAIN = "pretrain"
+"""Name of the first phase."""
+
+
 class DOMFN(Method):
     r"""Divergence-orientated fusion: a gate per sample decides whether the fused head takes part.
 
@@ -90,9 +94,12 @@ class DOMFN(Method):
     def must_finish(self) -> str | None:
         return "it trains the modalities before what fuses them" if self.pretrain else None
 
+    def selectable(self, run: Run) -> bool:
+        return run.phase.name != PRETRAIN  # which leaves the fused head as it was made
+
     def phase(self, index: int, run: Run) -> Phase | None:
         first = min(round(self.pretrain * run.epochs), run.epochs - 1)
-        phases = [Phase(first, name="pretrain")] if first else []
+        phases = [Phase(first, name=PRETRAIN)] if first else []
         phases.append(Phase(run.epochs - first, fresh_optimizer=first > 0))
         return phases[index] if index < len(phases) else None
 

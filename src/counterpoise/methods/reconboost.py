@@ -104,7 +104,16 @@ class ReconBoost(Method):
     def must_finish(self) -> str | None:
         return "it trains modalities in turns, and scores rise and fall with them"
 
+    def selectable(self, run: Run) -> bool:
+        phases = self._phases(run)
+        begun, all_turns = ({p.train for p in some if p.train} for some in (phases[: run.phase_index + 1], phases))
+        return super().selectable(run) and begun == all_turns
+
     def phase(self, index: int, run: Run) -> Phase | None:
+        phases = self._phases(run)
+        return phases[index] if index < len(phases) else None
+
+    def _phases(self, run: Run) -> list[Phase]:
         names = run.model.modalities
         if self.stages is None:
             stages = boosting_stages(run.epochs, len(names), self.boost_epochs, self.rectify_epochs)
@@ -117,7 +126,7 @@ class ReconBoost(Method):
             phases.append(Phase(stage.boost, train=(m,), read=names, fresh_optimizer=True, name=f"boost {m}"))
             if stage.rectify:
                 phases.append(Phase(stage.rectify, fresh_optimizer=True, name="rectify"))
-        return phases[index] if index < len(phases) else None
+        return phases
 
     def loss(self, output: Output, step: Step) -> Tensor:
         target = step.batch.target
