@@ -39,6 +39,8 @@ CASES: dict[str, tuple[Callable[[], Method], tuple[Any, ...]]] = {
     "UMT": (partial(methods.UMT, teacher_epochs=1), ("Concat", "Late", "Gated")),
     "LFM": (methods.LFM, ADDITIVE),
     "ModalityDropout": (methods.ModalityDropout, ANY),
+    "TCMax": (methods.TCMax, (*ADDITIVE, "Gated", "Attention")),
+    "DGL": (methods.DGL, (*ANY, "Shared")),
 }
 # DOMFN squares its losses, UMT multiplies a squared distance by 10; attention is steep without normalised outputs
 GENTLE = {"DOMFN": 0.01, "UMT": 0.01, "Attention": 0.01}

@@ -8,7 +8,7 @@ from counterpoise.functional.divergence import divergence, fusion_gate, gated_lo
 from counterpoise.functional.dropping import keep_mask, sample_uniform
 from counterpoise.functional.entropy import batch_entropy_weights, certainty_weights, entropy_weights
 from counterpoise.functional.gaussian_pooling import GaussianPool, fit_gaussian_pool, pooled_gaussian
-from counterpoise.functional.gradients import assign, cosine, flatten, global_norm, unflatten
+from counterpoise.functional.gradients import assign, cosine, flatten, global_norm, held, unflatten
 from counterpoise.functional.min_norm import min_norm_pair, pareto_gradient
 from counterpoise.functional.modulation import (
     agm_coefficients,
@@ -44,6 +44,7 @@ from counterpoise.functional.spectrum import (
 )
 from counterpoise.functional.statistics import frozen_statistics
 from counterpoise.functional.stopping import Patience, expired, observe
+from counterpoise.functional.total_correlation import log_partition, log_partition_of_sums
 from counterpoise.functional.valuation import smv_copies, smv_draws, smv_gaps, smv_values, training_list
 
 __all__ = [
@@ -82,10 +83,13 @@ __all__ = [
     "gated_losses",
     "ge_noise",
     "global_norm",
+    "held",
     "info_nce",
     "input_rows",
     "input_shape",
     "keep_mask",
+    "log_partition",
+    "log_partition_of_sums",
     "look_ahead",
     "merge_prototypes",
     "min_norm_pair",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +46,19 @@ def assign(params: Iterable[nn.Parameter], gradient: Tensor | Sequence[Tensor]) 
         raise ValueError(f"gradient must hold one tensor per parameter ({len(params)}); got {len(pieces)}.")
     for param, piece in zip(params, pieces, strict=True):
         param.grad = piece.detach()
+
+
+@contextmanager
+def held(module: nn.Module) -> Iterator[None]:
+    """Forward passes inside take the parameters for constants: gradients go through the module and not to it."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    for p in trained:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in trained:
+            p.requires_grad_(True)
 
 
 def global_norm(tensors: Iterable[Tensor]) -> Tensor:

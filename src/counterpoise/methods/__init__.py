@@ -1,6 +1,7 @@
 """Training methods. ``__all__`` is the registry: what is listed has a table row and runs by name."""
 
 from counterpoise.methods.agm import AGM
+from counterpoise.methods.dgl import DGL
 from counterpoise.methods.domfn import DOMFN
 from counterpoise.methods.gblending import GBlending
 from counterpoise.methods.igm import IGM
@@ -17,6 +18,7 @@ from counterpoise.methods.opm import OPM
 from counterpoise.methods.pmr import PMR
 from counterpoise.methods.reconboost import ReconBoost
 from counterpoise.methods.smv import SMV
+from counterpoise.methods.tcmax import TCMax
 from counterpoise.methods.umt import UMT
 from counterpoise.methods.unimodal import Unimodal
 
@@ -42,4 +44,6 @@ __all__ = [  # noqa: RUF022
     "UMT",
     "LFM",
     "ModalityDropout",
+    "TCMax",
+    "DGL",
 ]
