@@ -4,7 +4,20 @@ from counterpoise.data.arrays import ArraySplit, from_arrays
 from counterpoise.data.check import Report, check, show
 from counterpoise.data.dataset import DatasetSplit, from_dataset
 from counterpoise.data.digits import digits, write_digits
-from counterpoise.data.readers import READERS, Array, Audio, Clip, Flow, Frames, Image, Reader, ReadError, Text, Video
+from counterpoise.data.readers import (
+    READERS,
+    Array,
+    Audio,
+    Clip,
+    Flow,
+    Frames,
+    Image,
+    Reader,
+    ReadError,
+    Tabular,
+    Text,
+    Video,
+)
 from counterpoise.data.samples import pad
 from counterpoise.data.split import Split, Splits
 from counterpoise.data.table import Table
@@ -27,6 +40,7 @@ __all__ = [
     "Splits",
     "Table",
     "TableSplit",
+    "Tabular",
     "Text",
     "Video",
     "check",

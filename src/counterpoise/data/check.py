@@ -23,6 +23,7 @@ from .readers.array import RAGGED
 from .readers.base import regular
 from .table import Table
 from .table_labels import Labels
+from .table_split import TableSplit
 
 _PARTS = ("", "all", *PARTS)  # of a row: its place here; "" for a row that is in no part
 SHOWN = 20  # problems of one kind that the text lists; the data have all
@@ -143,7 +144,7 @@ def check(table: Table, *, read: bool = True, workers: int = 4, progress: bool =
                     report.errors.append(_problem(table, "file", wrong + more, int(there.first[i]), m, file))
             if ragged:
                 report.errors.append(_ragged(there, ragged))
-        for there in cells.values():
+        for there in (there for there in cells.values() if not there.reader.repeats):
             _duplicates(there, report, pool, run)
     return report
 
@@ -362,7 +363,7 @@ def show(table: Table, row: int = 0) -> dict[str, Any]:
     """
     if not 0 <= row < len(table):
         raise IndexError(f"row must be in 0..{len(table) - 1}; got {row}.")
-    split = table.samples()
+    split = TableSplit(table, torch.arange(len(table)), table.labels.task, readers=table.fitted)
     label = None if table.labels.missing[row] else _label(split.task, split.target[row])
     lines = [table.describe(), table.place(row), f"  label: {label}"]
     seen: dict[str, Any] = {}
@@ -374,18 +375,17 @@ def show(table: Table, row: int = 0) -> dict[str, Any]:
             continue
         x = split.batch([row], m, None)[0]
         values = x.double()
-        seen[m] = {
+        seen[m] = value = {
             "reader": type(reader).__name__,
-            "source": source,
+            "source": reader.said(source),
             "shape": list(x.shape),
             "dtype": str(x.dtype).removeprefix("torch."),
             "min": float(values.min()),
             "mean": float(values.mean()),
             "max": float(values.max()),
         }
-        value = seen[m]
         lines += [
-            f"  {m}: {source}",
+            f"  {m}: {value['source']}",
             f"    {value['reader']}, {' x '.join(map(str, x.shape))} {value['dtype']}, "
             f"min {value['min']:.4g}, mean {value['mean']:.4g}, max {value['max']:.4g}",
         ]

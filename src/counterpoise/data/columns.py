@@ -11,7 +11,7 @@ import json
 import mmap
 import re
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +24,8 @@ from counterpoise._checks import did_you_mean, nearest
 _BLOCKS = (2**18, 2**24)  # bytes of a CSV that are read at once, more where a row is longer; the last is the limit
 _KEPT = 2**22  # bytes of text that stay in memory
 _INDEX = re.compile(r"|index|level_\d+|__index_level_\d+__|Unnamed: \d+(\.\d+)?")  # of pandas; "" too
+BETWEEN = "\x1f"
+"""Stands between the cells that make one cell of a joined column."""
 SUFFIXES = (".csv", ".tsv", ".parquet", ".pq")
 
 
@@ -38,7 +40,7 @@ class Columns:
 
     Args:
         path: a ``.csv``, ``.tsv`` or ``.parquet`` file with a header.
-        numbers: columns that may hold floats, in Parquet; others must hold text or integers.
+        numbers: columns that may hold floats, in Parquet; others must hold text or integers. NaN is a blank cell.
 
     Attributes:
         names: the columns of the file, in order.
@@ -50,13 +52,13 @@ class Columns:
     """
 
     def __init__(self, path: str | Path, numbers: Collection[str] = ()):
-        self.path, self._numbers = Path(path).expanduser(), frozenset(numbers)
+        self.path, self._numbers = Path(path).expanduser(), set(numbers)
         if not self.path.is_file():
             beside = [p.name for p in self.path.parent.glob("*") if p.suffix.lower() in SUFFIXES]
             raise FileNotFoundError(f"There is no table {self.path}.{nearest(self.path.name, beside, cutoff=0.82)}")
         if self.path.suffix.lower() not in SUFFIXES:
             raise ValueError(f"{self.path}: a table is one of {', '.join(SUFFIXES)}; got {self.path.suffix!r}.")
-        self._types, self._data, self.index = _read(self.path, self._numbers)
+        self._types, self._data, self.index = _read(self.path)
         self.names: tuple[str, ...] = tuple(self._types)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -84,13 +86,32 @@ class Columns:
             raise NoColumnError(f"{self.path}: " + did_you_mean("column", name, self.names))
         return name
 
-    def keep(self, names: Sequence[str]) -> None:
-        """Forget the other columns."""
+    def keep(self, names: Sequence[str], joined: Mapping[str, Sequence[str]] | None = None) -> None:
+        """Forget the other columns.
+
+        Args:
+            names: which to keep.
+            joined: further column -> those of which its cells are made, which are kept too and may hold floats. Their
+                texts stand one after another, ``BETWEEN`` them; where all are blank the cell is.
+        """
+        joined = joined or {}
+        self._numbers.update(name for parts in joined.values() for name in parts)
+        names = [*names, *(name for parts in joined.values() for name in parts)]
         for n in names:
             if kind := self.other(self.require(n)):
                 raise ValueError(f"{self.path}: column {n!r} must hold text or integers; it holds {kind}.")
         self._types = {n: self._types[n] for n in names}
         self._data = self._data.select(list(self._types))
+        if joined:
+            self._join(joined)
+
+    def _join(self, joined: Mapping[str, Sequence[str]]) -> None:
+        import pyarrow as pa
+
+        schema = pa.schema([*self._data.schema, *(pa.field(name, pa.large_string()) for name in joined)])
+        batches = self._data.to_batches()
+        self._data = _spooled(schema, (_with_joined(batch, joined, schema) for batch in batches))
+        self._types |= dict.fromkeys(joined, pa.large_string())
 
     def cell(self, name: str, row: int) -> str | None:
         """One cell."""
@@ -99,6 +120,10 @@ class Columns:
     def cells(self, name: str) -> list[str | None]:
         """All cells of a column as Python strings: tens of bytes more for each."""
         return self._data[name].to_pylist()
+
+    def taken(self, name: str, rows: Tensor) -> list[str]:
+        """The cells of these rows that hold something."""
+        return self._data[name].take(rows[self.filled(name)[rows]].numpy()).to_pylist()
 
     def some(self, name: str, count: int) -> list[str]:
         """At most ``count`` cells that hold something, from all over the column, in its order."""
@@ -226,7 +251,7 @@ class Coded(NamedTuple):
         return place[self.codes]
 
 
-def _read(path: Path, numbers: Collection[str]) -> tuple[dict[str, Any], Any, frozenset[str]]:
+def _read(path: Path) -> tuple[dict[str, Any], Any, frozenset[str]]:
     """The types of the columns of a file, an Arrow table of the text of those that hold any, the names of an index."""
     import pyarrow as pa
 
@@ -236,7 +261,7 @@ def _read(path: Path, numbers: Collection[str]) -> tuple[dict[str, Any], Any, fr
             names = [name.strip() for name in schema.names]
             types = dict(zip(names, schema.types, strict=True))
             _named_once(path, names)
-            kept = [i for i, kind in enumerate(schema.types) if _fits(kind, names[i] in numbers)]
+            kept = [i for i, kind in enumerate(schema.types) if _fits(kind, True)]
             texts = pa.schema([(names[i], pa.large_string()) for i in kept])
             table = _spooled(texts, (_texts(batch.select(kept), texts) for batch in batches))
         except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
@@ -327,12 +352,28 @@ def _texts(batch: Any, schema: Any) -> Any:
     return pa.record_batch([_text(column) for column in batch.columns], schema=schema)
 
 
+def _with_joined(batch: Any, joined: Mapping[str, Sequence[str]], schema: Any) -> Any:
+    """A batch with further columns that are made of others."""
+    import pyarrow as pa
+    from pyarrow import compute
+
+    pc: Any = compute
+    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+    for name, parts in joined.items():
+        texts = [pc.replace_substring(pc.fill_null(columns[part], ""), BETWEEN, " ") for part in parts]
+        joint = pc.binary_join_element_wise(*texts, pa.scalar(BETWEEN, pa.large_string()))
+        columns[name] = pc.if_else(pc.equal(joint, BETWEEN * (len(parts) - 1)), None, joint)
+    return pa.record_batch([columns[name] for name in schema.names], schema=schema)
+
+
 def _text(column: Any) -> Any:
-    """As an array of stripped text; blank cells become null."""
+    """As an array of stripped text; blank cells and NaN become null."""
     import pyarrow as pa
     from pyarrow import compute
 
     pc: Any = compute  # its functions are made at import, unseen by type checkers
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), None, column)
     if not pa.types.is_large_string(column.type):
         column = column.cast(pa.string())
     column = pc.utf8_trim_whitespace(column.cast(pa.large_string()))

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from counterpoise.data.readers import Reader, Text
+from counterpoise.data.readers import Reader, Tabular, Text
 
 OF_AXES = {1: "array", 2: "sequence", 3: "image"}
 """The kind of numbers by the axes of a sample, where nothing else says it."""
@@ -24,6 +24,8 @@ def layout_of_reader(modality: str, reader: Reader) -> Layout:
     """What a reader makes of the cells of a modality; ValueError while it does not know the shape."""
     if reader.shape is None:
         raise ValueError(f"modality {modality!r}: no sample could be read to find its shape; run `data check`.")
+    if isinstance(reader, Tabular):
+        return Layout(reader.kind, reader.shape, {"numbers": reader.plain_width, "levels": reader.levels})
     if not isinstance(reader, Text):
         return Layout(reader.kind, reader.shape, {})
     padding = {"padding": reader.padding} if reader.padding else {}

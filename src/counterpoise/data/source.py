@@ -120,7 +120,7 @@ class Table(Source):
         table = self.table
         readers = {
             m: {"class_path": f"{type(reader).__module__}.{type(reader).__qualname__}", "init_args": settings(reader)}
-            for m, reader in table.readers.items()
+            for m, reader in table.fitted.items()
         }
         places = {"path": table.columns.path, "root": table.root, "cache": table.cache}
         return {
@@ -133,7 +133,7 @@ class Table(Source):
         return self.table.samples(labelled=labelled)
 
     def layouts(self) -> dict[str, Layout]:
-        return {m: layout_of_reader(m, reader) for m, reader in self.table.readers.items()}
+        return {m: layout_of_reader(m, reader) for m, reader in self.table.fitted.items()}
 
     def describe(self) -> str:
         return self.table.describe()

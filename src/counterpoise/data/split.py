@@ -95,6 +95,13 @@ class Split(ABC):
     def fingerprint(self) -> str:
         """A short hash of what is read and how; a run refuses to resume on another one."""
 
+    def fitted(self, indices: Sequence[int] | Tensor) -> Split:
+        """The same samples, with all that is learned from data learned from these alone: the training part of a fold.
+
+        That is how numbers to predict are standardised, and what readers learn (the means of a `Tabular`, say).
+        """
+        return self
+
     def subset(self, indices: Sequence[int] | Tensor) -> Split:
         """These samples only, in this order. Positions may repeat; IndexError when one is out of range."""
         return _Subset(self, positions(indices, len(self)))

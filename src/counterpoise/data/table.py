@@ -19,12 +19,13 @@ from .cache import DecodeCache
 from .columns import Columns
 from .labels import PARTS, part_of
 from .notes import notes
-from .readers import READERS, Reader, ReadError, guess
+from .readers import READERS, Reader, ReadError, Tabular, guess
 from .split import Splits, lacking
 from .table_flaws import Flaw, flaws_of, without_label
 from .table_labels import Labels, read_labels
 from .table_split import TableSplit
 from .table_weights import read_weights
+from .tabular_columns import decided
 from .targets import standardised
 
 
@@ -98,8 +99,11 @@ class Table:
             if name != default:
                 self.columns.require(name)
         self.ignored: dict[str, str] = {}
+        self.guesses: list[str] = []
         self.readers = self._guessed(set(taken)) if modalities is None else self._stated(modalities)
-        self.columns.keep([*self.readers, *(c for c in taken if c in self.columns and c not in self.readers)])
+        joined = {m: r.columns for m, r in self.readers.items() if isinstance(r, Tabular) and r.columns != [m]}
+        single = [m for m in self.readers if m not in joined]
+        self.columns.keep([*single, *(c for c in taken if c in self.columns and c not in single)], joined)
         self.caches = {
             m: DecodeCache(Path(cache).expanduser(), reader)
             for m, reader in self.readers.items()
@@ -132,10 +136,16 @@ class Table:
             if not isinstance(reader, Reader | str):
                 given = f"the class {reader.__name__}" if isinstance(reader, type) else repr(reader)
                 raise ValueError(f"modalities[{m!r}] must be a reader such as Audio(), or its name; got {given}.")
-        return {
-            self.columns.require(m): READERS[choice("reader", r, READERS)]() if isinstance(r, str) else r
-            for m, r in modalities.items()
-        }
+        return {m: self._one_stated(m, reader) for m, reader in modalities.items()}
+
+    def _one_stated(self, modality: str, reader: Reader | str) -> Reader:
+        made = READERS[choice("reader", reader, READERS)]() if isinstance(reader, str) else reader
+        if not isinstance(made, Tabular):
+            self.columns.require(modality)
+            return made
+        made, guesses = decided(modality, made, self.columns, (*self.label_columns, self.id, self.split, self.weight))
+        self.guesses += guesses
+        return made
 
     def _guessed(self, taken: set[str]) -> dict[str, Reader]:
         found: dict[str, Reader] = {}
@@ -215,20 +225,53 @@ class Table:
 
     def splits(self) -> Splits:
         """The parts to train and evaluate on; ValueError listing what makes that impossible."""
-        rows = self.rows()
-        made = {name: self._part(rows, name) for name in rows}
+        made = self._parts(self.rows())
         return Splits(made["train"], made["val"], made.get("test"))
 
-    def _part(self, rows: Mapping[str, np.ndarray], part: str) -> TableSplit:
+    def _parts(self, rows: Mapping[str, np.ndarray]) -> dict[str, TableSplit]:
         chosen = {name: torch.from_numpy(where) for name, where in rows.items()}
         task = standardised(self.labels.task, self.task, self.labels.target[chosen["train"]])
-        return TableSplit(self, chosen[part], task, self.weights)
+        readers = self.fitted_on(chosen["train"])
+        for m, reader in self.readers.items():
+            if reader.fitted not in (None, readers[m].fitted):
+                raise ValueError(
+                    f"{self.path}: what the reader of {m!r} has learned is not what it learns from the training rows "
+                    f"of this split. Leave fitted out to have it learned anew (--data.modalities.{m}.fitted {{}})."
+                )
+        return {name: TableSplit(self, where, task, self.weights, readers) for name, where in chosen.items()}
+
+    def fitted_on(self, rows: Tensor) -> dict[str, Reader]:
+        """The readers, with what they learn from samples learned from these rows.
+
+        Raises:
+            ReadError: naming the row that cannot be read.
+        """
+        return {m: self._fit(m, reader, rows) if reader.learns else reader for m, reader in self.readers.items()}
+
+    def _fit(self, modality: str, reader: Reader, rows: Tensor) -> Reader:
+        try:
+            return reader.fit(self.columns.taken(modality, rows))
+        except ReadError:
+            for row in rows.tolist():
+                cell = self.source(row, modality)
+                reason = None if cell is None else reader.problems(cell)
+                if reason is not None:
+                    raise ReadError(f"{self.place(row)}, column {modality!r}", reason) from None
+            raise
+
+    @cached_property
+    def fitted(self) -> dict[str, Reader]:
+        """The readers as training uses them: what they learn is learned from the training rows, or stated."""
+        if all(reader.fitted is not None for reader in self.readers.values() if reader.learns):
+            return self.readers
+        return self.fitted_on(torch.from_numpy(self.rows()["train"]))
 
     def samples(self, part: str | None = None, *, labelled: bool = False) -> TableSplit:
         """Every row, or the rows of one part, to predict or evaluate.
 
         Args:
-            part: "train", "val" or "test"; None for every row, whatever the ``split`` column says.
+            part: "train", "val" or "test"; None for every row, whatever the ``split`` column says. Its readers are
+                those of the table: what they learn from training rows must be in them.
             labelled: refuse rows without a label. Otherwise their target is -1, or NaN.
         """
         if part is None:
@@ -242,7 +285,7 @@ class Table:
         rows = self.rows()
         if choice("part", part, PARTS) not in rows:
             raise ValueError(f"{self.path} has no rows for {part!r}.")
-        return self._part(rows, part)
+        return self._parts(rows)[part]
 
     @cached_property
     def fingerprint(self) -> str:

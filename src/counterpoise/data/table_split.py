@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,6 +18,7 @@ from .readers import Reader, ReadError
 from .readers.base import all_finite
 from .seeding import sample_seed
 from .split import Split, digest, lacking, positions, weighed
+from .targets import standardised
 
 if TYPE_CHECKING:
     from .table import Table
@@ -30,11 +32,20 @@ class TableSplit(Split):
         rows: (n,) row numbers, from 0.
         task: what is predicted.
         weights: of every row of the table; None when all count alike.
+        readers: of each modality, fitted to training rows; those of the table when None.
     """
 
-    def __init__(self, table: Table, rows: Tensor, task: Task, weights: Tensor | None = None):
+    def __init__(
+        self,
+        table: Table,
+        rows: Tensor,
+        task: Task,
+        weights: Tensor | None = None,
+        readers: Mapping[str, Reader] | None = None,
+    ):
         self.table, self.rows, self.task = table, rows, task
         self.modalities = tuple(table.readers)
+        self.readers = dict(table.readers if readers is None else readers)
         target = table.labels.target[rows]
         self.target = target if target.is_floating_point() else target.long()
         self.ids = Names(table.columns, table.id if table.id in table.columns else None, rows)
@@ -42,17 +53,24 @@ class TableSplit(Split):
         self._weights, self.weight = weights, None if weights is None else weights[rows]
 
     def subset(self, indices: Sequence[int] | Tensor) -> TableSplit:
-        return TableSplit(self.table, self.rows[positions(indices, len(self))], self.task, self._weights)
+        rows = self.rows[positions(indices, len(self))]
+        return TableSplit(self.table, rows, self.task, self._weights, self.readers)
+
+    def fitted(self, indices: Sequence[int] | Tensor) -> TableSplit:
+        rows = self.rows[positions(indices, len(self))]
+        task = standardised(self.task, self.table.task, self.table.labels.target[rows])
+        return TableSplit(self.table, self.rows, task, self._weights, self.table.fitted_on(rows))
 
     def layout(self, modality: str) -> Layout:
-        return layout_of_reader(modality, self.table.readers[modality])
+        return layout_of_reader(modality, self.readers[modality])
 
     def fingerprint(self) -> str:
-        return digest(self.table.fingerprint, *self.classes, self.rows, *weighed(self.weight))
+        learned = [json.dumps(r.fitted, sort_keys=True) for r in self.readers.values() if r.fitted is not None]
+        return digest(self.table.fingerprint, *self.classes, self.rows, *weighed(self.weight), *learned)
 
     def batch(self, indices: Sequence[int], modality: str, seed: int | None) -> Tensor:
         rows = self.rows[torch.as_tensor(indices, dtype=torch.int64)].tolist()
-        reader, cache = self.table.readers[modality], self.table.caches.get(modality)
+        reader, cache = self.readers[modality], self.table.caches.get(modality)
         if cache is not None and reader.plain:
             return self._cached(rows, modality, reader, cache)
         read = [self._read(row, modality, seed) for row in rows]
@@ -84,7 +102,7 @@ class TableSplit(Split):
 
     def _read(self, row: int, modality: str, seed: int | None) -> Tensor | None:
         table = self.table
-        source, reader = table.source(row, modality), table.readers[modality]
+        source, reader = table.source(row, modality), self.readers[modality]
         if source is None:
             return None
         generator = None
@@ -105,7 +123,7 @@ class TableSplit(Split):
 
     def _empty(self, modality: str) -> Tensor:
         """What stands for a sample that lacks the modality."""
-        reader = self.table.readers[modality]
+        reader = self.readers[modality]
         if reader.shape is not None:
             return torch.zeros(reader.shape, dtype=reader.dtype)
         rows = self.table.columns.filled(modality).nonzero().flatten()

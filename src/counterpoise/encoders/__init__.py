@@ -19,6 +19,7 @@ from counterpoise.encoders.pretrained import CLIPImage, CLIPText, Timm, Transfor
 from counterpoise.encoders.projected import Projected
 from counterpoise.encoders.resnet import ResNet18, ResNet50
 from counterpoise.encoders.sequence import SequenceGRU, SequenceTransformer
+from counterpoise.encoders.tabular import FTTransformer, TabularMLP
 from counterpoise.encoders.text import TextBag, TextGRU
 from counterpoise.encoders.tuning import FineTuned, Frozen
 
@@ -29,6 +30,7 @@ __all__ = [
     "MLP",
     "CLIPImage",
     "CLIPText",
+    "FTTransformer",
     "FineTuned",
     "Frozen",
     "Projected",
@@ -36,6 +38,7 @@ __all__ = [
     "ResNet50",
     "SequenceGRU",
     "SequenceTransformer",
+    "TabularMLP",
     "TextBag",
     "TextGRU",
     "Timm",
@@ -46,12 +49,12 @@ __all__ = [
 ENCODERS: dict[str, type[nn.Module]] = {
     cls.__name__: cls
     for cls in (
-        CLIPImage, CLIPText, CNN, I3D, MLP, ResNet18, ResNet50, SequenceGRU, SequenceTransformer, TextBag, TextGRU,
-        Timm, Transformers, FineTuned, Frozen, Projected,
+        CLIPImage, CLIPText, CNN, FTTransformer, I3D, MLP, ResNet18, ResNet50, SequenceGRU, SequenceTransformer,
+        TabularMLP, TextBag, TextGRU, Timm, Transformers, FineTuned, Frozen, Projected,
     )
 }  # fmt: skip
 
-_KINDS = ("array", "frames", "image", "sequence", "spectrogram", "text")
+_KINDS = ("array", "frames", "image", "sequence", "spectrogram", "tabular", "text")
 
 
 def default_encoder(kind: str, shape: tuple[int, ...], **options: Any) -> nn.Module:
@@ -60,10 +63,11 @@ def default_encoder(kind: str, shape: tuple[int, ...], **options: Any) -> nn.Mod
     Args:
         kind: ``"spectrogram"`` or a small ``"image"`` gets a ``CNN``, an image of 96 pixels or more
             and ``"frames"`` a ``ResNet18``, an ``"array"`` an ``MLP``, a ``"sequence"`` of vectors a
-            ``SequenceGRU``, ``"text"`` a ``TextGRU``.
+            ``SequenceGRU``, ``"text"`` a ``TextGRU``, a row of a table (``"tabular"``) a ``TabularMLP``.
         shape: of one sample: (H, W) or (channels, H, W), (channels, T, H, W) for frames, (T, D) for
             sequences, any for arrays and text.
-        **options: for the encoder's constructor; text needs ``vocab_size``, and ``padding`` where that is not 0.
+        **options: for the encoder's constructor; text needs ``vocab_size``, and ``padding`` where that is not 0, a row
+            of a table ``numbers`` and ``levels`` where it has more than numbers.
 
     Raises:
         ValueError: for an unknown kind, or a shape that does not fit it.
@@ -75,6 +79,8 @@ def default_encoder(kind: str, shape: tuple[int, ...], **options: Any) -> nn.Mod
         return TextGRU(**options)
     if kind == "array":
         return MLP(math.prod(shape), **options)
+    if kind == "tabular":
+        return TabularMLP(**{"numbers": math.prod(shape), **options})
     wanted = {"sequence": (2,), "frames": (4,), "image": (2, 3), "spectrogram": (2, 3)}[kind]
     if len(shape) not in wanted:
         raise ValueError(f"shape of kind {kind!r} must have {' or '.join(map(str, wanted))} sizes; got {shape}.")

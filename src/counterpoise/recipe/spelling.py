@@ -135,13 +135,14 @@ def _fitted(parser: ArgumentParser, pairs: Pairs, source: Source | None) -> tupl
     return fitted, source
 
 
-def inputs_of(encoder: type, layout: Layout) -> dict[str, int]:
+def inputs_of(encoder: type, layout: Layout) -> dict[str, Any]:
     """Arguments of our encoders that the data determine."""
     steps = encoder.__name__.startswith("Sequence")
     return {
         "in_dim": layout.shape[-1] if steps else math.prod(layout.shape),
         "channels": 1 if len(layout.shape) == 2 else layout.shape[0],
-        **{name: value for name, value in layout.options.items() if name in ("vocab_size", "padding")},
+        "numbers": math.prod(layout.shape),
+        **{n: value for n, value in layout.options.items() if n in ("vocab_size", "padding", "numbers", "levels")},
     }
 
 

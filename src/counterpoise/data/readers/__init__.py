@@ -11,6 +11,7 @@ from counterpoise.data.readers.audio import Audio
 from counterpoise.data.readers.base import Reader, ReadError, without_window
 from counterpoise.data.readers.clip import Clip, Flow
 from counterpoise.data.readers.guessing import looks
+from counterpoise.data.readers.tabular import Tabular
 from counterpoise.data.readers.text import Text
 from counterpoise.data.readers.video import Video
 from counterpoise.data.readers.visual import Frames, Image
@@ -25,6 +26,7 @@ __all__ = [
     "Image",
     "ReadError",
     "Reader",
+    "Tabular",
     "Text",
     "Video",
     "guess",
@@ -39,6 +41,7 @@ READERS: dict[str, type[Reader]] = {
     "array": Array,
     "clip": Clip,
     "flow": Flow,
+    "tabular": Tabular,
 }
 
 

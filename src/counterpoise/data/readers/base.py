@@ -9,10 +9,10 @@ import os
 import re
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -64,6 +64,9 @@ class Reader(ABC):
         extensions: file endings, lower case with the dot, by which `guess` knows a column.
         decoded_by: names of the settings that `decode` depends on; the others may change without
             making cached values stale.
+        repeats: whether samples often have equal cells, so that equal ones in two parts of a table say nothing.
+        learns: whether it must be fitted to training samples (`fit`) before it reads.
+        fitted: what it has learned from them, as plain values; None before, and of readers with nothing to learn.
         stream: readers of one table with the same name here draw the same random numbers for a row, so
             that crops of views of one scene agree; None draws for each modality alone.
     """
@@ -72,6 +75,9 @@ class Reader(ABC):
     reads_files: ClassVar[bool] = True
     extensions: ClassVar[tuple[str, ...]] = ()
     decoded_by: tuple[str, ...] = ()
+    repeats: ClassVar[bool] = False
+    learns: ClassVar[bool] = False
+    fitted: dict[str, Any] | None = None
     stream: ClassVar[str | None] = None
 
     @property
@@ -119,6 +125,14 @@ class Reader(ABC):
     def bind(self, cell: str) -> None:  # noqa: B027
         """Learn from an example what the options leave open; most readers have nothing to learn."""
 
+    def fit(self, cells: Sequence[str]) -> Reader:
+        """The reader with what it learns from the cells of all training samples; most have nothing to learn."""
+        return self
+
+    def said(self, cell: str) -> str:
+        """A cell as people read it."""
+        return cell
+
     def files(self, cell: str) -> list[Path]:
         """The files a cell is made of, in order."""
         return [Path(without_window(cell))] if self.reads_files else []
@@ -139,8 +153,8 @@ class Reader(ABC):
         return None
 
     def fingerprint(self) -> str:
-        """A short hash of the class and all its settings."""
-        return self._hash(_checks.settings(self))
+        """A short hash of the class and all its settings, but for what it has learned."""
+        return self._hash({name: value for name, value in _checks.settings(self).items() if name != "fitted"})
 
     def decode_fingerprint(self) -> str:
         """A short hash of the class and the settings that `decode` depends on."""
