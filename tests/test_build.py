@@ -6,8 +6,9 @@ from torch import nn
 
 from counterpoise import fusions
 from counterpoise.build import build_model
+from counterpoise.data import from_arrays
 from counterpoise.data.split import Split
-from counterpoise.encoders import MLP
+from counterpoise.encoders import MLP, SequenceGRU
 from counterpoise.fusions import Concat, Late
 
 torch.set_num_threads(1)
@@ -58,7 +59,7 @@ def test_an_instance_that_does_not_fit():
         build_model({"a": MLP(3, dim=8)}, Concat({"a": 8}, 2), num_classes=2, heads=True)
 
 
-@pytest.mark.parametrize(("name", "near"), [("concat", "Concat"), ("Gate", "Gated"), ("Fusion", "Known")])
+@pytest.mark.parametrize(("name", "near"), [("concatt", "Concat"), ("Gate", "Gated"), ("Fusion", "Known")])
 def test_an_unknown_fusion_names_the_nearest(name, near):
     with pytest.raises(ValueError, match=near):
         build_model({"a": MLP(3)}, name, num_classes=2)
@@ -169,3 +170,42 @@ def test_a_seed_for_what_is_made_already_is_refused(encoders, fusion, name):
 def test_what_makes_an_encoder_must_make_one():
     with pytest.raises(ValueError, match=r"encoders\['a'\] must be an nn.Module; got int"):
         build_model({"a": lambda: 3}, num_classes=2)  # type: ignore[dict-item]
+
+
+def data_of(kind="classes"):
+    generator = torch.Generator().manual_seed(0)
+    inputs = {"acc": torch.randn(60, 20, 3, generator=generator), "age": torch.randn(60, 1, generator=generator)}
+    y = torch.arange(60) % 3 if kind == "classes" else torch.randn(60, generator=generator)
+    return from_arrays(inputs, y, task="regression" if kind == "numbers" else None)
+
+
+def test_encoders_by_name_get_what_the_example_has():
+    model = build_model({"acc": "sequencegru", "age": "MLP"}, "late", example=data_of())
+    assert type(model.encoders["acc"]) is SequenceGRU
+    assert model({"acc": torch.zeros(2, 20, 3), "age": torch.zeros(2, 1)}).logits.shape == (2, 3)
+    assert type(model.fusion) is Late
+
+
+@pytest.mark.parametrize("kind", ["classes", "numbers"])
+def test_a_data_set_gives_encoders_and_task(kind):
+    data = data_of(kind)
+    for given in (data, data.val):
+        model = build_model(given, seed=1)
+        assert {m: type(e) for m, e in model.encoders.items()} == {"acc": SequenceGRU, "age": MLP}
+        assert model.task == data.task
+    again = build_model(data, seed=1)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("encoders", "example", "message"),
+    [
+        ({"acc": "SequenceGRUU"}, True, r"encoders\['acc'\]: Unknown encoder 'SequenceGRUU'. Did you mean 'Sequence"),
+        ({"acc": "MLP"}, False, r"what MLP gets is not known. Pass example=data, or make it: MLP\(...\)"),
+        ({"ac": "MLP"}, True, "encoders: Unknown modality 'ac'. Did you mean 'acc'"),
+        ({"acc": "timm"}, True, r"encoders\['acc'\]: Timm needs options: .*'name'.* Pass Timm\(...\) itself"),
+    ],
+)
+def test_names_that_make_no_encoder(encoders, example, message):
+    with pytest.raises(ValueError, match=message):
+        build_model(encoders, **({"example": data_of()} if example else {"num_classes": 3}))

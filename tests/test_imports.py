@@ -30,7 +30,7 @@ def allowed() -> dict[str, tuple[str, ...]]:
 
 
 PARTS = allowed()
-PRIVATE = ("_checks", "_files", "_json", "_yaml", "types")
+PRIVATE = ("_checks", "_files", "_json", "_names", "_yaml", "types")
 """Open to all."""
 
 
@@ -79,7 +79,7 @@ def broken(module: tuple[str, ...], source: str) -> list[str]:
         root, *rest = name.split(".")
         if root == "lightning_fabric" and part != "engine":
             found.append(f"{name}: only the engine talks to Lightning Fabric")
-        if root in HEAVY and not lazy and not typing:
+        if root in HEAVY and not lazy and not typing and (part, root) != ("estimators", "sklearn"):
             found.append(f"{name}: import it in the function that needs it")
         target = rest[0] if rest else "__init__"
         if root != "counterpoise" or typing or part in (*COMMAND, *PRIVATE, "cli"):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from counterpoise.build import build_model
     from counterpoise.data import Splits, Table, digits, from_arrays, from_dataset
     from counterpoise.engine import SGD, Adam, AdamW, Trainer
+    from counterpoise.estimators import Bundle, MultimodalClassifier, MultimodalRegressor
     from counterpoise.method import Method
     from counterpoise.model import MultimodalModel
     from counterpoise.studies.diagnosis_runs import diagnose
@@ -29,8 +30,11 @@ __version__ = "0.1.0"
 _HOMES = {
     "Adam": "engine",
     "AdamW": "engine",
+    "Bundle": "estimators",
     "Method": "method",
+    "MultimodalClassifier": "estimators",
     "MultimodalModel": "model",
+    "MultimodalRegressor": "estimators",
     "SGD": "engine",
     "Splits": "data",
     "Table": "data",
@@ -47,8 +51,11 @@ __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "Bundle",
     "Method",
+    "MultimodalClassifier",
     "MultimodalModel",
+    "MultimodalRegressor",
     "Splits",
     "Table",
     "Trainer",

@@ -2,60 +2,76 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from functools import partial
 from inspect import signature
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor, nn
 
-from counterpoise import fusions
 from counterpoise._checks import did_you_mean, whole
+from counterpoise._names import class_of
+from counterpoise.data.split import Split, Splits
+from counterpoise.encoders import default_encoder
 from counterpoise.fusions import Fusion
 from counterpoise.model import MultimodalModel
 from counterpoise.task import SingleLabel, Task
 
 if TYPE_CHECKING:
-    from counterpoise.data.split import Split
+    from counterpoise.data.layout import Layout
 
 
 def build_model(
-    encoders: Mapping[str, nn.Module | Callable[[], nn.Module]],
+    encoders: Mapping[str, nn.Module | Callable[[], nn.Module] | str] | Split | Splits,
     fusion: str | Fusion | Callable[..., Fusion] = "Concat",
     *,
     num_classes: int | None = None,
     task: Task | None = None,
     heads: bool = False,
     pool: bool = False,
-    example: Split | None = None,
+    example: Split | Splits | None = None,
     seed: int | None = None,
 ) -> MultimodalModel:
     """A model from one encoder per modality.
 
+    >>> from counterpoise.data import digits
+    >>> data = digits(size=100)
+    >>> model = build_model(data)  # a default encoder for each modality, the task of the data
+    >>> model = build_model({"audio": "CNN", "image": "MLP"}, "Late", example=data)
+
     Args:
         encoders: modality -> module mapping (batch, ...) to (batch, dim), in the order of the modalities; or a function
-            that makes it.
+            that makes it; or the name of a class of ``counterpoise.encoders``, whose inputs ``example`` tells. A data
+            set, or a part of one, gives each of its modalities the default encoder, and is the example.
         fusion: name of a class of ``counterpoise.fusions``; or what builds one, called as
             ``fusion(dims, num_classes)``, with ``heads=True`` where ``heads`` is (a class, or
             ``functools.partial(Late, rule="sum")``); or a fusion that is built already.
         num_classes: number of classes, when one of several is to be predicted.
-        task: what is predicted, as ``data.task`` says it; instead of ``num_classes``.
+        task: what is predicted, as ``data.task`` says it; instead of ``num_classes``. Without both the example tells.
         heads: give each modality a linear head of its own as well.
         pool: predict by a pool of the fused and the unimodal predictions, fitted on validation when training is over.
-        example: where to read a sample or two to find the width of encoders that do not say it
-            in an attribute ``dim``.
+        example: data set, or a part of one, where to read what named encoders get, and a sample or two to find the
+            width of encoders that do not say it in an attribute ``dim``.
         seed: of the initial weights of all that is made here, encoders too; PyTorch's own generator stays as it is.
 
     Raises:
-        ValueError: for an unknown fusion, a width that cannot be found, encoders and fusion
+        ValueError: for an unknown name, a width that cannot be found, encoders and fusion
             that do not fit, or a seed for what is made already.
     """
+    example = _part(example)
+    if isinstance(encoders, Split | Splits):
+        example = _part(encoders)
+        encoders = {m: partial(_default, example, m) for m in example.modalities}
     if not encoders:
         raise ValueError("encoders: a model needs at least one modality; got none.")
     if not isinstance(encoders, Mapping):
         kind = type(encoders).__name__
         raise ValueError(f"encoders must map modalities to modules, as {{'audio': MLP(20)}}; got {kind}.")
+    if task is None and num_classes is None and example is not None:
+        task = example.task
     if (task is None) == (num_classes is None):
         raise ValueError("What is to be predicted? Pass task=data.task, or num_classes=... for one class of several.")
     if task is None and num_classes is not None:
@@ -65,7 +81,7 @@ def build_model(
         if seed is not None:
             _refuse_made({**encoders, "fusion": fusion}, whole("seed", seed, low=0))
             torch.manual_seed(seed)
-        made = {m: _made(m, encoder) for m, encoder in encoders.items()}
+        made = {m: _made(m, encoder, example) for m, encoder in encoders.items()}
         dims = {m: _width(m, encoder, example) for m, encoder in made.items()}
         return MultimodalModel(made, _fusion(fusion, dims, task, heads), task=task, pool=pool)
 
@@ -79,7 +95,23 @@ def _refuse_made(parts: Mapping[str, object], seed: int) -> None:
             )
 
 
-def _made(modality: str, encoder: nn.Module | Callable[[], nn.Module]) -> nn.Module:
+@overload
+def _part(data: None) -> None: ...
+@overload
+def _part(data: Split | Splits) -> Split: ...
+def _part(data: Split | Splits | None) -> Split | None:
+    """One part of a data set, to look at."""
+    return data.train if isinstance(data, Splits) else data
+
+
+def _default(example: Split, modality: str) -> nn.Module:
+    layout = example.layout(modality)
+    return default_encoder(layout.kind, layout.shape, **layout.options)
+
+
+def _made(modality: str, encoder: nn.Module | Callable[[], nn.Module] | str, example: Split | None) -> nn.Module:
+    if isinstance(encoder, str):
+        return _named(modality, encoder, example)
     function = callable(encoder) and not isinstance(encoder, type | nn.Module) and not signature(encoder).parameters
     made = encoder() if function else encoder
     if not isinstance(made, nn.Module):
@@ -89,14 +121,44 @@ def _made(modality: str, encoder: nn.Module | Callable[[], nn.Module]) -> nn.Mod
     return made
 
 
+def _named(modality: str, name: str, example: Split | None) -> nn.Module:
+    """The encoder of this name for the inputs that the example has."""
+    try:
+        cls = class_of("encoder", name)
+    except ValueError as error:
+        raise ValueError(f"encoders[{modality!r}]: {error}") from None
+    if example is None:
+        raise ValueError(
+            f"encoders[{modality!r}]: what {cls.__name__} gets is not known. Pass example=data, or make it: "
+            f"{cls.__name__}(...)."
+        )
+    if modality not in example.modalities:
+        raise ValueError("encoders: " + did_you_mean("modality", modality, example.modalities))
+    try:
+        return cls(**inputs_of(cls, example.layout(modality)))
+    except TypeError as error:
+        needs = f"encoders[{modality!r}]: {cls.__name__} needs options: {error}."
+        raise ValueError(f"{needs} Pass {cls.__name__}(...) itself.") from error
+
+
+def inputs_of(encoder: type[nn.Module], layout: Layout) -> dict[str, Any]:
+    """Arguments of one of our encoders that the data determine."""
+    steps = encoder.__name__.startswith("Sequence")
+    told = {
+        "in_dim": layout.shape[-1] if steps else math.prod(layout.shape),
+        "channels": 1 if len(layout.shape) == 2 else layout.shape[0],
+        "numbers": math.prod(layout.shape),
+        **{n: value for n, value in layout.options.items() if n in ("vocab_size", "padding", "numbers", "levels")},
+    }
+    taken = signature(encoder.__init__).parameters
+    return {name: value for name, value in told.items() if name in taken}
+
+
 def _fusion(fusion: str | Fusion | Callable[..., Fusion], dims: dict[str, int], task: Task, heads: bool) -> Fusion:
     """The fusion for features of these widths."""
     if not isinstance(fusion, Fusion):
         if isinstance(fusion, str):
-            names = [name for name in fusions.__all__ if name != "Fusion"]
-            if fusion not in names:
-                raise ValueError(did_you_mean("fusion", fusion, names))
-            fusion = getattr(fusions, fusion)
+            fusion = class_of("fusion", fusion)
         assert callable(fusion)
         asked = {"heads": True} if heads else {}  # a builder's own choice of heads stands otherwise
         return fusion(dims, task.width, **asked)

@@ -62,6 +62,14 @@ def test_short_names_in_any_case() -> None:
     assert options.schedule.class_path.endswith(".Cosine")
 
 
+def test_any_optimizer_of_pytorch(tmp_path) -> None:
+    typed = parsed(*DIGITS, "--optimizer.lr", "0.2", "--optimizer", "rmsprop", "--optimizer.options", '{"alpha": 0.9}')
+    (tmp_path / "a.yaml").write_text("optimizer: {class_path: RMSprop, init_args: {lr: 0.2, alpha: 0.9}}")
+    for options in (typed, parsed(*DIGITS, "--config", tmp_path / "a.yaml")):
+        assert options.optimizer.class_path.endswith(".TorchOptim")
+        assert vars(options.optimizer.init_args) == {"name": "RMSprop", "lr": 0.2, "options": {"alpha": 0.9}}
+
+
 def test_readers_of_a_table() -> None:
     options = parsed(
         "--data", "x.csv", "--method", "Joint", "--data.modalities.audio", "audio",
@@ -221,7 +229,7 @@ def test_wrong_values(arguments: list[str], message: str) -> None:
     ("option", "meant"),
     [
         ("--tau", "'--method.tau' (of DOMFN, IGM, LFM)?"),
-        ("--lr=0.1", "'--optimizer.lr' (of SGD, Adam, AdamW)?"),
+        ("--lr=0.1", "'--optimizer.lr' (of SGD, Adam, AdamW, ...)?"),
         (
             "--warmup",
             "'--method.warmup' (of SMV, OPM) or '--schedule.warmup' (of Constant, StepDecay, Milestones, ...)?",

@@ -9,7 +9,7 @@ from torch import nn
 from counterpoise.build import build_model
 from counterpoise.data import Splits, from_arrays
 from counterpoise.data.arrays import ArraySplit
-from counterpoise.engine import SGD, Observer, Trainer, make_fabric
+from counterpoise.engine import SGD, Cosine, Observer, Trainer, make_fabric
 from counterpoise.method import Method
 from counterpoise.methods import OGM, Joint
 from counterpoise.testing import DIM, check_method, task, tiny_model, trainer_for
@@ -135,8 +135,16 @@ def test_encoder_of_another_width_is_named():
         ({"epochs": 1.5}, "epochs must be a whole number >= 1; got 1.5"),
         ({"batch_size": 16.0}, "batch_size must be a whole number >= 2; got 16.0"),
         ({"metrics": "accuracy"}, r"metrics must be a list of names, as \['accuracy'\]"),
-        ({"optimizer": "Adam"}, r"optimizer must be of the class Optimizer, such as SGD\(lr=0.05\); got 'Adam'"),
-        ({"schedule": "Cosine"}, r"schedule must be of the class Schedule, such as Cosine\(\)"),
+        ({"optimizer": 0.1}, r"optimizer must be of the class Optimizer, such as SGD\(lr=0.05\); got 0.1"),
+        ({"optimizer": "adamm"}, "Unknown optimizer 'adamm'. Did you mean 'Adam'"),
+        ({"optimizer": "LBFGS"}, "LBFGS cannot train here: it evaluates the loss several times a step"),
+        ({"schedule": Cosine}, r"schedule must be of the class Schedule, such as Cosine\(\)"),
+        ({"schedule": "cosin"}, "Unknown schedule 'cosin'. Did you mean 'Cosine'"),
+        (
+            {"schedule": "Milestones"},
+            r"schedule='Milestones' needs options: .*'factors'. Pass Milestones\(...\) itself",
+        ),
+        ({"loss": "focul"}, "Unknown loss 'focul'. Did you mean 'Focal'"),
         ({"observers": [print]}, "observers must be made from subclasses of counterpoise.engine.Observer"),
         ({"observers": Observer()}, "put the observer in brackets"),
         ({"accelerator": "gpuu"}, "Unknown accelerator 'gpuu'. Did you mean 'gpu'"),
@@ -162,7 +170,7 @@ class Forgetful(Method):
     ("method", "message"),
     [
         (Joint, r"method must be of the class Method, such as one of counterpoise\.methods; got the class Joint"),
-        ("Joint", "method must be of the class Method, .*got 'Joint'"),
+        ("Jont", "Unknown method 'Jont'. Did you mean 'Joint'"),
         (Forgetful(), r"Forgetful.__init__ must call super\(\).__init__\(\)"),
     ],
 )

@@ -21,10 +21,16 @@ from counterpoise.engine.record import RunDirectory, RunDirectoryError
 from counterpoise.engine.replicas import ReplicaLostError, make_fabric
 from counterpoise.engine.run import Run
 from counterpoise.engine.step import Step
+from counterpoise.engine.torch_optim import TorchOptim
 from counterpoise.engine.trainer import Trainer
 from counterpoise.observer import Observer
 
+OPTIMIZERS = {cls.__name__: cls for cls in (SGD, Adam, AdamW, TorchOptim)}
+SCHEDULES = {cls.__name__: cls for cls in (Constant, StepDecay, Milestones, Cosine, Plateau)}
+
 __all__ = [
+    "OPTIMIZERS",
+    "SCHEDULES",
     "SGD",
     "Adam",
     "AdamW",
@@ -45,6 +51,7 @@ __all__ = [
     "Schedule",
     "Step",
     "StepDecay",
+    "TorchOptim",
     "Trainer",
     "keep_freed_memory",
     "make_fabric",

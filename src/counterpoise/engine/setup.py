@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from counterpoise._checks import choice, number, whole
+from counterpoise._names import made
 from counterpoise.data.sampling import SAMPLERS
 from counterpoise.data.split import Split, Splits
 from counterpoise.data.targets import checked_weights
-from counterpoise.engine.optim import Optimizer, Schedule
+from counterpoise.engine.optim import SGD, Constant, Optimizer, Schedule
+from counterpoise.engine.torch_optim import optimizer_of
 from counterpoise.engine.watching import Observers
 from counterpoise.losses import Likelihood, Loss
 from counterpoise.method import Method
@@ -98,6 +101,23 @@ def check_task(method: Method, task: Task) -> None:
         )
 
 
+class Parts(NamedTuple):
+    """What trains, made where it was named."""
+
+    method: Method
+    optimizer: Optimizer
+    schedule: Schedule
+    loss: Loss
+
+
+def parts_of(model: object, method: Any, optimizer: Any, schedule: Any, loss: Any) -> Parts:
+    """The parts of a trainer, the defaults where they are None; ValueError for what is none, and unknown names."""
+    method, optimizer = made("method", method), optimizer_of(optimizer)
+    schedule, loss = made("schedule", schedule), made("loss", loss)
+    check_parts(model=model, method=method, optimizer=optimizer, schedule=schedule, loss=loss)
+    return Parts(method, optimizer or SGD(), schedule or Constant(), loss or Likelihood())
+
+
 def check_parts(**parts: object) -> None:
     """ValueError naming the argument of ``Trainer`` that is another thing than it must be; None is a default."""
     for argument, part in parts.items():
@@ -108,13 +128,6 @@ def check_parts(**parts: object) -> None:
             raise ValueError(f"{type(part).__name__}.__init__ must call super().__init__() before anything else.")
         given = f"the class {part.__name__}" if isinstance(part, type) else repr(part).splitlines()[0]
         raise ValueError(f"{argument} must be of the class {kind.__name__}, such as {example}; got {given}.")
-
-
-def prepared(loss: Loss | None, task: Task) -> Loss:
-    """The loss, or the task's own, for this task; ValueError when it is for others."""
-    loss = Likelihood() if loss is None else loss
-    loss.prepare(task)
-    return loss
 
 
 def watching(observers: Sequence[Observer], own: Sequence[Observer]) -> Observers:

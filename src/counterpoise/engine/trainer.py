@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from counterpoise.data.split import Split, Splits
 from counterpoise.engine import loop, setup
 from counterpoise.engine.evaluation import Predictions
-from counterpoise.engine.optim import SGD, Constant, Optimizer, Schedule
+from counterpoise.engine.optim import Optimizer, Schedule
 from counterpoise.engine.progress import ConsoleProgress
 from counterpoise.engine.replicas import Fabric, make_fabric
 from counterpoise.engine.result import SubsetScores, contributions, result_of, subset_scores
@@ -27,10 +29,10 @@ class Trainer:
 
     Args:
         model: encoders and fusion.
-        method: how to train it.
+        method: how to train it; a name, of this or other parts, stands for default options.
         epochs: the budget, at least 1; methods with phases share it out.
         batch_size: samples of the global batch (over all replicas), at least 2; an epoch trains on whole batches.
-        optimizer: SGD, Adam or AdamW settings.
+        optimizer: SGD, Adam, AdamW or TorchOptim settings; or a class of ``torch.optim``, or a ``functools.partial``.
         schedule: how the learning rate moves.
         sam: radius of sharpness-aware minimisation around any method; 0 is off, 0.05 is usual.
         clip_norm: largest gradient norm, > 0; None leaves gradients alone.
@@ -60,12 +62,12 @@ class Trainer:
     def __init__(
         self,
         model: MultimodalModel,
-        method: Method,
+        method: Method | str,
         *,
         epochs: int = 20,
         batch_size: int = 64,
-        optimizer: Optimizer | None = None,
-        schedule: Schedule | None = None,
+        optimizer: Optimizer | str | Callable[..., torch.optim.Optimizer] | None = None,
+        schedule: Schedule | str | None = None,
         sam: float = 0.0,
         clip_norm: float | None = None,
         monitor: str | None = None,
@@ -83,27 +85,28 @@ class Trainer:
         observers: Sequence[Observer] = (),
         progress: bool = True,
         label: str | None = None,
-        loss: Loss | None = None,
+        loss: Loss | str | None = None,
         fabric: Fabric | None = None,
     ):
-        setup.check_parts(model=model, method=method, optimizer=optimizer, schedule=schedule, loss=loss)
+        parts = setup.parts_of(model, method, optimizer, schedule, loss)
         setup.check_numbers(epochs=epochs, batch_size=batch_size, sam=sam, clip_norm=clip_norm, num_workers=num_workers)
         monitor, metrics = setup.check_metrics(model.task, metrics, monitor)
         setup.check_sampler(model.task, sampler)
-        setup.check_stopping(method, early_stopping)
+        setup.check_stopping(parts.method, early_stopping)
+        parts.loss.prepare(model.task)
         hardware = {"accelerator": accelerator, "devices": devices, "num_nodes": num_nodes, "precision": precision}
         fabric = _launched(fabric, batch_size, hardware)
         shown = [ConsoleProgress()] if progress and fabric.is_global_zero else []
         self.current = Run(
             model,
-            method,
-            setup.prepared(loss, model.task),
+            parts.method,
+            parts.loss,
             fabric,
             train=loop.fit,
             epochs=epochs,
             batch_size=batch_size,
-            optimizer_settings=optimizer or SGD(),
-            schedule=schedule or Constant(),
+            optimizer_settings=parts.optimizer,
+            schedule=parts.schedule,
             sam=sam,
             clip_norm=clip_norm,
             monitor=monitor,
@@ -115,7 +118,7 @@ class Trainer:
             early_stopping=early_stopping,
             observers=setup.watching(observers, shown),
         )
-        self.model, self.method, self.loss, self.fabric = model, method, self.current.loss, fabric
+        self.model, self.method, self.loss, self.fabric = model, parts.method, parts.loss, fabric
         self.batch_size, self.monitor, self.run_dir, self.label = batch_size, monitor, run_dir, label
 
     @property

@@ -9,12 +9,12 @@ from typing import Any, Literal, NoReturn, Optional
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 from torch import nn
 
-from counterpoise import encoders, engine, fusions, methods
+from counterpoise._names import named
 from counterpoise.data import readers
 from counterpoise.data.source import Arrays, Digits, Source, Table
 from counterpoise.engine import Optimizer, Schedule, Trainer
 from counterpoise.fusions import Fusion
-from counterpoise.losses import LOSSES, Loss
+from counterpoise.losses import Loss
 from counterpoise.method import Method
 from counterpoise.recipe.classes import check_classes
 from counterpoise.recipe.messages import UsageError, explain
@@ -22,12 +22,7 @@ from counterpoise.recipe.messages import UsageError, explain
 REGISTRIES: dict[str, Mapping[str, type]] = {
     "data": {"Table": Table, "Digits": Digits, "Arrays": Arrays},
     "reader": {cls.__name__: cls for cls in readers.READERS.values()},
-    "method": {name: getattr(methods, name) for name in methods.__all__},
-    "fusion": {name: getattr(fusions, name) for name in fusions.__all__ if name != "Fusion"},
-    "encoder": encoders.ENCODERS,
-    "loss": LOSSES,
-    "optimizer": {name: getattr(engine, name) for name in ("SGD", "Adam", "AdamW")},
-    "schedule": {name: getattr(engine, name) for name in ("Constant", "StepDecay", "Milestones", "Cosine", "Plateau")},
+    **{kind: named(kind) for kind in ("method", "fusion", "encoder", "loss", "optimizer", "schedule")},
 }
 """What each option accepts by its short name; any other class is named by its import path."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -14,8 +13,10 @@ from jsonargparse import ArgumentParser, Namespace
 
 from counterpoise._checks import did_you_mean, nearest
 from counterpoise._yaml import read_yaml
-from counterpoise.data.layout import Layout
+from counterpoise.build import inputs_of
 from counterpoise.data.source import Source
+from counterpoise.engine import TorchOptim
+from counterpoise.engine.torch_optim import torch_names
 from counterpoise.recipe.messages import FILES, UsageError
 from counterpoise.recipe.options import KINDS, REGISTRIES
 
@@ -125,25 +126,13 @@ def _fitted(parser: ArgumentParser, pairs: Pairs, source: Source | None) -> tupl
         modality = m.split(".")[0]
         if modality not in layouts:
             raise UsageError("--encoders: " + did_you_mean("modality", modality, layouts))
-        known = inspect.signature(cls.__init__).parameters
         needs = inputs_of(cls, layouts[modality])
         fitted += [
             (f"--encoders.{m}.{name}", str(number))
             for name, number in needs.items()
-            if name in known and f"--encoders.{m}.{name}" not in given
+            if f"--encoders.{m}.{name}" not in given
         ]
     return fitted, source
-
-
-def inputs_of(encoder: type, layout: Layout) -> dict[str, Any]:
-    """Arguments of our encoders that the data determine."""
-    steps = encoder.__name__.startswith("Sequence")
-    return {
-        "in_dim": layout.shape[-1] if steps else math.prod(layout.shape),
-        "channels": 1 if len(layout.shape) == 2 else layout.shape[0],
-        "numbers": math.prod(layout.shape),
-        **{n: value for n, value in layout.options.items() if n in ("vocab_size", "padding", "numbers", "levels")},
-    }
 
 
 def _classes_first(written: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
@@ -187,10 +176,19 @@ def _spelled(option: str, value: str) -> list[tuple[str, ...]]:
         return [("--data", source["class_path"]), ("--data.path", source["init_args"]["path"])]
     if option == "--data" and value.casefold() not in map(str.casefold, REGISTRIES["data"]):
         _refuse_other_files(value)
+    if option == "--optimizer" and (torch_name := _of_torch(value)):
+        return [(option, TorchOptim.__name__), (f"{option}.name", torch_name)]
     for kind, pattern in KINDS.items():
         if re.fullmatch(pattern.replace("(", "(?:") + r"(\.help)?", option):
             return [(option, class_named(kind, value))]
     return [(option, value)]
+
+
+def _of_torch(name: str) -> str | None:
+    """The name in ``torch.optim``, where none of our own settings is called so."""
+    if name.casefold() in map(str.casefold, REGISTRIES["optimizer"]):
+        return None
+    return {known.casefold(): known for known in torch_names()}.get(name.casefold())
 
 
 def _refuse_other_files(value: str) -> None:
@@ -259,6 +257,11 @@ def _data(value: Any) -> Any:
 
 def _class(kind: str, value: Any) -> Any:
     """``value`` as a mapping with ``class_path``, when it names a class."""
+    path = value.get("class_path") if isinstance(value, dict) else value
+    if kind == "optimizer" and isinstance(path, str) and (torch_name := _of_torch(path)):
+        given = dict((value.get("init_args") if isinstance(value, dict) else None) or {})
+        own = {"name": torch_name, **({"lr": given.pop("lr")} if "lr" in given else {})}
+        return {"class_path": TorchOptim.__name__, "init_args": own | ({"options": given} if given else {})}
     if isinstance(value, str):
         return {"class_path": class_named(kind, value)}
     if isinstance(value, dict) and isinstance(value.get("class_path"), str):
