@@ -57,12 +57,12 @@ def main(arguments: Sequence[str]) -> int:
         among = defined_for(dict.fromkeys(own_method.values()), recipe.splits.task)
         names = [name for name, method in own_method.items() if method in among]
     planned = plan(recipe, rows(names, settings, recipe.source.layouts()), seeds)
-    recipes = [found[place] for place in range(len(seeds)) for found in planned.values()]  # seeds vary slowest
+    recipes = [members[place] for place in range(len(seeds)) for members in planned.values()]  # seeds vary slowest
     _refuse_twice(planned)
     out = folder_of(own.out)
     outcome = run(recipes, out / "runs", **execution)
     print(outcome.message())
-    labels = {out / "runs" / found.id: name for name, members in planned.items() for found in members}
+    labels = {out / "runs" / recipe.id: name for name, members in planned.items() for recipe in members}
     records = [
         with_candidates({**record, "label": label}, read_history(path / "metrics.jsonl", []))
         for path, label in labels.items()
@@ -94,15 +94,15 @@ def rows(names: Sequence[str], settings: Mapping[str, Mapping[str, Any]], modali
         settings: method -> options for it alone; variant -> the same and its ``method``.
         modalities: of the data.
     """
-    found = []
+    asked = []
     for name in names:
         options = dict(settings.get(name, {}))
         method = options.pop("method", name)
         each = {name: options}
         if method == UNIMODAL and "method.modality" not in options:
             each = {f"{name}({m})": {**options, "method.modality": m} for m in modalities}
-        found += [Row(row, method, own, label=None if method == name else row) for row, own in each.items()]
-    return found
+        asked += [Row(row, method, own, label=None if method == name else row) for row, own in each.items()]
+    return asked
 
 
 def _refuse_twice(planned: Mapping[str, Sequence[Recipe]]) -> None:
@@ -133,11 +133,11 @@ def _names(text: str, settings: Mapping[str, Any]) -> list[str]:
 def _settings(path: str | None) -> dict[str, dict[str, Any]]:
     if path is None:
         return {}
-    found = read_yaml(Path(path).read_text(encoding="utf-8")) or {}
-    if not isinstance(found, dict) or not all(isinstance(value, dict) for value in found.values()):
+    content = read_yaml(Path(path).read_text(encoding="utf-8")) or {}
+    if not isinstance(content, dict) or not all(isinstance(value, dict) for value in content.values()):
         raise UsageError(f"--settings {path} must map method names to mappings of options.")
     folded = {name.casefold(): name for name in methods.__all__}
-    settings = {folded.get(str(name).casefold(), str(name)): dict(options) for name, options in found.items()}
+    settings = {folded.get(str(name).casefold(), str(name)): dict(options) for name, options in content.items()}
     for name, options in settings.items():
         method = str(options.pop("method", name))
         if name in methods.__all__ and method != name:

@@ -74,9 +74,9 @@ def main(arguments: Sequence[str]) -> int:
     warmup = max(1, recipe.options.epochs // 5)
     study, storage = database.connect(url, name, database.direction(monitor), own.pruner, warmup, seeds[0])
     runs = out / "runs"
-    found = Search(study, storage, space, recipe, seeds, own.trials, runs, monitor)
-    with found.leaving():
-        outcome = drive(found, command, runs, preload=plan.PRELOAD, **execution)
+    search = Search(study, storage, space, recipe, seeds, own.trials, runs, monitor)
+    with search.leaving():
+        outcome = drive(search, command, runs, preload=plan.PRELOAD, **execution)
     if outcome.stopped or outcome.waiting:
         print("Stopped; the same command goes on.")
         return 130
@@ -92,11 +92,11 @@ def _space(texts: Sequence[str]) -> list[Parameter]:
     if not texts:
         raise UsageError(f"--param is missing: what may vary, as {SYNTAX}.")
     space = [parameter(text) for text in texts]
-    for found in space:
-        if f"--{found.name}" in (*FIXED, "--method", "--monitor", "--config"):
-            raise UsageError(f"--param {found.name}: this cannot vary between trials.")
-        if sum(other.name == found.name for other in space) > 1:
-            raise UsageError(f"--param names {found.name} twice.")
+    for varied in space:
+        if f"--{varied.name}" in (*FIXED, "--method", "--monitor", "--config"):
+            raise UsageError(f"--param {varied.name}: this cannot vary between trials.")
+        if sum(other.name == varied.name for other in space) > 1:
+            raise UsageError(f"--param names {varied.name} twice.")
     return space
 
 
@@ -142,22 +142,22 @@ def _conclude(
     """Write what was found; print the best and how to evaluate it."""
     from counterpoise.tuning import results
 
-    found = results.rows(study, space)
+    trials = results.rows(study, space)
     about = {"study": study.study_name, "monitor": monitor, "seeds": list(seeds), "method": recipe.method}
-    results.write_tables(found, out, about)
-    states = [row["state"] for row in found]
+    results.write_tables(trials, out, about)
+    states = [row["state"] for row in trials]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     print(f"Trials: {counts}.")
-    done = [row for row in found if row["state"] == "finished"]
+    done = [row for row in trials if row["state"] == "finished"]
     if not done:
         print(
-            "\n".join(["No trial has a score.", *(f"{row['trial']}: {row['error']}" for row in found if row["error"])])
+            "\n".join(["No trial has a score.", *(f"{row['trial']}: {row['error']}" for row in trials if row["error"])])
         )
         return 1
     best = next(row for row in done if row["trial"] == study.best_trial.number)
     values = {p.name: best[p.name] for p in space}
     write_text(out / "best.yaml", recipe.but(values).text)
-    page = results.draw(found, space, out, f"Tuning of {recipe.method}", monitor)
+    page = results.draw(trials, space, out, f"Tuning of {recipe.method}", monitor)
     print(f"Best: trial {best['trial']}, validation {monitor} {best['score']:.4f} (mean of {len(seeds)} seed(s)):")
     print("\n".join(f"  {name} {value}" for name, value in values.items()))
     print(f"Open {page} in a browser; every number is in {out / 'trials.json'}. For the score on the test split:")

@@ -86,9 +86,9 @@ class Report:
     def __str__(self) -> str:
         lines = [f"{self.path}: {self.summary['rows']} rows, {self.summary['files']} files read"]
         for part, count in self.summary["samples"].items():
-            found = [f"{name} {n}" for name, n in self.summary["classes"][part].items()]
-            found += [f"{name} {low:g} to {high:g}" for name, (low, high) in self.summary["ranges"][part].items()]
-            lines.append(f"  {part}: {count} samples; " + ", ".join(found))
+            counts = [f"{name} {n}" for name, n in self.summary["classes"][part].items()]
+            counts += [f"{name} {low:g} to {high:g}" for name, (low, high) in self.summary["ranges"][part].items()]
+            lines.append(f"  {part}: {count} samples; " + ", ".join(counts))
         for modality, absent in self.summary["absent"].items():
             lines.append(f"  {modality} absent: " + ", ".join(f"{n} in {part}" for part, n in absent.items()))
         lines += [f"  {line}" for line in self.columns]
@@ -97,10 +97,10 @@ class Report:
             kinds = defaultdict(list)
             for problem in problems:
                 kinds[problem.kind].append(problem)
-            for kind, found in kinds.items():
-                lines += [f"  [{kind}] {problem}" for problem in found[:SHOWN]]
-                if len(found) > SHOWN:
-                    lines.append(f"  [{kind}] ... and {len(found) - SHOWN} more")
+            for kind, problems in kinds.items():
+                lines += [f"  [{kind}] {problem}" for problem in problems[:SHOWN]]
+                if len(problems) > SHOWN:
+                    lines.append(f"  [{kind}] ... and {len(problems) - SHOWN} more")
         return "\n".join(lines)
 
 
@@ -133,8 +133,8 @@ def check(table: Table, *, read: bool = True, workers: int = 4, progress: bool =
     with ThreadPoolExecutor(max_workers=workers) as pool:
         for m, there in cells.items():
             reads, ragged = table.readers[m].reads_files, dict[int, str]()
-            found = _mapped(pool, table.readers[m].problems, there.sources())
-            for i, wrong in enumerate(run(found, len(there), f"reading {m}")):
+            reasons = _mapped(pool, table.readers[m].problems, there.sources())
+            for i, wrong in enumerate(run(reasons, len(there), f"reading {m}")):
                 report.summary["files"] += reads
                 if wrong is not None and RAGGED.search(wrong):
                     ragged[i] = wrong
@@ -224,7 +224,7 @@ def _ragged(cells: _Cells, wrong: dict[int, str]) -> Problem:
     """One line for all sequences of other lengths than the first."""
     i, text = min(wrong.items())
     if len(wrong) > 1:
-        steps = [int(n) for found in map(RAGGED.search, wrong.values()) if found for n in found.groups()]
+        steps = [int(n) for match in map(RAGGED.search, wrong.values()) if match for n in match.groups()]
         text = (
             f"sequences have {min(steps)} to {max(steps)} steps, {len(wrong)} of {len(cells)} another number than the "
             f"first; set length, {max(steps)} to lose nothing (--data.modalities.{cells.modality}.length)"
@@ -234,10 +234,10 @@ def _ragged(cells: _Cells, wrong: dict[int, str]) -> Problem:
 
 def _in_parts(codes: np.ndarray, count: int, part_of: np.ndarray) -> np.ndarray:
     """(count,) a bit for each part that a row with this code is in."""
-    found = np.zeros(count, np.int64)
+    parts = np.zeros(count, np.int64)
     for i in range(1, len(_PARTS)):
-        found[codes[(part_of == i) & (codes >= 0)]] |= 1 << i
-    return found
+        parts[codes[(part_of == i) & (codes >= 0)]] |= 1 << i
+    return parts
 
 
 def _several(bits: np.ndarray) -> np.ndarray:

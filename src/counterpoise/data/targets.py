@@ -40,9 +40,9 @@ def encoded(y: Any, task: Task | str | None, names: Sequence[str] | None, *, nam
     if kind == Regression.kind:
         target = _numbers(y, name)
         known = tuple(names or ([name] if target.shape[1] == 1 else [f"{name}{i}" for i in range(target.shape[1])]))
-        found = task if isinstance(task, Task) else Regression(known)
-        found.check(target)
-        return target, found
+        regression = task if isinstance(task, Task) else Regression(known)
+        regression.check(target)
+        return target, regression
     number, known = encode(y, names, name=name)
     at_least_two(known, name)
     if task is None and names is None and not isinstance(next(iter(y)), str):
@@ -67,14 +67,14 @@ def checked_weights(weights: Any, size: int, name: str, place: Callable[[int], s
     values = np.asarray(weights.detach().cpu() if isinstance(weights, Tensor) else weights)
     if values.shape != (size,) or values.dtype.kind not in "biuf":
         raise ValueError(f"{name} must be ({size},) numbers, one per sample; got {values.dtype} of {values.shape}.")
-    found = torch.from_numpy(values.astype(np.float64))
-    wrong = (~(found.isfinite() & (found >= 0))).nonzero().flatten().tolist()
+    weights = torch.from_numpy(values.astype(np.float64))
+    wrong = (~(weights.isfinite() & (weights >= 0))).nonzero().flatten().tolist()
     if wrong:
-        value, more = float(found[wrong[0]]), f" ({len(wrong)} such samples in all)" if len(wrong) > 1 else ""
+        value, more = float(weights[wrong[0]]), f" ({len(wrong)} such samples in all)" if len(wrong) > 1 else ""
         raise ValueError(f"{name} must be finite numbers >= 0; {place(wrong[0])} has {value:g}{more}.")
-    if not found.any():
+    if not weights.any():
         raise ValueError(f"{name} is 0 for all {size} samples: nothing would count.")
-    return None if bool((found == found[0]).all()) else found
+    return None if bool((weights == weights[0]).all()) else weights
 
 
 def standardised(task: Task, given: Task | str | None, target: Tensor) -> Task:
@@ -104,8 +104,8 @@ def _label_sets(y: Any, names: Sequence[str] | None, name: str) -> tuple[Tensor,
             raise ValueError(
                 f"{name}: sample {place} must be a collection of label names, set() for none; got {labels!r}."
             )
-    found = sorted({str(label) for labels in y for label in labels}, key=natural)
-    known = tuple(map(str, names)) if names is not None else tuple(found)
+    seen = sorted({str(label) for labels in y for label in labels}, key=natural)
+    known = tuple(map(str, names)) if names is not None else tuple(seen)
     column = {label: i for i, label in enumerate(known)}
     target = torch.zeros(len(y), len(known))
     for place, labels in enumerate(y):

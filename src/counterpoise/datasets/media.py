@@ -49,10 +49,10 @@ def find(root: Path, key: Callable[[str], Hashable | None]) -> Clips:
         for name in names:
             path = folder / name
             kind = clips.sound if path.suffix.lower() == ".wav" else clips.video
-            if path.suffix.lower() in (".wav", *VIDEOS) and (found := key(path.stem)) is not None:
-                kind.setdefault(found, []).append(path)
-        if any(name.lower().endswith(IMAGES) for name in names) and (found := key(folder.name)) is not None:
-            clips.frames.setdefault(found, []).append(folder)
+            if path.suffix.lower() in (".wav", *VIDEOS) and (clip := key(path.stem)) is not None:
+                kind.setdefault(clip, []).append(path)
+        if any(name.lower().endswith(IMAGES) for name in names) and (clip := key(folder.name)) is not None:
+            clips.frames.setdefault(clip, []).append(folder)
     return clips
 
 
@@ -123,12 +123,12 @@ class Clipped(Dataset):
         yield Check("clips whose frames on disk changed", "0", f"{len(wrong)}{more}", not wrong)
 
     def _one_of(self, kind: Mapping[Hashable, list[Path]], row: Row) -> Path | None:
-        found: list[Path] = next((kind[k] for k in self.keys(row) if k in kind), [])
-        found = sorted(found, key=lambda p: VIDEOS.index(p.suffix.lower()) if p.suffix.lower() in VIDEOS else 0)
-        same = [path for path in found if path.suffix.lower() == found[0].suffix.lower()]
+        files: list[Path] = next((kind[k] for k in self.keys(row) if k in kind), [])
+        files = sorted(files, key=lambda p: VIDEOS.index(p.suffix.lower()) if p.suffix.lower() in VIDEOS else 0)
+        same = [path for path in files if path.suffix.lower() == files[0].suffix.lower()]
         if len(same) > 1 and len({_size(path) for path in same}) > 1:
             raise Excluded(f"ambiguous: {same[0]} and {same[1]} differ")
-        return found[0] if found else None
+        return files[0] if files else None
 
 
 def _size(path: Path) -> tuple[int, ...]:

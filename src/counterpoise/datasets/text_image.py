@@ -62,22 +62,23 @@ class TextImage(Dataset):
         return Posts(lists, pictures, {part: self.entries(path, part) for part, path in lists.items()})
 
     def _lists(self, root: Path) -> dict[str, Path]:
-        found: list[dict[str, Path]] = []
+        folders: list[dict[str, Path]] = []
         for names in self.list_names:
-            found = found or [
+            folders = folders or [
                 {part: folder / name for part, name in zip(("train", "val", "test"), names, strict=True)}
                 for folder, _, there in files.walk(root)
                 if set(names) <= set(there)
             ]
-        if len(found) > 1:  # TomBERT keeps Twitter2017 in a folder beside it
-            found = [lists for lists in found if self.name in str(lists["train"].relative_to(root)).lower()] or found
-        if not found:
+        if len(folders) > 1:  # TomBERT keeps Twitter2017 in a folder beside it
+            own = [lists for lists in folders if self.name in str(lists["train"].relative_to(root)).lower()]
+            folders = own or folders
+        if not folders:
             ways = " or ".join(", ".join(names) for names in self.list_names)
             raise self.lacking(f"folder below {root} that holds the lists {ways}", "They come without a licence.")
-        if len(found) > 1:
-            where = ", ".join(str(lists["train"].parent) for lists in found)
+        if len(folders) > 1:
+            where = ", ".join(str(lists["train"].parent) for lists in folders)
             raise ValueError(f"{self.name}: more than one folder below {root} holds lists: {where}. Leave one there.")
-        return found[0]
+        return folders[0]
 
     def convert(self, raw: Posts, row: Row, out: Path) -> dict[str, str]:
         name = row.facts["picture"]

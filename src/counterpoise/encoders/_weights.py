@@ -30,17 +30,17 @@ def read_weights(path: str, where_from: str) -> dict[str, Tensor]:
         if file.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            found: Any = load_file(file)
+            state: Any = load_file(file)
         else:
-            found = read_tensors(file)
+            state = read_tensors(file)
     except Exception as error:  # of safetensors, which has an exception of its own
         raise ValueError(f"weights={path!r} is no file of weights, or damaged: {error}") from error
     for name in ("state_dict", "model"):
-        if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
-            found = found[name]
-    if not isinstance(found, Mapping) or not found or not all(isinstance(v, Tensor) for v in found.values()):
-        raise ValueError(f"weights={path!r} must hold a state dict (name -> tensor); it holds {type(found).__name__}.")
-    return {str(name).removeprefix("module."): value for name, value in found.items()}
+        if isinstance(state, Mapping) and isinstance(state.get(name), Mapping):
+            state = state[name]
+    if not isinstance(state, Mapping) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ValueError(f"weights={path!r} must hold a state dict (name -> tensor); it holds {type(state).__name__}.")
+    return {str(name).removeprefix("module."): value for name, value in state.items()}
 
 
 def adopt(

@@ -217,15 +217,15 @@ def _clip(encoder: str, name: str, pretrained: bool) -> Any:
 
 def _padding(transformers: Any, name: str, config: Any) -> int:
     """The padding of the model's tokeniser; without one, of its configuration."""
-    found = None
+    padding = None
     # of a folder without these files transformers would make up a tokeniser
     if not Path(name).is_dir() or any((Path(name) / f"tokenizer{end}.json").is_file() for end in ("", "_config")):
         try:
-            found = transformers.AutoTokenizer.from_pretrained(name).pad_token_id
+            padding = transformers.AutoTokenizer.from_pretrained(name).pad_token_id
         except (OSError, ValueError, ImportError):  # a model without one, or one that needs a further library
-            found = None
-    if found is None:
-        found = getattr(config, "pad_token_id", None)
-    if found is None:
+            padding = None
+    if padding is None:
+        padding = getattr(config, "pad_token_id", None)
+    if padding is None:
         raise ValueError(f"{name!r} does not say which token is padding; pass pad=<its number>.")
-    return int(found)
+    return int(padding)

@@ -44,11 +44,11 @@ def sampled_orders(
     if len(modalities) <= LATTICE:
         return None
     generator = torch.Generator().manual_seed(0) if generator is None else generator
-    found = []
+    orders = []
     for _ in range(pairs):
         order = tuple(modalities[i] for i in torch.randperm(len(modalities), generator=generator).tolist())
-        found += [order, order[::-1]]
-    return found
+        orders += [order, order[::-1]]
+    return orders
 
 
 def shapley(
@@ -111,14 +111,14 @@ def shapley_error(
     gains = [_gains(values, order) for order in orders]
     pairs = list(zip(gains[::2], gains[1::2], strict=True))
     means = {m: torch.stack([(a[m] + b[m]) / 2 for a, b in pairs]) for m in modalities}
-    return {m: found.std(0, correction=1) / len(pairs) ** 0.5 for m, found in means.items()}
+    return {m: gains.std(0, correction=1) / len(pairs) ** 0.5 for m, gains in means.items()}
 
 
 def _gains(values: Mapping[frozenset[str], Tensor], order: Sequence[str]) -> dict[str, Tensor]:
     """What each modality adds to those before it."""
     whole = values[frozenset(order)]
-    before, found = values.get(frozenset(), torch.zeros_like(whole)), {}
+    before, shares = values.get(frozenset(), torch.zeros_like(whole)), {}
     for size, m in enumerate(order, start=1):
         now = values[frozenset(order[:size])]
-        found[m], before = now - before, now
-    return found
+        shares[m], before = now - before, now
+    return shares

@@ -43,17 +43,17 @@ def read_result(directory: Path) -> dict[str, Any] | None:
     if not text.strip():
         raise ValueError("it is empty")
     try:
-        found = json.loads(text)
+        result = json.loads(text)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"it holds a {type(found).__name__} where a mapping belongs")
-    digest = found.pop("digest", None)
-    if digest is not None and digest != _digest(found):
+    if not isinstance(result, dict):
+        raise ValueError(f"it holds a {type(result).__name__} where a mapping belongs")
+    digest = result.pop("digest", None)
+    if digest is not None and digest != _digest(result):
         raise ValueError("its content is not what was written: the digest differs")
-    _check(found)
-    LOWER_IS_BETTER.update(name for name in found.get("lower_is_better", ()) if "." in name)
-    return found
+    _check(result)
+    LOWER_IS_BETTER.update(name for name in result.get("lower_is_better", ()) if "." in name)
+    return result
 
 
 def result_of(directory: Path) -> dict[str, Any] | None:
@@ -69,16 +69,16 @@ def finished(directory: Path) -> bool:
     return result_of(directory) is not None
 
 
-def _check(found: Mapping[str, Any]) -> None:
+def _check(result: Mapping[str, Any]) -> None:
     for name, kinds in KINDS.items():
-        value = found.get(name)
-        if name in found and (not isinstance(value, kinds) or isinstance(value, bool)):
+        value = result.get(name)
+        if name in result and (not isinstance(value, kinds) or isinstance(value, bool)):
             raise ValueError(f"{name} must be {' or '.join(k.__name__ for k in kinds)}; found {value!r:.60}")
     for name in ("modalities", "classes", "lower_is_better"):
-        if not all(isinstance(one, str) for one in found.get(name, ())):
-            raise ValueError(f"{name} must be a list of names; found {found[name]!r:.60}")
-    subsets = found.get("subsets", {})
-    scores = {name: found.get(name) or {} for name in ("val", "test")}
+        if not all(isinstance(one, str) for one in result.get(name, ())):
+            raise ValueError(f"{name} must be a list of names; found {result[name]!r:.60}")
+    subsets = result.get("subsets", {})
+    scores = {name: result.get(name) or {} for name in ("val", "test")}
     for name, values in {**scores, **{f"subsets.{key}": value for key, value in subsets.items()}}.items():
         if not isinstance(values, dict):
             raise ValueError(f"{name} must be a mapping of scores; found {values!r:.60}")

@@ -59,10 +59,10 @@ class Options(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         known = [option for action in self._actions for option in action.option_strings]
-        if found := re.search(r"unrecognized arguments: (\S+)", message):
-            message = unknown_option(found[1], known)
-        elif found := re.search(r"argument (\S+): invalid choice: '(.*)' \(choose from (.*)\)", message):
-            message = f"{found[1]}: " + did_you_mean("value", found[2], re.findall(r"[^', ]+", found[3]))
+        if match := re.search(r"unrecognized arguments: (\S+)", message):
+            message = unknown_option(match[1], known)
+        elif match := re.search(r"argument (\S+): invalid choice: '(.*)' \(choose from (.*)\)", message):
+            message = f"{match[1]}: " + did_you_mean("value", match[2], re.findall(r"[^', ]+", match[3]))
         raise UsageError(f"{message}\nSee: {self.prog} --help")
 
 
@@ -103,16 +103,16 @@ def explain(
     kind = next((k for k, pattern in kinds.items() if re.fullmatch(pattern, option)), None)
     if "\nSee: " in message:  # of the file given by --config, explained already
         return "--config: " + message.split(": ", 1)[1].split("\nSee: ")[0]
-    if found := re.search(r"following arguments are required: (.+)", message):
-        name = found[1].split(",")[0].strip()
+    if match := re.search(r"following arguments are required: (.+)", message):
+        name = match[1].split(",")[0].strip()
         text = f"--{name} is missing." if option == "--" else f"{option}.{name} is missing."
         if name == "data":
             return f"{text} {FILES}"
         return text + (f" Known: {', '.join(registries[name])}." if name in registries else "")
-    if found := re.search(r"argument (--\S+): expected one argument", message):
-        return f"{found[1]} needs a value."
-    if kind and (found := re.search(r"Expected a dot import path string: ([^\s,]+)", message)):
-        return f"{option}: " + did_you_mean(kind, found[1], registries[kind]) + (f" {FILES}" if kind == "data" else "")
+    if match := re.search(r"argument (--\S+): expected one argument", message):
+        return f"{match[1]} needs a value."
+    if kind and (match := re.search(r"Expected a dot import path string: ([^\s,]+)", message)):
+        return f"{option}: " + did_you_mean(kind, match[1], registries[kind]) + (f" {FILES}" if kind == "data" else "")
     if kind and "is abstract" in message:
         return f"{option} must come with its class. Known: {', '.join(registries[kind])}."
     unknown = re.search(r"(?:Key|Option) '([\w.]+)' is not (?:accepted|expected)", message) or re.search(
@@ -143,8 +143,8 @@ FILES = "A data set is a .csv, .tsv, .parquet or .npz file, 'digits', or package
 
 
 def _wrong_value(message: str, option: str) -> str | None:
-    if found := re.search(r"(No module named .*|module .* has no attribute .*|.* does not correspond to .*)", message):
-        return f"{option}: {found[1].strip()}."
+    if match := re.search(r"(No module named .*|module .* has no attribute .*|.* does not correspond to .*)", message):
+        return f"{option}: {match[1].strip()}."
     value = re.search(r"Expected an? (.*?)\. Got value: (.*)", message)
     subtypes = re.findall(r"Subtypes: \[(.*)\]", message)
     given = re.findall(r"Given value: (.*)", message)
@@ -157,8 +157,8 @@ def _wrong_value(message: str, option: str) -> str | None:
     if "Sequence" in expected or "list[" in expected:
         return f"{option} must be a list such as '[{got.replace(',', ', ')}]', in brackets and quotes; got {got}."
     parts = re.split(r", (?![^\[]*\])", expected)
-    found = [re.search(rf"\b({'|'.join(_TYPES)})\b", part) for part in parts]
-    names = [match[1] for match in found if match]
+    types = [re.search(rf"\b({'|'.join(_TYPES)})\b", part) for part in parts]
+    names = [match[1] for match in types if match]
     if len(names) != len(parts):
         return None
     return f"{option} must be {' or '.join(_TYPES[n] for n in names)}; got {got!r}."
@@ -168,8 +168,8 @@ def _option(message: str) -> str:
     """The option that a message is about, written as on the command line."""
     before, _, after = message.partition("Does not validate against")
     keys = re.findall(r'arser key "([^"]+)"', before)
-    if found := re.match(r"(--\S+?)(?:\.help)?: ", message):
-        return found[1]
+    if match := re.match(r"(--\S+?)(?:\.help)?: ", message):
+        return match[1]
     nested = re.search(r"NestedArg\(key='([^']+)'", after)
     inner = nested[1].split(".") if nested else re.findall(r'arser key "([^"]+)"', after)
     cut = nested is not None and re.search(r"Option '\w+' is not|nrecognized", after) is not None
@@ -181,11 +181,11 @@ def _class(message: str) -> type | None:
     for path in reversed(re.findall(r"class_path ?=?'?\s?'([\w.]+)'", message)):
         module, _, name = path.rpartition(".")
         try:
-            found = getattr(import_module(module), name, None)
+            named = getattr(import_module(module), name, None)
         except ImportError:
             continue
-        if isinstance(found, type):
-            return found
+        if isinstance(named, type):
+            return named
     return None
 
 

@@ -82,22 +82,22 @@ def looks(series: Iterable[str], like: Mapping[str, str] | None = None) -> dict[
         series: names.
         like: series -> another one whose colour it takes, dashed.
     """
-    found, place, like = {}, 0, like or {}
+    looks, place, like = {}, 0, like or {}
     names = list(series)
     for name in names:
         if like.get(name) in names:
             continue
         if name == FUSED:
-            found[name] = Look(INK, "D", "-")
+            looks[name] = Look(INK, "D", "-")
             continue
         line = "-" if place < len(PALETTE) else (0, (4, 2))
-        found[name] = Look(PALETTE[place % len(PALETTE)], MARKERS[place % len(MARKERS)], line)
+        looks[name] = Look(PALETTE[place % len(PALETTE)], MARKERS[place % len(MARKERS)], line)
         place += 1
     for name in names:
-        if name not in found:
-            kin = found[like[name]]
-            found[name] = Look(kin.colour, kin.marker, (0, (4, 2)))
-    return {name: found[name] for name in names}
+        if name not in looks:
+            kin = looks[like[name]]
+            looks[name] = Look(kin.colour, kin.marker, (0, (4, 2)))
+    return {name: looks[name] for name in names}
 
 
 def panel_looks(
@@ -257,8 +257,8 @@ def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float,
 
 def seeds_text(counts: Iterable[int]) -> str:
     """``3 seeds``, or ``1 to 3 seeds`` where some have fewer."""
-    found = sorted(set(counts)) or [0]
-    text = str(found[0]) if len(found) == 1 else f"{found[0]} to {found[-1]}"
+    distinct = sorted(set(counts)) or [0]
+    text = str(distinct[0]) if len(distinct) == 1 else f"{distinct[0]} to {distinct[-1]}"
     return f"{text} seed{'s' * (text != '1')}"
 
 

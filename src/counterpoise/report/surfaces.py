@@ -99,8 +99,8 @@ def profiles(panels: Mapping[str, Mapping[str, Surface]]) -> Figure:
             look = drawn[name]
             ax.plot(surface.x, surface.line, color=look.colour, linestyle=look.line, marker=look.marker, markersize=4)
         ax.axvline(0, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
-        found = np.concatenate([surface.line for surface in series.values()])
-        low, high = found[np.isfinite(found)].min(initial=0.0), found[np.isfinite(found)].max(initial=0.0)
+        heights = np.concatenate([surface.line for surface in series.values()])
+        low, high = heights[np.isfinite(heights)].min(initial=0.0), heights[np.isfinite(heights)].max(initial=0.0)
         ax.set_ylim(low, high + 0.05 * (high - low) if high > low else None)
         ax.set_title(short(title, 44))
     outer_labels(axes, "step along direction 1 (filter norms)", [LOSS] * len(panels))
@@ -124,8 +124,8 @@ def reliefs(panels: Mapping[str, Mapping[str, Surface]]) -> Figure:
     grid = {"squeeze": False, "subplot_kw": {"projection": "3d"}}
     axes = iter(figure.subplots(cells // columns, columns, **grid).ravel())
     for title, series in panels.items():
-        found = np.concatenate([surface.loss[np.isfinite(surface.loss)] for surface in series.values()])
-        top = float(found.max(initial=0.0))
+        losses = np.concatenate([surface.loss[np.isfinite(surface.loss)] for surface in series.values()])
+        top = float(losses.max(initial=0.0))
         for group in (names,) if together else ((name,) for name in names):
             ax = next(axes)
             for name in (name for name in group if name in series):
@@ -203,8 +203,8 @@ def histograms(values: Mapping[str, Sequence[float] | np.ndarray], *, x: str, se
     span = span if span[0] < span[1] else (span[0] - 0.5, span[1] + 0.5)
     figure = new_figure(7, 0.7 + 1.55 * len(arrays))
     axes = figure.subplots(len(arrays), 1, squeeze=False, sharex=True, sharey=True).ravel()
-    for number, (ax, (title, found)) in enumerate(zip(axes, arrays.items(), strict=True)):
-        counted = histogram(found, span=span, threshold=threshold)
+    for number, (ax, (title, values)) in enumerate(zip(axes, arrays.items(), strict=True)):
+        counted = histogram(values, span=span, threshold=threshold)
         share = 100 * counted.counts / max(1, counted.n)
         ax.stairs(share, counted.edges, fill=True, color=PALETTE[number % len(PALETTE)], alpha=0.75)
         ax.axvline(threshold, color=INK, linewidth=0.9, linestyle=":")
@@ -237,15 +237,15 @@ def spectra(layers: Mapping[str, Mapping[str, Sequence[float] | np.ndarray]]) ->
     figure, axes = panel_grid(len(layers))
     drawn = panel_looks(layers)
     for ax, (layer, series) in zip(axes, layers.items(), strict=False):
-        for place, (name, found) in enumerate(series.items()):
-            values, look = np.asarray(found, dtype=float), drawn[name]
+        for place, (name, given) in enumerate(series.items()):
+            values, look = np.asarray(given, dtype=float), drawn[name]
             kept = values[values > 1e-9 * values.max()] if len(values) else values
             width = max(1.2, 3.6 - 1.2 * place)  # what is drawn first shows around what covers it
             ax.plot(np.arange(1, len(kept) + 1), kept, color=look.colour, linestyle=look.line, linewidth=width)
             ax.axhline(values.mean(), color=look.colour, linewidth=0.9, linestyle=":")
         log_axis(ax)
         log_axis(ax, "y")
-        widest = max(len(found) for found in series.values())
+        widest = max(len(given) for given in series.values())
         ax.set_title(short(f"{layer}  (d = {widest})", 40))
     outer_labels(axes, "number of the value", ["singular value (dotted: mean)"] * len(layers))
     key(figure, drawn, line=True)

@@ -72,23 +72,23 @@ def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
         with_candidates(run.record, run.history) | ({} if run.record["method"] == UNIMODAL else {"label": run.row})
         for run in runs
     ]
-    found: dict[str, Any] = {"split": common_split(runs), "records": records}
+    result: dict[str, Any] = {"split": common_split(runs), "records": records}
     if given.own.probes:
-        found["probes"], found["score"] = _probes(runs, found["split"]), given.task.yardstick
-    return found
+        result["probes"], result["score"] = _probes(runs, result["split"]), given.task.yardstick
+    return result
 
 
 def _probes(runs: Sequence[Trained], split: str) -> Scores:
     """Score of a linear prediction from the features of each encoder that the run trained."""
-    found: Scores = {}
+    scores: Scores = {}
     for run in runs:
         trainer, job, _ = open_run(str(run.directory))
         model, tested = trainer.model, getattr(job.splits, split)
         shown = sample(job.splits.train, SAMPLES)
         for m in trainer.method.reads(model.modalities):
             probe = linear_probe(features(model, shown, m), features(model, tested, m), task=model.task)
-            found.setdefault(run.row, {}).setdefault(m, {})[str(run.seed)] = probe.score
-    return found
+            scores.setdefault(run.row, {}).setdefault(m, {})[str(run.seed)] = probe.score
+    return scores
 
 
 def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
@@ -112,8 +112,8 @@ def _probes_html(data: Mapping[str, Any], modalities: Sequence[str]) -> list[str
     if "probes" not in data:
         return []
     rows = [
-        [row, *(percent(found[m].values()) if m in found else "–" for m in modalities)]
-        for row, found in data["probes"].items()
+        [row, *(percent(scores[m].values()) if m in scores else "–" for m in modalities)]
+        for row, scores in data["probes"].items()
     ]
     return [
         f"Linear probes: {SPLITS[data['split']]} {data.get('score', 'accuracy')} (%) of a ridge regression on the "
@@ -129,14 +129,14 @@ ALONE, EARLY = "one modality alone", "fusion of features (early)"
 
 
 def _several(sets: Mapping[str, Any]) -> str:
-    summaries = {name: summarize(found["records"], split=found["split"]) for name, found in sets.items()}
+    summaries = {name: summarize(result["records"], split=result["split"]) for name, result in sets.items()}
     columns = {
         name: [c for c in s.columns if c in SHOWN] or [c for c in s.columns if says_how_good(c)]
         for name, s in summaries.items()
     }
     groups: dict[str, dict[str, None]] = {ALONE: {}, EARLY: {}, FUSIONS["Late"]: {}}
-    for found in sets.values():
-        for record in found["records"]:
+    for result in sets.values():
+        for record in result["records"]:
             heading = ALONE if record["method"] == UNIMODAL else FUSIONS.get(record["fusion"], EARLY)
             groups[heading].setdefault(record["label"])
     return sets_html(summaries, columns, {heading: list(labels) for heading, labels in groups.items() if labels})

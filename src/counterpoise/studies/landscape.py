@@ -74,7 +74,7 @@ def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
     own = given.own
     first = complete_seed((run.row, run.seed) for run in runs)
     settings = {key: getattr(own, key) for key in ("samples", "points", "radius", "statistics", "probes")}
-    found: dict[str, Any] = {}
+    surfaces: dict[str, Any] = {}
     paths: list[dict[str, Any]] = []
     before: dict[str, tuple[str, dict[str, Tensor]]] = {}  # prediction -> method before, and its weights
     for run in (run for run in runs if run.seed == first):
@@ -92,7 +92,7 @@ def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
             file = file_name(run.row, prediction) + ".npz"
             save(given.folder / file, surface)
             traced = trace(loss, params, samples=own.probes)
-            found[f"{run.row}, {prediction}"] = {
+            surfaces[f"{run.row}, {prediction}"] = {
                 "method": run.row,
                 "prediction": prediction,
                 "file": file,
@@ -117,7 +117,7 @@ def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
                 save(given.folder / file, line)
                 paths.append({"start": start, "end": run.row, "prediction": prediction, "file": file})
             print(f"  {run.row}, {prediction}: done", flush=True)
-    return {"seed": first, "settings": settings, "score": given.task.yardstick, "surfaces": found, "lines": paths}
+    return {"seed": first, "settings": settings, "score": given.task.yardstick, "surfaces": surfaces, "lines": paths}
 
 
 START = "before training"
@@ -130,10 +130,10 @@ def _alike(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
 
 def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
     """Contours; the same in space; the row of each grid through the centre; a table of numbers."""
-    surfaces = {title: load(folder / found["file"], Surface) for title, found in data["surfaces"].items()}
+    surfaces = {title: load(folder / surface["file"], Surface) for title, surface in data["surfaces"].items()}
     panels: dict[str, dict[str, Surface]] = {}  # prediction -> method
-    for title, found in data["surfaces"].items():
-        panels.setdefault(found["prediction"], {})[found["method"]] = surfaces[title]
+    for title, surface in data["surfaces"].items():
+        panels.setdefault(surface["prediction"], {})[surface["method"]] = surfaces[title]
     trained: dict[str, dict[str, Line]] = {}
     between: dict[str, dict[str, Line]] = {}
     pairs = {(item["start"], item["end"]) for item in data["lines"] if item["start"] != START}
@@ -143,17 +143,17 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
             trained.setdefault(prediction, {})[item["end"]] = line
         else:
             between.setdefault(prediction, {})[f"{item['start']} to {item['end']}"] = line
-    count = max(found["samples"] for found in data["surfaces"].values())
+    count = max(surface["samples"] for surface in data["surfaces"].values())
     rows = [
         [
             title,
             f"{surfaces[title].centre:.4g}",
             f"{surfaces[title].rise:.4g}",
-            f"{found['eigenvalue']:.4g}",
-            f"{found['trace']:.4g} ± {found['trace_error']:.2g}",
-            f"{found['sharpness']:.4g}",
+            f"{surface['eigenvalue']:.4g}",
+            f"{surface['trace']:.4g} ± {surface['trace_error']:.2g}",
+            f"{surface['sharpness']:.4g}",
         ]
-        for title, found in data["surfaces"].items()
+        for title, surface in data["surfaces"].items()
     ]
     score = data.get("score", "accuracy")
     header = ["", "loss", "corners above it", "top eigenvalue", "trace ± s.e.", "SAM rise (radius 0.05)"]

@@ -26,7 +26,7 @@ STATES = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed", "RUNNING
 
 def rows(study: Study, space: Sequence[Parameter]) -> list[dict[str, Any]]:
     """One record per trial: number, folder, state, score, values, epochs reported, seconds, error."""
-    found = []
+    trials = []
     for trial in counting(study.get_trials(deepcopy=False)):
         record: dict[str, Any] = {
             "trial": trial.number,
@@ -39,21 +39,21 @@ def rows(study: Study, space: Sequence[Parameter]) -> list[dict[str, Any]]:
             "seconds": round(trial.duration.total_seconds(), 1) if trial.duration else None,
             "error": trial.user_attrs.get(ERROR),
         }
-        found.append(record)
-    return found
+        trials.append(record)
+    return trials
 
 
-def write_tables(found: Sequence[dict[str, Any]], out: Path, about: dict[str, Any]) -> None:
+def write_tables(trials: Sequence[dict[str, Any]], out: Path, about: dict[str, Any]) -> None:
     """``trials.json`` with everything, ``trials.csv`` with a line per trial."""
-    write_text(out / "trials.json", to_json({**about, "trials": list(found)}, indent=1) + "\n")
-    columns = [name for name in found[0] if name not in ("seeds", "curve", "runs")]
+    write_text(out / "trials.json", to_json({**about, "trials": list(trials)}, indent=1) + "\n")
+    columns = [name for name in trials[0] if name not in ("seeds", "curve", "runs")]
     with writing(out / "trials.csv", newline="") as file:
         table = csv.writer(file)
         table.writerow([*columns, "epochs"])
-        table.writerows([[row[name] for name in columns] + [len(row["curve"])] for row in found])
+        table.writerows([[row[name] for name in columns] + [len(row["curve"])] for row in trials])
 
 
-def draw(found: Sequence[dict[str, Any]], space: Sequence[Parameter], out: Path, title: str, monitor: str) -> Path:
+def draw(trials: Sequence[dict[str, Any]], space: Sequence[Parameter], out: Path, title: str, monitor: str) -> Path:
     """The pictures ``history`` and ``slices``, and ``tuning.html`` with both and the table; returns the page."""
     from counterpoise.metrics import SHARES, lower_is_better
 
@@ -62,34 +62,34 @@ def draw(found: Sequence[dict[str, Any]], space: Sequence[Parameter], out: Path,
     pictures = [
         Picture(
             "history",
-            lambda: history(found, label, share, less),
+            lambda: history(trials, label, share, less),
             "Score of every trial in order, and the best so far. A pruned trial (cross) has the score of its last "
             "epoch and one seed.",
         ),
         Picture(
             "slices",
-            lambda: slices(found, space, label, share),
+            lambda: slices(trials, space, label, share),
             "The same scores over each parameter; the later the trial, the darker.",
         ),
     ]
-    body = [*(html_figure(picture, out) for picture in pictures), _table(found, space, share, less)]
+    body = [*(html_figure(picture, out) for picture in pictures), _table(trials, space, share, less)]
     return write_page(out / "tuning.html", title, body)
 
 
-def history(found: Sequence[dict[str, Any]], label: str, share: bool, less: bool) -> Figure:
+def history(trials: Sequence[dict[str, Any]], label: str, share: bool, less: bool) -> Figure:
     """Score over trial, and the best so far."""
     from matplotlib.ticker import MaxNLocator
 
     figure = new_figure(8, 3.4)
     ax = figure.subplots()
-    done = [(row["trial"], _scaled(row["score"], share)) for row in found if row["score"] is not None]
+    done = [(row["trial"], _scaled(row["score"], share)) for row in trials if row["score"] is not None]
     best = []
     for _, value in done:
         best.append(value if not best else min(best[-1], value) if less else max(best[-1], value))
     if done:
         numbers = [n for n, _ in done]
-        ax.step([*numbers, found[-1]["trial"]], [*best, best[-1]], where="post", color=PALETTE[1], label="best so far")
-    _dots(ax, [(row["trial"], row) for row in found], share)
+        ax.step([*numbers, trials[-1]["trial"]], [*best, best[-1]], where="post", color=PALETTE[1], label="best so far")
+    _dots(ax, [(row["trial"], row) for row in trials], share)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("trial")
     ax.set_ylabel(label)
@@ -97,11 +97,11 @@ def history(found: Sequence[dict[str, Any]], label: str, share: bool, less: bool
     return figure
 
 
-def slices(found: Sequence[dict[str, Any]], space: Sequence[Parameter], label: str, share: bool) -> Figure:
+def slices(trials: Sequence[dict[str, Any]], space: Sequence[Parameter], label: str, share: bool) -> Figure:
     """Score over the values of each parameter, one panel each."""
     figure, axes = panel_grid(len(space), sharey=True)
     for ax, parameter in zip(axes, space, strict=False):
-        known = [row for row in found if row[parameter.name] is not None]
+        known = [row for row in trials if row[parameter.name] is not None]
         if parameter.kind == "choice":
             places = [(parameter.choices.index(row[parameter.name]), row) for row in known]
             crowded = len(parameter.choices) > 3
@@ -138,14 +138,14 @@ def _scaled(value: float, share: bool) -> float:
     return 100 * value if share else value
 
 
-def _table(found: Sequence[dict[str, Any]], space: Sequence[Parameter], share: bool, less: bool) -> Markup:
+def _table(trials: Sequence[dict[str, Any]], space: Sequence[Parameter], share: bool, less: bool) -> Markup:
     """The trials as HTML, best first."""
 
     def place(row: dict[str, Any]) -> float:
         return math.inf if row["score"] is None else row["score"] if less else -row["score"]
 
     rows = []
-    for row in sorted(found, key=place):
+    for row in sorted(trials, key=place):
         score = "–" if row["score"] is None else f"{_scaled(row['score'], share):.4g}"
         values = [f"{row[p.name]:.4g}" if isinstance(row[p.name], float) else str(row[p.name]) for p in space]
         seconds = "–" if row["seconds"] is None else str(row["seconds"])

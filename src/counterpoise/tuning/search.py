@@ -111,38 +111,38 @@ class Search:
         self._beat()
         while True:
             while self._queue:
-                config = self._queue.pop(0)
-                if not finished(self.folder / config.id):
-                    return config
-                self.ended(config, None)  # by a search that was killed
+                run = self._queue.pop(0)
+                if not finished(self.folder / run.id):
+                    return run
+                self.ended(run, None)  # by a search that was killed
             if not self._more():
                 return None
 
-    def done(self, config: TrialRun, directory: Path) -> bool:
+    def done(self, run: TrialRun, directory: Path) -> bool:
         return finished(directory)
 
-    def enough(self, config: TrialRun) -> bool:
+    def enough(self, run: TrialRun) -> bool:
         self._beat()
-        found = self._of(config)
-        return found is None or (config.seed == self.seeds[0] and (self._report(found) or found.lost))
+        opened = self._of(run)
+        return opened is None or (run.seed == self.seeds[0] and (self._report(opened) or opened.lost))
 
-    def ended(self, config: TrialRun, failure: Failure | None) -> None:
+    def ended(self, run: TrialRun, failure: Failure | None) -> None:
         from optuna.exceptions import UpdateFinishedTrialError
 
-        found = self._of(config)
-        if found is None:
+        opened = self._of(run)
+        if opened is None:
             return
         if failure is not None and failure.kind == "busy":  # it outlived a killed search, and may finish
-            self._again.append(config)
+            self._again.append(run)
             self.total += 1
             return
         try:
-            self._enter(found, config, failure)
+            self._enter(opened, run, failure)
         except UpdateFinishedTrialError:
-            self._forget(found)
+            self._forget(opened)
 
     def rest(self) -> list[str]:
-        return [config.id for config in self._queue]
+        return [run.id for run in self._queue]
 
     @contextlib.contextmanager
     def leaving(self) -> Iterator[None]:
@@ -150,8 +150,8 @@ class Search:
         try:
             yield
         finally:
-            for found in list(self._open.values()):
-                self._close(found, "FAIL", again=True, killed=False)
+            for opened in list(self._open.values()):
+                self._close(opened, "FAIL", again=True, killed=False)
 
     # -- trials ------------------------------------------------------------------------------------
     def _count(self) -> tuple[int, int]:
@@ -159,7 +159,7 @@ class Search:
         trials = self.study.get_trials(deepcopy=False)
         counted = {t.number for t in counting(trials)}
         queued = sum(t.state.name == "WAITING" for t in trials)
-        here = {found.trial.number for found in self._open.values()}
+        here = {opened.trial.number for opened in self._open.values()}
         others = sum(t.state.name == "RUNNING" and t.number not in here for t in trials)
         return max(queued, self.trials - len(counted)), others
 
@@ -192,7 +192,7 @@ class Search:
 
         Their process may have been killed between asking for the trial and giving it.
         """
-        here = {found.trial.number for found in self._open.values()}
+        here = {opened.trial.number for opened in self._open.values()}
         for t in self.study.get_trials(deepcopy=False):
             if t.state.name == "RUNNING" and BEATS not in t.user_attrs and t.number not in here | self._marked:
                 self._marked.add(t.number)
@@ -217,72 +217,72 @@ class Search:
         self._open[number] = _Open(trial, runs)
         self._queue.append(runs[0])
 
-    def _enter(self, found: _Open, config: TrialRun, failure: Failure | None) -> None:
-        first = config.seed == self.seeds[0]
-        if (first and self._report(found)) or found.pruned:
-            self._close(found, "PRUNED")
-        elif found.lost:
-            self._forget(found)
+    def _enter(self, opened: _Open, run: TrialRun, failure: Failure | None) -> None:
+        first = run.seed == self.seeds[0]
+        if (first and self._report(opened)) or opened.pruned:
+            self._close(opened, "PRUNED")
+        elif opened.lost:
+            self._forget(opened)
         elif failure is not None:
-            found.trial.set_user_attr(ERROR, f"seed {config.seed} {failure.reason}; log: {failure.log}")
-            self._close(found, "FAIL", again=failure.kind == "killed")
+            opened.trial.set_user_attr(ERROR, f"seed {run.seed} {failure.reason}; log: {failure.log}")
+            self._close(opened, "FAIL", again=failure.kind == "killed")
         else:
-            record = result_of(self.folder / config.id)
+            record = result_of(self.folder / run.id)
             assert record is not None  # it would have been a failure
             score = record["val"][f"fused/{self.monitor}"]
             if not math.isfinite(score):  # predictions diverged, which Optuna takes for no result
-                found.trial.set_user_attr(ERROR, f"seed {config.seed}: its validation {self.monitor} is {score}")
-                self._close(found, "FAIL")
+                opened.trial.set_user_attr(ERROR, f"seed {run.seed}: its validation {self.monitor} is {score}")
+                self._close(opened, "FAIL")
                 return
-            found.scores[config.seed] = score
-            found.trial.set_user_attr(SCORES, {str(seed): value for seed, value in found.scores.items()})
+            opened.scores[run.seed] = score
+            opened.trial.set_user_attr(SCORES, {str(seed): value for seed, value in opened.scores.items()})
             if first:
-                self._queue += found.runs[1:]
-            if len(found.scores) == len(self.seeds):
-                self._close(found, "COMPLETE")
+                self._queue += opened.runs[1:]
+            if len(opened.scores) == len(self.seeds):
+                self._close(opened, "COMPLETE")
 
-    def _report(self, found: _Open) -> bool:
+    def _report(self, opened: _Open) -> bool:
         """Report the epochs that have ended since; whether the trial is to be pruned."""
         from optuna.exceptions import UpdateFinishedTrialError
 
-        path = self.folder / found.runs[0].id / "metrics.jsonl"
-        if found.pruned or not path.is_file() or path.stat().st_size <= found.read:
-            return found.pruned
+        path = self.folder / opened.runs[0].id / "metrics.jsonl"
+        if opened.pruned or not path.is_file() or path.stat().st_size <= opened.read:
+            return opened.pruned
         with path.open("rb") as file:
-            file.seek(found.read)
+            file.seek(opened.read)
             new = file.read()
         whole = new[: new.rfind(b"\n") + 1]
-        found.read += len(whole)
+        opened.read += len(whole)
         for line in whole.splitlines():
             record = json.loads(line)
             value = record[f"val/fused/{self.monitor}"]
             if not math.isfinite(value):
                 continue
             try:
-                found.trial.report(value, record["epoch"])
+                opened.trial.report(value, record["epoch"])
             except UpdateFinishedTrialError:
-                found.lost = True
+                opened.lost = True
                 break
-            if found.trial.should_prune():
-                found.pruned = True
+            if opened.trial.should_prune():
+                opened.pruned = True
                 break
-        return found.pruned
+        return opened.pruned
 
-    def _close(self, found: _Open, state: str, *, again: bool = False, killed: bool = True) -> None:
-        self._forget(found)
+    def _close(self, opened: _Open, state: str, *, again: bool = False, killed: bool = True) -> None:
+        self._forget(opened)
         if state != "COMPLETE":
-            self.total -= len(self.seeds) - 1 - len(found.scores)
-        values = [found.scores[seed] for seed in self.seeds] if state == "COMPLETE" else []
-        self._tell(found.trial, state, sum(values) / len(values) if values else None)
+            self.total -= len(self.seeds) - 1 - len(opened.scores)
+        values = [opened.scores[seed] for seed in self.seeds] if state == "COMPLETE" else []
+        self._tell(opened.trial, state, sum(values) / len(values) if values else None)
         if again:
-            number = found.trial.number
+            number = opened.trial.number
             put_back(self.study, next(t for t in self.study.get_trials() if t.number == number), killed=killed)
 
-    def _forget(self, found: _Open) -> None:
-        number = found.runs[0].trial
+    def _forget(self, opened: _Open) -> None:
+        number = opened.runs[0].trial
         del self._open[number]
-        self._queue = [config for config in self._queue if config.trial != number]
-        self._again = [config for config in self._again if config.trial != number]
+        self._queue = [run for run in self._queue if run.trial != number]
+        self._again = [run for run in self._again if run.trial != number]
 
     def _tell(self, trial: Trial, state: str, value: float | None = None) -> None:
         from optuna.trial import TrialState
@@ -292,9 +292,9 @@ class Search:
     def _beat(self) -> None:
         if time.monotonic() >= self._beaten + database.BEAT:
             self._beaten = time.monotonic()
-            for found in self._open.values():
-                self.storage.record_heartbeat(found.trial._trial_id)
+            for opened in self._open.values():
+                self.storage.record_heartbeat(opened.trial._trial_id)
 
-    def _of(self, config: TrialRun) -> _Open | None:
+    def _of(self, run: TrialRun) -> _Open | None:
         """None when the trial was closed while other seeds of it ran."""
-        return self._open.get(config.trial)
+        return self._open.get(run.trial)
