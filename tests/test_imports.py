@@ -14,7 +14,10 @@ import pytest
 import counterpoise
 
 SOURCE = Path(counterpoise.__file__).parent
-HEAVY = ("torchvision", "transformers", "timm", "matplotlib", "sklearn", "av", "soundfile", "soxr", "ray", "optuna")
+HEAVY = (
+    "torchvision", "transformers", "timm", "matplotlib", "sklearn", "av", "soundfile", "soxr", "ray", "optuna", "onnx",
+    "onnxscript", "onnxruntime", "gradio",
+)  # fmt: skip
 
 EVERYTHING = "*"
 COMMAND = ("__init__", "__main__")  # of the package: they may see all, and nobody sees __main__

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from counterpoise.data import Splits, Table, digits, from_arrays, from_dataset
     from counterpoise.engine import SGD, Adam, AdamW, Trainer
     from counterpoise.estimators import Bundle, MultimodalClassifier, MultimodalRegressor
+    from counterpoise.exporting import Exported, export
     from counterpoise.method import Method
     from counterpoise.model import MultimodalModel
     from counterpoise.studies.diagnosis_runs import diagnose
@@ -31,6 +32,7 @@ _HOMES = {
     "Adam": "engine",
     "AdamW": "engine",
     "Bundle": "estimators",
+    "Exported": "exporting",
     "Method": "method",
     "MultimodalClassifier": "estimators",
     "MultimodalModel": "model",
@@ -42,6 +44,7 @@ _HOMES = {
     "build_model": "build",
     "diagnose": "studies.diagnosis_runs",
     "digits": "data",
+    "export": "exporting",
     "from_arrays": "data",
     "from_dataset": "data",
 }
@@ -52,6 +55,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Bundle",
+    "Exported",
     "Method",
     "MultimodalClassifier",
     "MultimodalModel",
@@ -63,6 +67,7 @@ __all__ = [
     "diagnose",
     "digits",
     "encoders",
+    "export",
     "from_arrays",
     "from_dataset",
     "functional",

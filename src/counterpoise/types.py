@@ -54,7 +54,7 @@ class Output(NamedTuple):
         """(modalities, batch) bool in the order of ``unimodal``: who has what; None when everyone has everything."""
         if self.present is None or not any(m in self.present for m in self.unimodal):
             return None
-        everyone = torch.ones(len(self.logits), dtype=torch.bool, device=self.logits.device)
+        everyone = torch.ones_like(self.logits[:, 0], dtype=torch.bool)  # len() would fix the batch size of an export
         return torch.stack([self.present.get(m, everyone) for m in self.unimodal])
 
 

@@ -161,7 +161,7 @@ def _make(seed: int, audio_noise: float, image_noise: float, absent: float, size
     number("audio_noise", audio_noise, low=0)
     number("image_noise", image_noise, low=0)
     number("absent", absent, low=0, below=0.5)
-    grey, target = load_digits(return_X_y=True)
+    grey, target = (np.asarray(values) for values in load_digits(return_X_y=True))
     if size is not None and not 100 <= whole("size", size, low=1) <= len(target):
         raise ValueError(f"size must be in 100..{len(target)}; got {size}.")
     grey, target = grey[:size].reshape(-1, 8, 8) / 16, np.asarray(target[:size], np.int64)

@@ -50,6 +50,11 @@ class Encoded(Split):
         return digest(self.whole.fingerprint(), self._encoders)
 
 
+def unencoded(split: Split) -> Split:
+    """The split with the inputs again."""
+    return split.whole if isinstance(split, Encoded) else split
+
+
 def encode_once(
     split: Split, model: MultimodalModel, reads: Collection[str], evaluator: Evaluator, fabric: Fabric
 ) -> Split:

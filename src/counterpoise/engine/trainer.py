@@ -16,6 +16,7 @@ from counterpoise.engine.optim import Optimizer, Schedule
 from counterpoise.engine.progress import ConsoleProgress
 from counterpoise.engine.replicas import Fabric, make_fabric
 from counterpoise.engine.result import SubsetScores, contributions, result_of, subset_scores
+from counterpoise.engine.reuse import unencoded
 from counterpoise.engine.run import Run
 from counterpoise.engine.saving import Checkpoints, fingerprint_of, load_selected
 from counterpoise.losses import Loss
@@ -208,6 +209,19 @@ class Trainer:
     def contributions(self, split: Split) -> dict[str, dict[str, float]]:
         """Sampled Shapley shares in the task's yardstick, where modalities are too many for all subsets; else empty."""
         return contributions(self.current, split)
+
+    def export(self, path: str | PathLike[str], example: Split | None = None, *, overwrite: bool = False) -> Path:
+        """Write the model into one file that predicts as ``predict`` does, without this package; see ``cp.export``.
+
+        Args:
+            path: ends in ``.onnx`` or ``.pt2``.
+            example: what a sample looks like, and how it is read; None for the split that training read.
+            overwrite: replace a file that is there.
+        """
+        from counterpoise.exporting import export
+
+        example = unencoded(self.current.train_split) if example is None else example
+        return export(self.model, self.method, path, example, overwrite=overwrite)
 
 
 def _launched(fabric: Fabric | None, batch_size: int, hardware: dict[str, Any]) -> Fabric:

@@ -137,5 +137,5 @@ def mask_of(modality: str, features: Features, present: Present) -> Tensor:
     """(batch, 1) of ones and zeros: which samples have this modality."""
     z = features[modality]
     if present is None or modality not in present:
-        return torch.ones(len(z), 1, device=z.device, dtype=z.dtype)
+        return torch.ones(z.shape[0], 1, device=z.device, dtype=z.dtype)
     return present[modality].to(z.dtype).unsqueeze(1)

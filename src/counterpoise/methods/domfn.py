@@ -120,7 +120,7 @@ class DOMFN(Method):
         logits = torch.stack(list(output.unimodal.values()))
         certainty = self._scores(logits).amax(-1)
         surest = (certainty if there is None else torch.where(there, certainty, -1.0)).argmax(0)
-        alone = logits[surest, torch.arange(len(surest), device=surest.device)]
+        alone = logits[surest, torch.arange(surest.shape[0], device=surest.device)]  # len() would fix it in an export
         return torch.where(gate.unsqueeze(1), output.logits, alone)
 
     def _scores(self, logits: Tensor) -> Tensor:

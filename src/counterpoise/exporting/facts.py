@@ -1,0 +1,65 @@
+"""What a file says of itself: what goes in and how it is made, what comes out and what it means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from counterpoise import __version__
+from counterpoise._checks import did_you_mean, settings
+from counterpoise.data import Reader, Split, TableSplit
+from counterpoise.exporting.graph import Graph, Named, kinds, mask_name
+from counterpoise.method import Method
+from counterpoise.types import FUSED
+
+KEY = "counterpoise"
+"""Under which a file holds its facts, as JSON."""
+FORMAT = 1
+"""Of the facts."""
+
+
+def described(graph: Graph, method: Method, inputs: Named, readers: Mapping[str, Reader]) -> dict[str, Any]:
+    """Plain values.
+
+    Args:
+        graph: what is exported.
+        method: by which it was trained.
+        inputs: modality -> (n, ...), an example.
+        readers: modality -> what makes a sample of a file or a text, for those that have one.
+    """
+    model = graph.model
+    for m in readers:
+        if m not in model.modalities:
+            raise ValueError("readers: " + did_you_mean("modality", m, model.modalities))
+    return {
+        "format": FORMAT,
+        "version": __version__,
+        "task": model.task.to_dict(),
+        "method": method.label,
+        "fusion": type(model.fusion).__name__,
+        "unimodal_by": method.unimodal_by(model),
+        "modalities": {
+            m: {
+                "input": m,
+                "mask": mask_name(m),
+                "shape": list(inputs[m].shape[1:]),
+                "dtype": str(inputs[m].dtype).removeprefix("torch."),
+                "reader": _plain(readers[m]) if m in readers else None,
+                "outputs": {kind: f"{m}.{kind}" for kind in kinds(model.task)},
+            }
+            for m in graph.reads
+        },
+        "outputs": {kind: f"{FUSED}.{kind}" for kind in kinds(model.task)},
+    }
+
+
+def _plain(reader: Reader) -> dict[str, Any]:
+    """The class and its options, as in a configuration."""
+    return {"class_path": f"{type(reader).__module__}.{type(reader).__qualname__}", "init_args": settings(reader)}
+
+
+def readers_of(split: Split) -> dict[str, Reader]:
+    """Modality -> reader of the table that a split is of; empty for others."""
+    while not isinstance(split, TableSplit) and isinstance(whole := getattr(split, "whole", None), Split):
+        split = whole
+    return dict(split.table.readers) if isinstance(split, TableSplit) else {}
