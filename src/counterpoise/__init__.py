@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from counterpoise.method import Method
     from counterpoise.model import MultimodalModel
     from counterpoise.studies.diagnosis_runs import diagnose
+    from counterpoise.trained import TrainedModel, load
 
 __version__ = "0.1.0"
 
@@ -40,6 +41,7 @@ _HOMES = {
     "SGD": "engine",
     "Splits": "data",
     "Table": "data",
+    "TrainedModel": "trained",
     "Trainer": "engine",
     "build_model": "build",
     "diagnose": "studies.diagnosis_runs",
@@ -47,6 +49,7 @@ _HOMES = {
     "export": "exporting",
     "from_arrays": "data",
     "from_dataset": "data",
+    "load": "trained",
 }
 _PACKAGES = ("data", "encoders", "engine", "functional", "fusions", "methods", "metrics", "report")
 
@@ -62,6 +65,7 @@ __all__ = [
     "MultimodalRegressor",
     "Splits",
     "Table",
+    "TrainedModel",
     "Trainer",
     "build_model",
     "diagnose",
@@ -72,6 +76,7 @@ __all__ = [
     "from_dataset",
     "functional",
     "fusions",
+    "load",
     "methods",
 ]
 

@@ -10,7 +10,7 @@ from counterpoise.methods import Joint
 from counterpoise.metrics.result import read_result
 from counterpoise.testing import trainer_for
 
-FILES = {"config.yaml", "environment.json", "metrics.jsonl", "last.ckpt", "best.ckpt"}
+FILES = {"config.yaml", "model.json", "environment.json", "metrics.jsonl", "last.ckpt", "best.ckpt"}
 
 
 class Died(BaseException):
@@ -150,7 +150,7 @@ def test_a_path_without_permission_for_real(tmp_path):
 
 def test_a_full_disk_while_metrics_are_written(tmp_path, monkeypatch):
     directory = RunDirectory(tmp_path)
-    directory.start([], "")
+    directory.start([], "", {})
     original = Path.open
 
     def full(self, mode="r", *args, **options):

@@ -15,6 +15,7 @@ from counterpoise._checks import number, per_modality
 from counterpoise.task import SingleLabel, Task
 
 from .labels import alike, parts, plain_array
+from .readers.base import Reader
 from .split import Split, Splits, digest, lacking, weighed
 from .splitting import holdout
 from .targets import checked_weights, encoded, standardised
@@ -31,6 +32,7 @@ class ArraySplit(Split):
         ids: one name per sample; their positions when None.
         present: modality -> (n,) bool, where some sample lacks that modality.
         weight: (n,) numbers >= 0, how much each sample counts in the loss; None when all count alike.
+        readers: modality -> what made the tensors of other values, if anything did.
     """
 
     def __init__(
@@ -42,7 +44,9 @@ class ArraySplit(Split):
         ids: Sequence[str] | None = None,
         present: Mapping[str, Tensor] | None = None,
         weight: Tensor | None = None,
+        readers: Mapping[str, Reader] | None = None,
     ):
+        self.readers = readers or {}
         self.inputs = dict(inputs)
         self.modalities = tuple(inputs)
         self.task = task if isinstance(task, Task) else SingleLabel(task)

@@ -48,7 +48,7 @@ class DatasetSplit(Split):
         present: Mapping[str, Tensor] | None = None,
     ):
         self.samples, self.target, self.task, self.ids = samples, target, task, ids
-        self.modalities, self.present = samples.modalities, lacking(present)
+        self.modalities, self.present, self.readers = samples.modalities, lacking(present), samples.readers
 
     def batch(self, indices: Sequence[int], modality: str, seed: int | None) -> Tensor:
         rows = torch.as_tensor(indices, dtype=torch.int64)

@@ -97,7 +97,8 @@ def digits(
         inputs[m][~mask] = 0
     names = [f"digit{i:04d}" for i in range(len(made.target))]
     classes = [str(c) for c in range(10)]
-    whole = ArraySplit(inputs, torch.from_numpy(made.target), classes, ids=names, present=present)
+    target = torch.from_numpy(made.target)
+    whole = ArraySplit(inputs, target, classes, ids=names, present=present, readers=readers())
     return assemble(whole, shares(made.target, val, test, seed, made.speaker))
 
 

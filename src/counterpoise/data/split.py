@@ -6,12 +6,17 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from counterpoise.data.layout import Layout, layout_of_sample
 from counterpoise.task import SingleLabel, Task
+
+if TYPE_CHECKING:
+    from counterpoise.data.readers import Reader
 
 
 class Split(ABC):
@@ -29,6 +34,7 @@ class Split(ABC):
         present: modality -> (n,) bool, for the modalities that some sample lacks; None when no
             sample lacks any.
         weight: (n,) numbers >= 0, how much each sample counts in the loss; None when all count alike.
+        readers: modality -> what made its tensors of files, texts or other values; without one they came as they are.
     """
 
     modalities: tuple[str, ...]
@@ -37,6 +43,7 @@ class Split(ABC):
     target: Tensor
     present: dict[str, Tensor] | None
     weight: Tensor | None = None
+    readers: Mapping[str, Reader] = MappingProxyType({})
 
     def __len__(self) -> int:
         return len(self.target)
@@ -91,6 +98,12 @@ class Split(ABC):
         first = 0 if mask is None or not mask.any() else int(mask.int().argmax())
         return layout_of_sample(modality, self.batch([first], modality, None)[0])
 
+    def example(self, modality: str) -> Tensor | None:
+        """The first sample that has the modality, as evaluation reads it; None when none has."""
+        present = None if self.present is None else self.present.get(modality)
+        rows = torch.arange(len(self)) if present is None else present.nonzero().flatten()
+        return self.batch([int(rows[0])], modality, None)[0] if len(rows) else None
+
     @abstractmethod
     def fingerprint(self) -> str:
         """A short hash of what is read and how; a run refuses to resume on another one."""
@@ -110,7 +123,7 @@ class Split(ABC):
 class _Subset(Split):
     def __init__(self, whole: Split, indices: Tensor):
         self.whole, self.indices = whole, indices
-        self.modalities, self.task = whole.modalities, whole.task
+        self.modalities, self.task, self.readers = whole.modalities, whole.task, whole.readers
         self.ids = [whole.ids[int(i)] for i in indices]
         self.target = whole.target[indices]
         self.present = lacking(whole.present, indices)

@@ -16,7 +16,7 @@ from counterpoise.engine.replicas import Fabric, gather_rows
 from counterpoise.engine.setup import check_split
 from counterpoise.method import Method
 from counterpoise.model import MultimodalModel
-from counterpoise.types import Batch, Output
+from counterpoise.types import FUSED, Batch, Output
 
 
 class Predictions(NamedTuple):
@@ -176,6 +176,19 @@ class Evaluator:
                         unimodal[m].append(u)
             everyone = {m: whole(parts) for m, parts in unimodal.items()}
             yield Predictions(whole(fused), everyone, split.target, split.present, split.weight)
+
+    @torch.no_grad()
+    def embed(self, split: Split) -> dict[str, Tensor]:
+        """Modality -> features (n, dim), zero where it is absent, and ``"fused"`` -> what the fusion makes of them."""
+        check_split(split)
+        model = self._model
+        names = model.select(self._method.reads(model.modalities))
+        features, mine = self.features(split, names)
+        present = {m: mask[mine].to(self._fabric.device) for m, mask in (split.present or {}).items()}
+        with evaluating(model, self._method), self._fabric.autocast():
+            fused = model.fusion.embed(features, present or None).float()
+        order = gather_rows(mine, self._fabric).argsort()
+        return {m: gather_rows(z.cpu(), self._fabric)[order] for m, z in {**features, FUSED: fused}.items()}
 
     def stream(self, split: Split) -> Iterator[tuple[Batch, Predictions]]:
         """As ``predict`` of all that the method reads, a batch at a time in order: memory does not grow with it."""

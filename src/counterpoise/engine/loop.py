@@ -25,7 +25,14 @@ from counterpoise.metrics import BACKEND
 from counterpoise.types import Phase
 
 
-def fit(run: Run, checkpoints: Checkpoints | None = None, *, resume: bool = False, config: str | None = None) -> None:
+def fit(
+    run: Run,
+    checkpoints: Checkpoints | None = None,
+    *,
+    resume: bool = False,
+    config: str | None = None,
+    data: str = "",
+) -> None:
     """Train a run on its splits from the start, or from a checkpoint, and leave its best weights in the model.
 
     Args:
@@ -33,6 +40,7 @@ def fit(run: Run, checkpoints: Checkpoints | None = None, *, resume: bool = Fals
         checkpoints: where it is written to; None writes nothing.
         resume: go on from the last checkpoint when there is one.
         config: what to write as ``config.yaml``.
+        data: name of the data set.
     """
     check_training(
         run.model, run.method, run.splits, batch_size=run.batch_size, monitor=run.monitor, metrics=run.metrics
@@ -53,7 +61,7 @@ def fit(run: Run, checkpoints: Checkpoints | None = None, *, resume: bool = Fals
             run.set_up()
             run.make_optimizer()
             warn_if_scales_cancel(run.method, run.optimizer_settings)
-            checkpoints.open(run, resume=resume, config=config)
+            checkpoints.open(run, resume=resume, config=config, data=data)
             _run_phases(run, checkpoints, meter)
         with uncounted():
             if select_best(run):

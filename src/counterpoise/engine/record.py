@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
@@ -21,7 +22,10 @@ from counterpoise.metrics.result import read_result, result_text
 PACKAGES = ("counterpoise", "torch", "torchvision", "lightning-fabric", "torchmetrics", "numpy", "transformers", "timm")
 
 
-BEFORE_START = {"config.yaml", "log.txt"}
+MODEL = "model.json"
+"""What the model is, without its weights."""
+
+BEFORE_START = {"config.yaml", MODEL, "log.txt"}
 """What a run that died before it had begun may have left."""
 
 
@@ -36,9 +40,9 @@ class RunDirectoryError(RuntimeError):
 class RunDirectory:
     """Files of one run.
 
-    ``config.yaml`` (complete; ``counterpoise fit --config`` runs it again), ``environment.json``,
-    ``metrics.jsonl`` (one line an epoch), ``last.ckpt``, ``best.ckpt``, ``result.json`` (written last:
-    its presence means the run is finished) and TensorBoard events.
+    ``config.yaml`` (complete; ``counterpoise fit --config`` runs it again), ``model.json`` (what makes the model again
+    elsewhere), ``environment.json``, ``metrics.jsonl`` (one line an epoch), ``last.ckpt``, ``best.ckpt``,
+    ``result.json`` (written last: its presence means the run is finished) and TensorBoard events.
 
     Args:
         path: the directory; created when missing.
@@ -135,10 +139,11 @@ class RunDirectory:
                 f"Could not write {self.path / name}: {error}. Free some space and resume."
             ) from error
 
-    def start(self, history: Iterable[Mapping[str, Any]], config: str) -> None:
-        """Write the settings, the environment, and the metrics of the epochs that the run already has."""
+    def start(self, history: Iterable[Mapping[str, Any]], config: str, model: Mapping[str, Any]) -> None:
+        """Write the settings, the environment, what the model is, and the metrics of the epochs that the run has."""
         import_module("torch.utils.tensorboard.writer")  # takes a second, so not while training is timed
         self._write("config.yaml", config)
+        self._write(MODEL, json.dumps(model, indent=1, ensure_ascii=False) + "\n")
         self._write("environment.json", to_json(environment(), indent=2, ensure_ascii=False) + "\n")
         self._lines = [to_json(record) + "\n" for record in history]
         self._write("metrics.jsonl", "".join(self._lines))

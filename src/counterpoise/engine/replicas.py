@@ -80,6 +80,11 @@ def make_fabric(
     return fabric
 
 
+def precision_of(fabric: Fabric) -> str:
+    """One of ``PRECISIONS``."""
+    return str(fabric._precision.precision)
+
+
 def started_by() -> tuple[str, int, int] | None:
     """Who started this process as one of several, how many on each machine, and on how many machines; or None."""
     env = os.environ

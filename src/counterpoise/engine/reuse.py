@@ -25,7 +25,7 @@ class Encoded(Split):
 
     def __init__(self, whole: Split, features: Mapping[str, Tensor], encoders: str):
         self.whole, self.features, self._encoders = whole, dict(features), encoders
-        self.modalities, self.task, self.ids = whole.modalities, whole.task, whole.ids
+        self.modalities, self.task, self.ids, self.readers = whole.modalities, whole.task, whole.ids, whole.readers
         self.target, self.present, self.weight = whole.target, whole.present, whole.weight
 
     def batch(self, indices: Sequence[int], modality: str, seed: int | None) -> Tensor:
@@ -45,6 +45,9 @@ class Encoded(Split):
         read = self.whole.read_together(indices, inputs, seed, present) if inputs else {}
         read |= super().read_together(indices, ready, seed, present)
         return {m: read[m] for m in modalities}
+
+    def example(self, modality: str) -> Tensor | None:
+        return self.whole.example(modality)
 
     def fingerprint(self) -> str:
         return digest(self.whole.fingerprint(), self._encoders)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -21,8 +22,10 @@ from counterpoise.engine.checkpoint import (
     short_hash,
 )
 from counterpoise.engine.record import RunDirectory
-from counterpoise.engine.replicas import Fabric, any_of
+from counterpoise.engine.replicas import Fabric, any_of, precision_of
 from counterpoise.engine.run import Run
+from counterpoise.engine.state import untouched_randomness
+from counterpoise.portable import described
 
 
 class Checkpoints:
@@ -57,13 +60,14 @@ class Checkpoints:
         return self._directory if self._fabric.is_global_zero else None
 
     # -- start -----------------------------------------------------------------------------------
-    def open(self, run: Run, *, resume: bool, config: str | None) -> None:
+    def open(self, run: Run, *, resume: bool, config: str | None, data: str = "") -> None:
         """Take over the directory, and restore the run that is in it when asked to.
 
         Args:
             run: on its splits, set up.
             resume: go on from the last checkpoint when there is one.
             config: what to write as ``config.yaml``; None for what a checkpoint must agree with.
+            data: name of the data set.
         """
         if self._path is None:
             if resume:
@@ -86,7 +90,7 @@ class Checkpoints:
         if resume and exists:
             self._restore(run, self._directory)
         if self._written:
-            self._written.start(run.history, config or yaml.safe_dump(self._fingerprint))
+            self._written.start(run.history, config or yaml.safe_dump(self._fingerprint), _described(run, data))
 
     def _restore(self, run: Run, directory: RunDirectory) -> None:
         saved = load(directory.last, run.device)
@@ -182,15 +186,43 @@ def fingerprint_of(run: Run) -> dict[str, Any]:
     }
 
 
+def _described(run: Run, data: str) -> dict[str, Any]:
+    """What makes the model of a run again elsewhere, as far as it can be known; a warning says how far."""
+    with untouched_randomness():
+        found = described(
+            run.model,
+            run.method,
+            run.loss,
+            run.train_split,
+            batch_size=run.batch_size,
+            precision=precision_of(run.fabric),
+            monitor=run.monitor,
+            metrics=run.metrics,
+            data=data,
+        )
+    if found.unknown:
+        warnings.warn(
+            "This run can be loaded elsewhere only with what makes it, cp.load(run_dir, build=...), because "
+            f"{'; '.join(found.unknown)}.",
+            stacklevel=6,
+        )
+    return found.to_dict()
+
+
 def load_selected(run: Run, path: Path) -> None:
     """Put a selected checkpoint into model and method, for evaluation."""
     saved = load(path, run.device)
     here = fingerprint(run.model, fusion=run.model.fusion, method=run.method)
     with content_of(path):
         refuse_other({name: saved["fingerprint"].get(name) for name in here}, here, path)
-        run.model.load_state_dict(saved["model"])
-        run.state.best_epoch = saved["epoch"]
-        run.loss.load_state_dict(saved["loss"])
-        own = run.method.state_dict()  # buffers sized by the training data serve no prediction
-        fits = {k: v for k, v in saved["method"].items() if not isinstance(v, Tensor) or own[k].shape == v.shape}
-        run.method.load_state_dict({**own, **fits})
+        put_selected(run, saved)
+
+
+def put_selected(run: Run, saved: Mapping[str, Any]) -> None:
+    """Put what a selected checkpoint holds into model, method and loss; what does not fit raises whatever it does."""
+    run.model.load_state_dict(saved["model"])
+    run.state.best_epoch = saved["epoch"]
+    run.loss.load_state_dict(saved["loss"])
+    own = run.method.state_dict()  # buffers sized by the training data serve no prediction
+    fits = {k: v for k, v in saved["method"].items() if not isinstance(v, Tensor) or own[k].shape == v.shape}
+    run.method.load_state_dict({**own, **fits})

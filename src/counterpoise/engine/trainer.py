@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from counterpoise.data.split import Split, Splits
 from counterpoise.engine import loop, setup
@@ -140,7 +141,7 @@ class Trainer:
         setup.check_whole(splits)
         with Checkpoints(self.run_dir, self.fabric, tested=splits.test is not None) as checkpoints:
             self.current.open(splits.train, splits.val)
-            loop.fit(self.current, checkpoints, resume=resume, config=config)
+            loop.fit(self.current, checkpoints, resume=resume, config=config, data=data)
             result = result_of(self.current, splits.test, data=data, label=self.label)
             checkpoints.write_result(result)
         return result
@@ -197,6 +198,10 @@ class Trainer:
     def stream(self, split: Split) -> Iterator[Predictions]:
         """As ``predict``, a batch at a time in order, so that memory does not grow with the samples."""
         return self.current.stream(split)
+
+    def embed(self, split: Split) -> dict[str, Tensor]:
+        """Modality -> features (n, dim), zero where it is absent, and ``"fused"`` -> what the fusion makes of them."""
+        return self.current.evaluator.embed(split)
 
     def evaluate(self, split: Split) -> dict[str, float]:
         """All ``metrics``, the monitor and the loss of a split: fused and per modality."""

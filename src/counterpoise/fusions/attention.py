@@ -38,6 +38,9 @@ class Attention(Fusion):
         self.classify = nn.Linear(dim, num_classes)
 
     def fuse(self, features: Features, present: Present) -> Tensor:
+        return self.classify(self.embed(features, present))
+
+    def embed(self, features: Features, present: Present) -> Tensor:
         tokens = [self.projections[m](z) for m, z in features.items()]
         first = self.token.to(tokens[0].dtype).expand_as(tokens[0])
         masks = torch.cat([mask_of(m, features, present) for m in features], dim=1)
@@ -45,7 +48,7 @@ class Attention(Fusion):
         x = torch.stack([first, *tokens], dim=1)
         x = first + self.out(self._attend(self.norms[0](x), there))
         x = x + self.feed(self.norms[1](x))
-        return self.classify(self.norms[2](x))
+        return self.norms[2](x)
 
     def _attend(self, x: Tensor, there: Tensor) -> Tensor:
         """What the class token, the only one read out, collects: (batch, dim).

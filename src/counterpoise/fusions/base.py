@@ -68,6 +68,10 @@ class Fusion(nn.Module):
         """Fused logits (batch, classes)."""
         raise NotImplementedError(f"{type(self).__name__} must define fuse().")
 
+    def embed(self, features: Features, present: Present) -> Tensor:
+        """What represents a sample as a whole: what the fused logits are linear in, else the features side by side."""
+        return torch.cat(list(features.values()), dim=1)
+
     def split(self, features: Features, present: Present) -> dict[str, Tensor]:
         """Unimodal logits: by default the fused ones with every other modality left out."""
         return {m: self.fuse({m: z}, present) for m, z in features.items()}

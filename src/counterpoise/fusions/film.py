@@ -36,10 +36,12 @@ class FiLM(Fusion):
         self.classify = nn.Linear(dim, num_classes)
 
     def fuse(self, features: Features, present: Present) -> Tensor:
+        return self.classify(self.embed(features, present))
+
+    def embed(self, features: Features, present: Present) -> Tensor:
         masks = torch.stack([mask_of(m, features, present) for m in features])
         h = torch.stack([self.projections[m](z) for m, z in features.items()])
         films = masks * torch.stack([self.films[m](z) for m, z in features.items()])
         others = (masks.sum(0) - masks).clamp(min=1)
         gamma, beta = ((films.sum(0) - films) / others).chunk(2, dim=-1)
-        pooled = (masks * ((1 + gamma) * h + beta)).sum(0) / masks.sum(0).clamp(min=1)
-        return self.classify(pooled)
+        return (masks * ((1 + gamma) * h + beta)).sum(0) / masks.sum(0).clamp(min=1)

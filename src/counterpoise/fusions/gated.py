@@ -35,7 +35,9 @@ class Gated(Fusion):
         self.classify = nn.Linear(dim, num_classes)
 
     def fuse(self, features: Features, present: Present) -> Tensor:
+        return self.classify(self.embed(features, present))
+
+    def embed(self, features: Features, present: Present) -> Tensor:
         scores = torch.stack([self.gates[m](z) for m, z in features.items()]).sum(0)
         gates = dict(zip(self.dims, scores.sigmoid().split(self.dim, dim=1), strict=True))
-        h = torch.stack([gates[m] * self.values[m](z).tanh() for m, z in features.items()]).sum(0)
-        return self.classify(h)
+        return torch.stack([gates[m] * self.values[m](z).tanh() for m, z in features.items()]).sum(0)

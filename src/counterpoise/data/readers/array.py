@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,8 +48,14 @@ class Array(Reader):
 
     def bind(self, cell: str) -> None:
         self._bound, self._example = None, cell
-        self._bound = tuple(self.transform(self.decode(cell), None).shape)
-        self.kind = "sequence" if self.length is not None or len(self._bound) == 2 else "array"
+        self.learn({"shape": self.transform(self.decode(cell), None).shape})
+
+    def learnt(self) -> dict[str, Any]:
+        return {} if self._bound is None else {"shape": list(self._bound)}
+
+    def learn(self, learnt: Mapping[str, Any]) -> None:
+        self._bound = tuple(learnt["shape"]) if learnt else None
+        self.kind = "sequence" if self.length is not None or len(self._bound or ()) == 2 else "array"
 
     def load(self, cell: str) -> Tensor:
         import numpy as np

@@ -9,7 +9,7 @@ import os
 import re
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -124,6 +124,13 @@ class Reader(ABC):
 
     def bind(self, cell: str) -> None:  # noqa: B027
         """Learn from an example what the options leave open; most readers have nothing to learn."""
+
+    def learnt(self) -> dict[str, Any]:
+        """What `bind` learnt, as plain values; `learn` takes it up again where there are no data."""
+        return {}
+
+    def learn(self, learnt: Mapping[str, Any]) -> None:  # noqa: B027
+        """Counterpart of `learnt`."""
 
     def fit(self, cells: Sequence[str]) -> Reader:
         """The reader with what it learns from the cells of all training samples; most have nothing to learn."""

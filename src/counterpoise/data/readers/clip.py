@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -117,6 +118,12 @@ class Flow(Array):
 
     def bind(self, cell: str) -> None:
         self._frames = int(self.decode(cell).shape[0])
+
+    def learnt(self) -> dict[str, Any]:
+        return {"frames": self._frames}
+
+    def learn(self, learnt: Mapping[str, Any]) -> None:
+        self._frames = learnt["frames"]
 
     def load(self, cell: str) -> Tensor:
         flow = super().load(cell)

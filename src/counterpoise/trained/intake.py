@@ -1,0 +1,110 @@
+"""One modality of one sample, as users hold it, to the tensor that its encoder gets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from counterpoise.data.readers import Array, Reader, ReadError
+from counterpoise.data.readers.base import all_finite
+from counterpoise.portable import Input
+
+MISSING = ("NAType", "NaTType")
+"""What pandas has for a cell that holds nothing."""
+
+
+def is_absent(value: Any) -> bool:
+    """Whether a value stands for nothing: None, an empty text, a NaN of a frame."""
+    if value is None or type(value).__name__ in MISSING:
+        return True
+    return not value.strip() if isinstance(value, str) else isinstance(value, float) and math.isnan(value)
+
+
+class Intake:
+    """Makes samples of one modality.
+
+    A tensor is what the encoder gets, and stays as it is; any other value goes through the reader. Where the model was
+    trained on tensors there is none, and arrays and lists of numbers are taken like tensors, names of ``.npy`` files
+    for what they hold.
+
+    Args:
+        modality: its name.
+        described: what its samples were in training.
+        reader: what made them; None where they came as tensors.
+    """
+
+    def __init__(self, modality: str, described: Input, reader: Reader | None):
+        self.modality, self.reader = modality, reader
+        self.shape = None if described.shape is None else tuple(described.shape)
+        self.dtype: torch.dtype = getattr(torch, described.dtype)
+
+    def sample(self, value: Any, folder: Path) -> Tensor:
+        """The tensor of one value that is not absent.
+
+        Args:
+            value: as a user holds it.
+            folder: what paths are relative to.
+
+        Raises:
+            ReadError: a file that is not there or damaged.
+            TypeError: a value that is not taken here.
+            ValueError: of another shape, or not finite.
+        """
+        if isinstance(value, Tensor):
+            return self._checked(value, "a tensor")
+        if self.reader is not None:
+            return self._read(self.reader, value, folder)
+        if isinstance(value, str | Path):
+            return self._checked(Array().read(str(folder / value)), str(value))
+        return self._checked(self._numbers(value), type(value).__name__)
+
+    def _read(self, reader: Reader, value: Any, folder: Path) -> Tensor:
+        name = type(reader).__name__
+        if reader.reads_files and isinstance(value, str | Path):
+            x = reader.read(str(folder / value))
+        elif isinstance(value, str) and not reader.reads_files:
+            x = reader.read(value)
+        else:
+            takes = "the path of a file" if reader.reads_files else "a text"
+            raise TypeError(
+                f"it is read by {name}, which takes {takes}; got {type(value).__name__}. What is read already goes in "
+                f"as a torch tensor of shape {self.shape}"
+            )
+        if not all_finite(x):
+            raise ReadError(str(value), "holds NaN or infinity")
+        return x
+
+    def _numbers(self, value: Any) -> Tensor:
+        try:
+            array = np.asarray(value)
+        except ValueError as error:
+            raise TypeError(f"it must be an array of numbers: {error}") from error
+        if array.dtype.kind not in "fiub":
+            raise TypeError(
+                f"the model was trained on tensors of shape {self.shape}, without a reader, so it takes arrays of "
+                f"numbers; got {type(value).__name__}"
+            )
+        return torch.from_numpy(np.ascontiguousarray(array).reshape(array.shape).copy())
+
+    def _checked(self, x: Tensor, what: str) -> Tensor:
+        x = x.detach().cpu()
+        if self.dtype.is_floating_point and x.dtype == torch.uint8:
+            raise TypeError(f"{what} of uint8 where the model was trained on {self.dtype}; scale it as in training")
+        if x.is_floating_point() and not self.dtype.is_floating_point:
+            raise TypeError(f"{what} of {x.dtype} where the model was trained on whole numbers ({self.dtype})")
+        if self.shape is not None and tuple(x.shape) != self.shape:
+            raise ValueError(f"{what} of shape {tuple(x.shape)}; a sample has shape {self.shape}")
+        if not all_finite(x):
+            raise ValueError(f"{what} with NaN or infinity; leave the modality out where it is absent")
+        return x.to(self.dtype)
+
+
+def intakes(modalities: Mapping[str, Input], readers: Mapping[str, Reader]) -> dict[str, Intake]:
+    """One for each modality."""
+    return {m: Intake(m, described, readers.get(m)) for m, described in modalities.items()}
