@@ -41,6 +41,9 @@ CASES: dict[str, tuple[Callable[[], Method], tuple[Any, ...]]] = {
     "ModalityDropout": (methods.ModalityDropout, ANY),
     "TCMax": (methods.TCMax, (*ADDITIVE, "Gated", "Attention")),
     "DGL": (methods.DGL, (*ANY, "Shared")),
+    "CML": (methods.CML, (*ANY, "Shared")),
+    "MBSD": (methods.MBSD, (*SEPARATE, partial(Gated, heads=True))),
+    "AMCo": (methods.AMCo, (*SEPARATE, partial(Gated, heads=True))),
 }
 # DOMFN squares its losses, UMT multiplies a squared distance by 10; attention is steep without normalised outputs
 GENTLE = {"DOMFN": 0.01, "UMT": 0.01, "Attention": 0.01}

@@ -3,7 +3,9 @@
 from counterpoise.functional.alignment import feature_distances, gap_weight, info_nce, look_ahead
 from counterpoise.functional.blending import blend_weights, overfitting_to_generalization
 from counterpoise.functional.boosting import boost_loss, boosting_stages, consolidation_loss
+from counterpoise.functional.confidence import confidence_rise
 from counterpoise.functional.cosines import cosine_logits
+from counterpoise.functional.dependence import dependence, hidden_share, hide
 from counterpoise.functional.divergence import divergence, fusion_gate, gated_losses
 from counterpoise.functional.dropping import keep_mask, sample_uniform
 from counterpoise.functional.entropy import batch_entropy_weights, certainty_weights, entropy_weights
@@ -30,6 +32,7 @@ from counterpoise.functional.prototypes import (
     stratified,
 )
 from counterpoise.functional.rates import accuracy_ratio, smoothed_rates
+from counterpoise.functional.self_distillation import Distilled, distilled
 from counterpoise.functional.shapley import coalitions, sampled_orders, shapley, shapley_error
 from counterpoise.functional.spectrum import (
     InputMoments,
@@ -48,6 +51,7 @@ from counterpoise.functional.total_correlation import log_partition, log_partiti
 from counterpoise.functional.valuation import smv_copies, smv_draws, smv_gaps, smv_values, training_list
 
 __all__ = [
+    "Distilled",
     "GaussianPool",
     "InputMoments",
     "Patience",
@@ -65,9 +69,12 @@ __all__ = [
     "changed_fraction",
     "coalitions",
     "collect_inputs",
+    "confidence_rise",
     "consolidation_loss",
     "cosine",
     "cosine_logits",
+    "dependence",
+    "distilled",
     "divergence",
     "entropy_weights",
     "expired",
@@ -84,6 +91,8 @@ __all__ = [
     "ge_noise",
     "global_norm",
     "held",
+    "hidden_share",
+    "hide",
     "info_nce",
     "input_rows",
     "input_shape",

@@ -1,12 +1,15 @@
 """Training methods. ``__all__`` is the registry: what is listed has a table row and runs by name."""
 
 from counterpoise.methods.agm import AGM
+from counterpoise.methods.amco import AMCo
+from counterpoise.methods.cml import CML
 from counterpoise.methods.dgl import DGL
 from counterpoise.methods.domfn import DOMFN
 from counterpoise.methods.gblending import GBlending
 from counterpoise.methods.igm import IGM
 from counterpoise.methods.joint import Joint
 from counterpoise.methods.lfm import LFM
+from counterpoise.methods.mbsd import MBSD
 from counterpoise.methods.mla import MLA
 from counterpoise.methods.mmcosine import MMCosine
 from counterpoise.methods.mmpareto import MMPareto
@@ -46,4 +49,7 @@ __all__ = [  # noqa: RUF022
     "ModalityDropout",
     "TCMax",
     "DGL",
+    "CML",
+    "MBSD",
+    "AMCo",
 ]
