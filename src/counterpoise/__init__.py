@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from counterpoise import encoders, functional, fusions, methods
     from counterpoise.build import build_model
-    from counterpoise.data import Splits, Table, digits, from_arrays, from_dataset
+    from counterpoise.data import Splits, Table, digits, from_arrays, from_dataset, from_hf
     from counterpoise.engine import SGD, Adam, AdamW, Trainer
     from counterpoise.estimators import Bundle, MultimodalClassifier, MultimodalRegressor
     from counterpoise.exporting import Exported, export
@@ -49,6 +49,7 @@ _HOMES = {
     "export": "exporting",
     "from_arrays": "data",
     "from_dataset": "data",
+    "from_hf": "data",
     "load": "trained",
 }
 _PACKAGES = ("data", "encoders", "engine", "functional", "fusions", "methods", "metrics", "report")
@@ -74,6 +75,7 @@ __all__ = [
     "export",
     "from_arrays",
     "from_dataset",
+    "from_hf",
     "functional",
     "fusions",
     "load",

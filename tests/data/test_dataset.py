@@ -328,9 +328,9 @@ def test_bad_data_sets_are_named(dataset: Any, options: Any, message: str):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("some words", "sample 1, 'x': the value must be numbers; got dtype <U10"),
+        ("some words", r"sample 1, 'x': is a str; say how it is read: readers=\{'x'"),
         ([[1.0], [1.0, 2.0]], "sample 1, 'x': the value must be an array"),
-        ({"array": 1}, "sample 1, 'x': the value must be numbers; got dtype object"),
+        ({"array": 1}, "sample 1, 'x': is a dict; say how it is read"),
         (torch.tensor([1.0, torch.nan]), "sample 1, 'x': holds NaN or infinity; a sample without this modality"),
         (torch.tensor([1, 2]), "sample 1, 'x': holds torch.int64, and sample 0 torch.float32"),
         (np.ma.masked_equal([1.0, 2.0], 1), "sample 1, 'x': has masked values"),

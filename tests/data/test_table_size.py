@@ -11,7 +11,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from counterpoise.data import Table, check, columns, source, splitting
+from counterpoise.data import Table, check, columns, source, splitting, table_files
 from counterpoise.data.arrays import shares
 from counterpoise.data.readers import Array, Audio, Text
 from counterpoise.engine.loader import Loader
@@ -42,7 +42,7 @@ def long(path, n, groups=None):
 def test_the_blocks_a_file_is_read_in_do_not_matter(tmp_path, monkeypatch):
     path = long(tmp_path / "t.csv", 300)
     whole = Table(path, {"words": "text"})
-    monkeypatch.setattr(columns, "_BLOCKS", (512,))
+    monkeypatch.setattr(table_files, "_BLOCKS", (512,))
     pieces = Table(path, {"words": "text"})
     assert pieces.columns._data["id"].num_chunks > 5
     assert whole.fingerprint == pieces.fingerprint
@@ -105,7 +105,7 @@ def test_text_in_a_file_is_the_same_and_the_file_has_no_name(tmp_path, monkeypat
     inside = Table(path, {"words": "text"})
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    monkeypatch.setattr(columns, "_KEPT", 64)
+    monkeypatch.setattr(table_files, "_KEPT", 64)
     used, make = [], mmap.mmap
     monkeypatch.setattr(mmap, "mmap", lambda *args, **options: used.append(args) or make(*args, **options))
     outside = Table(path, {"words": "text"})
@@ -141,7 +141,7 @@ def test_no_room_for_the_text_says_where(tmp_path, monkeypatch):
 
 
 def test_a_row_longer_than_a_block(tmp_path, monkeypatch):
-    monkeypatch.setattr(columns, "_BLOCKS", (64, 4096))
+    monkeypatch.setattr(table_files, "_BLOCKS", (64, 4096))
     path = tmp_path / "t.csv"
     rows = "".join(f"{'xy'[i % 2]},{'a' * (3000 if i == 30 else 3)}\n" for i in range(40))
     path.write_text("label,words\n" + rows)
@@ -157,7 +157,7 @@ def test_repeated_cells(tmp_path, monkeypatch, same):
     """Found by their hashes and then by their text, so that no collision counts."""
     if same:
         monkeypatch.setattr(columns.Columns, "_keys", lambda self, name: np.zeros(len(self), np.uint64))
-    monkeypatch.setattr(columns, "_BLOCKS", (256,))
+    monkeypatch.setattr(table_files, "_BLOCKS", (256,))
     ids = [["", "a", "b", "ab", "ba", "ü", f"n{i}", f"n{i}"][int(k)] for i, k in enumerate(_random(400, 8))]
     (tmp_path / "t.csv").write_text("\n".join(["id,label", *(f"{cell},x" for cell in ids)]) + "\n")
     first: dict[str, int] = {}
@@ -170,7 +170,7 @@ def test_repeated_cells(tmp_path, monkeypatch, same):
 
 
 def test_a_key_belongs_to_a_text_wherever_it_stands(tmp_path, monkeypatch):
-    monkeypatch.setattr(columns, "_BLOCKS", (64, 4096))
+    monkeypatch.setattr(table_files, "_BLOCKS", (64, 4096))
     texts = ["abc", "ü", "x" * 50, "abc", "y" * 900, "ü", "abc"]
     (tmp_path / "t.csv").write_text("\n".join(["id,label", *(f"{cell},x" for cell in texts)]) + "\n")
     keys = columns.Columns(tmp_path / "t.csv")._keys("id")

@@ -4,6 +4,7 @@ from counterpoise.data.arrays import ArraySplit, from_arrays
 from counterpoise.data.check import Report, check, show
 from counterpoise.data.dataset import DatasetSplit, from_dataset
 from counterpoise.data.digits import digits, write_digits
+from counterpoise.data.hugging_face import from_hf
 from counterpoise.data.readers import (
     READERS,
     Array,
@@ -47,6 +48,7 @@ __all__ = [
     "digits",
     "from_arrays",
     "from_dataset",
+    "from_hf",
     "pad",
     "show",
     "write_digits",

@@ -15,18 +15,20 @@ from counterpoise._checks import number, per_modality
 from counterpoise.task import SingleLabel, Task
 
 from .labels import alike, parts, plain_array
-from .readers.base import Reader
+from .layout import Layout
+from .readers import Reader
 from .split import Split, Splits, digest, lacking, weighed
 from .splitting import holdout
 from .targets import checked_weights, encoded, standardised
 from .tensors import tensor_of
+from .values import Decoded, as_numbers, guessed, is_absent, one_by_one, reader_of, spelt
 
 
 class ArraySplit(Split):
-    """Samples in memory; a batch is one ``index_select``.
+    """Samples in memory; a batch is one ``index_select``, or what a reader makes of them.
 
     Args:
-        inputs: modality -> (n, ...) tensor. Rows of absent samples should be zero.
+        inputs: modality -> (n, ...) tensor, or values that a reader has decoded. Rows of absent samples should be zero.
         target: (n,) class numbers, int64, or what the task has.
         task: what is predicted, or the class names of one class of several.
         ids: one name per sample; their positions when None.
@@ -37,7 +39,7 @@ class ArraySplit(Split):
 
     def __init__(
         self,
-        inputs: Mapping[str, Tensor],
+        inputs: Mapping[str, Tensor | Decoded],
         target: Tensor,
         task: Task | Sequence[str],
         *,
@@ -55,12 +57,24 @@ class ArraySplit(Split):
         self.present, self.weight = lacking(present), weight
 
     def batch(self, indices: Sequence[int], modality: str, seed: int | None) -> Tensor:
-        return self.inputs[modality].index_select(0, torch.as_tensor(indices, dtype=torch.int64))
+        x = self.inputs[modality]
+        if isinstance(x, Decoded):
+            return x.batch(indices, seed)
+        return x.index_select(0, torch.as_tensor(indices, dtype=torch.int64))
+
+    def layout(self, modality: str) -> Layout:
+        x = self.inputs[modality]
+        if isinstance(x, Decoded):
+            return x.layout()
+        if x.ndim == 2 and not x.is_floating_point():  # token numbers
+            return Layout("text", tuple(x.shape[1:]), {"vocab_size": max(2, int(x.max()) + 1)})
+        return super().layout(modality)
 
     @cached_property
     def _content(self) -> str:
         masks = [part for m, mask in (self.present or {}).items() for part in (m, mask)]
-        inputs = (part for m, x in self.inputs.items() for part in (m, x))
+        content = {m: x.content() if isinstance(x, Decoded) else [x] for m, x in self.inputs.items()}
+        inputs = (part for m, parts in content.items() for part in (m, *parts))
         return digest(*_text(self.task), self.target, *masks, *inputs, *weighed(self.weight))
 
     def fingerprint(self) -> str:
@@ -76,6 +90,7 @@ def from_arrays(
     inputs: Mapping[str, Any],
     y: Any,
     *,
+    readers: Mapping[str, Reader | str] | None = None,
     split: Any | None = None,
     val: float = 0.15,
     test: float = 0.15,
@@ -86,7 +101,7 @@ def from_arrays(
     task: Task | str | None = None,
     sample_weight: Any | None = None,
 ) -> Splits:
-    """A data set from features in memory.
+    """A data set from features in memory, or from texts, pictures and sounds that readers make features of.
 
     >>> import numpy as np
     >>> from counterpoise.data import from_arrays
@@ -94,12 +109,19 @@ def from_arrays(
     >>> len(data.train), len(data.val), len(data.classes)
     (42, 9, 3)
 
-    Floats become float32; integers (token numbers) stay. Read-only and memory-mapped arrays are not copied
-    when their type fits.
+    Floats become float32. Integers from 0 up are token numbers and stay; others become float32, and so do booleans.
+    Of uint8, pictures become floats in [0, 1] with their colours first, and all else is refused, since it may be
+    either. Read-only and memory-mapped arrays are not copied when their type fits.
+
+    What readers take is decoded here, once, and kept; augmentation is drawn for every batch. Without a reader texts,
+    names of files and pictures of PIL are recognised, which a warning says.
 
     Args:
-        inputs: modality -> NumPy array or tensor, samples on the first axis.
+        inputs: modality -> NumPy array or tensor, samples on the first axis; or one value per sample for a reader: a
+            text, a picture (of PIL, or uint8), a waveform with its rate as (array, 16000), a name or bytes of a file.
+            None, and a blank text, is an absent one.
         y: (n,) labels, integers or strings; for other tasks label names or zeros and ones per sample, or numbers.
+        readers: modality -> reader, or the name of one with its default settings.
         split: (n,) names out of "train", "val", "test". Without it, or without "val" in it, a share
             is split off by ``seed``, every class, label or quantile in proportion.
         val: share of all samples for validation (of the training samples when ``split`` names no "val").
@@ -123,8 +145,18 @@ def from_arrays(
         warnings.warn(f"y: {line}.", stacklevel=2)
     masks = {m: mask_of(m, mask, len(target)) for m, mask in (present or {}).items()}
     per_modality("present", masks, inputs)
-    tensors = {m: _features(m, x, len(target), masks.get(m)) for m, x in inputs.items()}
-    whole = ArraySplit(tensors, target, kind, present=masks)
+    per_modality("readers", readers or {}, inputs)
+    ready: dict[str, Tensor | Decoded] = {}
+    for m, x in inputs.items():
+        reader, note = _reader(m, x, (readers or {}).get(m))
+        if reader is None:
+            ready[m], note = _features(m, x, len(target), masks.get(m))
+        else:
+            ready[m], masks[m] = _decoded(m, reader, x, len(target), masks.get(m))
+        if note:
+            warnings.warn(f"inputs[{m!r}]: {note}.", stacklevel=2)
+    made = {m: x.reader for m, x in ready.items() if isinstance(x, Decoded)}
+    whole = ArraySplit(ready, target, kind, present=masks, readers=made)
     return divide(whole, split=split, val=val, test=test, group=group, seed=seed, task=task, weight=sample_weight)
 
 
@@ -197,7 +229,44 @@ def assemble(whole: Split, rows: Mapping[str, np.ndarray]) -> Splits:
     return Splits(made["train"], made["val"], made.get("test"))
 
 
-def _features(modality: str, values: Any, size: int, mask: Tensor | None) -> Tensor:
+def _reader(modality: str, values: Any, stated: Reader | str | None) -> tuple[Reader | None, str]:
+    """What reads the values, None when they are numbers, and what to say of a guess."""
+    if stated is not None:
+        return reader_of(modality, stated), ""
+    each = one_by_one(values)
+    try:
+        reader = None if each is None else guessed(each)
+    except ValueError as error:
+        raise ValueError(
+            f"inputs[{modality!r}]: its values {error}. Pass numbers, or a reader for them: readers="
+        ) from error
+    if each is not None and reader is None:
+        kind = type(next(value for value in each if not is_absent(value))).__name__
+        raise ValueError(
+            f"inputs[{modality!r}] holds values such as a {kind}, and nothing says how they are read. Pass a reader: "
+            f"readers={{{modality!r}: Audio()}}, say."
+        )
+    return reader, "" if reader is None else f"its values are read by {spelt(reader)}; state it or another: readers="
+
+
+def _decoded(modality: str, reader: Reader, values: Any, size: int, mask: Tensor | None) -> tuple[Decoded, Tensor]:
+    """What the reader makes of the values, and which are there."""
+    if not hasattr(values, "__len__") or len(values) != size:
+        found = len(values) if hasattr(values, "__len__") else type(values).__name__
+        raise ValueError(f"inputs[{modality!r}] must hold {size} values, one per label; got {found}.")
+    each = list(values)
+    there = torch.tensor([not is_absent(value) for value in each], dtype=torch.bool)
+    if mask is not None and (mask & ~there).any():
+        row = int((mask & ~there).int().argmax())
+        raise ValueError(f"inputs[{modality!r}]: sample {row} holds nothing, and present[{modality!r}] says otherwise.")
+    there = there if mask is None else mask
+    if not there.any():
+        raise ValueError(f"inputs[{modality!r}]: every sample lacks it; leave it out.")
+    return Decoded(modality, reader, each, there), there
+
+
+def _features(modality: str, values: Any, size: int, mask: Tensor | None) -> tuple[Tensor, str]:
+    """The numbers of all samples, and what to say of them."""
     if np.ma.is_masked(values):
         first = int(np.argwhere(np.ma.getmaskarray(values))[0][0])
         raise ValueError(
@@ -209,8 +278,7 @@ def _features(modality: str, values: Any, size: int, mask: Tensor | None) -> Ten
         raise ValueError(f"inputs[{modality!r}] must have {size} rows, one per label; got shape {tuple(x.shape)}.")
     if x.ndim == 1:
         raise ValueError(f"inputs[{modality!r}] must be (n, ...); got one number per sample. Pass x[:, None].")
-    if x.is_floating_point():
-        x = x.to(torch.float32)
+    x, note = as_numbers(modality, x)
     absent = torch.zeros(size, dtype=torch.bool) if mask is None else ~mask
     if absent.any():
         x = x.clone()
@@ -224,7 +292,7 @@ def _features(modality: str, values: Any, size: int, mask: Tensor | None) -> Ten
                     f"inputs[{modality!r}] has NaN or infinity in sample {row}. Clean it, or say that the sample "
                     f"lacks this modality: present={{{modality!r}: mask}} with mask[{row}] False."
                 )
-    return x
+    return x, note
 
 
 def mask_of(modality: str, mask: Any, size: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""A CSV or Parquet file as columns of text, through Arrow: compact, and quick for millions of rows.
+"""A CSV or Parquet file, or a frame, as columns of text, through Arrow: compact, and quick for millions of rows.
 
 The text of a large table lies in an unnamed temporary file that is mapped into memory, so that what it takes of
 memory can be given back at any time; the workers of a loader share it.
@@ -6,12 +6,8 @@ memory can be given back at any time; the workers of a loader share it.
 
 from __future__ import annotations
 
-import errno
-import json
-import mmap
-import re
-import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,14 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from counterpoise._checks import did_you_mean, nearest
+from counterpoise._checks import did_you_mean
 
-_BLOCKS = (2**18, 2**24)  # bytes of a CSV that are read at once, more where a row is longer; the last is the limit
-_KEPT = 2**22  # bytes of text that stay in memory
-_INDEX = re.compile(r"|index|level_\d+|__index_level_\d+__|Unnamed: \d+(\.\d+)?")  # of pandas; "" too
+from .table_files import FRAME, existing, fits, read, read_frame, spooled
+
 BETWEEN = "\x1f"
 """Stands between the cells that make one cell of a joined column."""
-SUFFIXES = (".csv", ".tsv", ".parquet", ".pq")
 
 
 class NoColumnError(ValueError):
@@ -34,37 +28,37 @@ class NoColumnError(ValueError):
 
 
 class Columns:
-    """The named columns of a table file, every cell as text, missing or blank ones as None.
+    """The named columns of a table, every cell as text, missing or blank ones as None.
 
     Names are stripped of spaces around them, as cells are.
 
     Args:
-        path: a ``.csv``, ``.tsv`` or ``.parquet`` file with a header.
-        numbers: columns that may hold floats, in Parquet; others must hold text or integers. NaN is a blank cell.
+        table: a ``.csv``, ``.tsv`` or ``.parquet`` file with a header, a DataFrame, or a table of Arrow.
+        numbers: columns that may hold floats, where types are stated; others must hold text or integers. NaN is blank.
 
     Attributes:
-        names: the columns of the file, in order.
+        path: of the file; what messages call a frame.
+        folder: of the file; the current one for a frame.
+        names: the columns, in order.
         index: those that pandas wrote for the index of a frame.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: not such a file, broken, without rows, or a column named twice.
+        ValueError: no such table, broken, without rows, or a column named twice.
     """
 
-    def __init__(self, path: str | Path, numbers: Collection[str] = ()):
-        self.path, self._numbers = Path(path).expanduser(), set(numbers)
-        if not self.path.is_file():
-            beside = [p.name for p in self.path.parent.glob("*") if p.suffix.lower() in SUFFIXES]
-            raise FileNotFoundError(f"There is no table {self.path}.{nearest(self.path.name, beside, cutoff=0.82)}")
-        if self.path.suffix.lower() not in SUFFIXES:
-            raise ValueError(f"{self.path}: a table is one of {', '.join(SUFFIXES)}; got {self.path.suffix!r}.")
-        self._types, self._data, self.index = _read(self.path)
+    def __init__(self, table: Any, numbers: Collection[str] = ()):
+        self._numbers = set(numbers)
+        self.path: Path | str = existing(table) if isinstance(table, str | PathLike) else FRAME
+        self.folder = self.path.parent if isinstance(self.path, Path) else Path()
+        content = read(self.path) if isinstance(self.path, Path) else read_frame(table)
+        self._types, self._data, self.index = content
         self.names: tuple[str, ...] = tuple(self._types)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """A copy in another process has a file of its own."""
         self.__dict__.update(state)
-        self._data = _spooled(self._data.schema, self._data.to_batches())
+        self._data = spooled(self._data.schema, self._data.to_batches())
 
     def __len__(self) -> int:
         return len(self._data)
@@ -78,7 +72,7 @@ class Columns:
 
     def other(self, name: str) -> str | None:
         """What a column holds that cannot be read as text: floats, lists or bytes, in Parquet; None for text."""
-        return None if _fits(self._types[name], name in self._numbers) else str(self._types[name])
+        return None if fits(self._types[name], name in self._numbers) else str(self._types[name])
 
     def require(self, name: str) -> str:
         """``name`` when there is such a column; ValueError naming the nearest otherwise."""
@@ -110,7 +104,7 @@ class Columns:
 
         schema = pa.schema([*self._data.schema, *(pa.field(name, pa.large_string()) for name in joined)])
         batches = self._data.to_batches()
-        self._data = _spooled(schema, (_with_joined(batch, joined, schema) for batch in batches))
+        self._data = spooled(schema, (_with_joined(batch, joined, schema) for batch in batches))
         self._types |= dict.fromkeys(joined, pa.large_string())
 
     def cell(self, name: str, row: int) -> str | None:
@@ -251,107 +245,6 @@ class Coded(NamedTuple):
         return place[self.codes]
 
 
-def _read(path: Path) -> tuple[dict[str, Any], Any, frozenset[str]]:
-    """The types of the columns of a file, an Arrow table of the text of those that hold any, the names of an index."""
-    import pyarrow as pa
-
-    for i, size in enumerate(_BLOCKS):
-        try:
-            schema, batches = _open(path, size)
-            names = [name.strip() for name in schema.names]
-            types = dict(zip(names, schema.types, strict=True))
-            _named_once(path, names)
-            kept = [i for i, kind in enumerate(schema.types) if _fits(kind, True)]
-            texts = pa.schema([(names[i], pa.large_string()) for i in kept])
-            table = _spooled(texts, (_texts(batch.select(kept), texts) for batch in batches))
-        except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
-            if isinstance(error, OSError) and error.errno is not None:  # of the system, not of Arrow
-                raise
-            if "block" in str(error) and i + 1 < len(_BLOCKS):  # a row that is longer than one
-                continue
-            raise ValueError(f"{path} cannot be read as a table: {error}") from error
-        if texts.names and not len(table):
-            raise ValueError(f"{path} has a header but no rows.")
-        pa.default_memory_pool().release_unused()  # from reading
-        return types, table, _index(schema, names)
-    raise AssertionError
-
-
-def _named_once(path: Path, names: Sequence[str]) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        hint = " Commas at the end of the lines make columns without a name; delete them." if "" in twice else ""
-        raise ValueError(f"{path}: column {twice[0]!r} is there more than once.{hint}")
-    quoted = [name for name in names if len(name) > 1 and name[0] == name[-1] == '"']
-    if quoted:  # and so are cells, where a comma would end one
-        raise ValueError(
-            f"{path}: the name {quoted[0]} has its quotation marks behind a space, where they do not count. "
-            "Delete the spaces after the commas."
-        )
-
-
-def _index(schema: Any, names: Sequence[str]) -> frozenset[str]:
-    """The columns that pandas wrote for the index of a frame: as it says in Parquet, by their names elsewhere."""
-    try:
-        stored = json.loads((schema.metadata or {})[b"pandas"])["index_columns"]
-        stated = {name.strip() for name in stored if isinstance(name, str)}
-    except (KeyError, ValueError, TypeError):  # none, or none that pandas wrote
-        stated = set[str]()
-    return frozenset(name for name in names if name in stated or _INDEX.fullmatch(name))
-
-
-def _open(path: Path, block: int) -> tuple[Any, Iterable[Any]]:
-    """The columns of a file, and its rows in batches that are read when asked for."""
-    if path.suffix.lower() in (".parquet", ".pq"):
-        from pyarrow import parquet
-
-        file = parquet.ParquetFile(path, page_checksum_verification=True)  # where the writer made checksums
-        return file.schema_arrow, file.iter_batches()
-    from pyarrow import csv, string
-
-    parse = csv.ParseOptions(delimiter="\t" if path.suffix.lower() == ".tsv" else ",", newlines_in_values=True)
-    read = csv.ReadOptions(block_size=block, use_threads=False)  # threads would read ahead: tens of MiB, no faster
-    with csv.open_csv(path, read_options=read, parse_options=parse) as reader:
-        names = reader.schema.names
-    if len(names) == 1 and ";" in names[0]:
-        raise ValueError(f"{path} seems to be separated by ';'; save it with commas (or as .tsv with tabs).")
-    if len(names) == 1 and "\t" in names[0]:
-        raise ValueError(f"{path} seems to be separated by tabs; rename it to {path.with_suffix('.tsv').name}.")
-    convert = csv.ConvertOptions(column_types={n: string() for n in names}, null_values=[""], strings_can_be_null=True)
-    reader = csv.open_csv(path, read_options=read, parse_options=parse, convert_options=convert)
-    return reader.schema, reader
-
-
-def _spooled(schema: Any, batches: Iterable[Any]) -> Any:
-    """An Arrow table of these batches, whose bytes are in a temporary file when they are many.
-
-    The file has no name (or loses it here), so it is gone with its last user, however that ends.
-    """
-    import pyarrow as pa
-
-    with tempfile.SpooledTemporaryFile(_KEPT) as file:
-        try:
-            with pa.ipc.new_file(pa.PythonFile(file, "w"), schema) as writer:
-                for batch in batches:
-                    writer.write_batch(batch)
-            size = file.tell()
-            file.seek(0)  # flushes too
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            advice = "Free some space, or set the environment variable TMPDIR to another folder"
-            raise OSError(error.errno, f"The rows of a table find no room. {advice}", tempfile.gettempdir()) from error
-        content = file.read() if size <= _KEPT else mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
-    return pa.ipc.open_file(pa.py_buffer(content)).read_all()
-
-
-def _texts(batch: Any, schema: Any) -> Any:
-    """The columns of a batch as text."""
-    import pyarrow as pa
-
-    return pa.record_batch([_text(column) for column in batch.columns], schema=schema)
-
-
 def _with_joined(batch: Any, joined: Mapping[str, Sequence[str]], schema: Any) -> Any:
     """A batch with further columns that are made of others."""
     import pyarrow as pa
@@ -364,27 +257,3 @@ def _with_joined(batch: Any, joined: Mapping[str, Sequence[str]], schema: Any) -
         joint = pc.binary_join_element_wise(*texts, pa.scalar(BETWEEN, pa.large_string()))
         columns[name] = pc.if_else(pc.equal(joint, BETWEEN * (len(parts) - 1)), None, joint)
     return pa.record_batch([columns[name] for name in schema.names], schema=schema)
-
-
-def _text(column: Any) -> Any:
-    """As an array of stripped text; blank cells and NaN become null."""
-    import pyarrow as pa
-    from pyarrow import compute
-
-    pc: Any = compute  # its functions are made at import, unseen by type checkers
-    if pa.types.is_floating(column.type):
-        column = pc.if_else(pc.is_nan(column), None, column)
-    if not pa.types.is_large_string(column.type):
-        column = column.cast(pa.string())
-    column = pc.utf8_trim_whitespace(column.cast(pa.large_string()))
-    return pc.if_else(pc.equal(column, ""), None, column)
-
-
-def _fits(kind: Any, number: bool) -> bool:
-    """Whether a column can be read as text; floats where it is to hold numbers."""
-    from pyarrow import types
-
-    if types.is_dictionary(kind):
-        kind = kind.value_type
-    texts = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
-    return texts or types.is_integer(kind) or types.is_boolean(kind) or (number and types.is_floating(kind))

@@ -95,7 +95,7 @@ def from_dataset(
     label: str = "label",
     names: Sequence[str] | None = None,
     modalities: Sequence[str] | None = None,
-    readers: Mapping[str, Reader] | None = None,
+    readers: Mapping[str, Reader | str] | None = None,
     collate: Mapping[str, Collate] | None = None,
     labels: Any | None = None,
     present: Mapping[str, Any] | None = None,
@@ -118,8 +118,9 @@ def from_dataset(
     (42, ('audio', 'video'))
 
     A sample is a dict, a tuple (``names`` says of what), or a pair of a dict and the label. None or a missing key means
-    that the sample lacks the modality. Tensors, arrays, lists and numbers become tensors: floats float32, integers stay
-    as they are (token numbers), a lone number is a vector of one.
+    that the sample lacks the modality. Tensors, arrays, lists and numbers become tensors as in ``from_arrays``; a lone
+    number is a vector of one. Texts, names of files and pictures of PIL in the first sample get a reader, which a
+    warning says.
 
     Loaders read each sample once for all modalities that train. While one is read, the global random numbers of
     PyTorch (on the CPU), NumPy and Python are those of (seed, epoch, position), in whatever process, and afterwards the
@@ -136,7 +137,8 @@ def from_dataset(
         names: what the values of a tuple are, in order, the label among them.
         modalities: names of the inputs; other values are ignored. None takes all that the first sample has, and
             refuses samples that have others.
-        readers: modality -> reader, for values that are file names or texts.
+        readers: modality -> reader, or its name, for texts, pictures, waveforms and files, as in ``from_arrays``;
+            they read when a batch asks for them.
         collate: modality -> function from the tensors of a batch to one (n, ...), for samples of different shapes;
             ``counterpoise.data.pad`` fills sequences up with zeros.
         labels: (n,) labels, as ``y`` of ``from_arrays``.

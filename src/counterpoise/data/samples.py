@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +17,7 @@ from .readers import Reader, ReadError
 from .readers.base import all_finite
 from .seeding import borrowed_generators, sample_seed
 from .tensors import tensor_of
+from .values import as_numbers, guessed, is_absent, one_by_one, reader_of, spelt
 
 Collate = Callable[[list[Tensor]], Tensor]
 
@@ -64,12 +67,13 @@ class Samples:
         *,
         names: Sequence[str] | None = None,
         modalities: Sequence[str] | None = None,
-        readers: Mapping[str, Reader] | None = None,
+        readers: Mapping[str, Reader | str] | None = None,
         collate: Mapping[str, Collate] | None = None,
         place: Callable[[int], str] = "sample {}".format,
     ):
         self.dataset, self.label, self.names, self.place = dataset, label, names, place
-        self.readers, self.collate = dict(readers or {}), dict(collate or {})
+        self.readers = {m: reader_of(m, reader) for m, reader in (readers or {}).items()}
+        self.collate = dict(collate or {})
         self.examples: dict[str, Example] = {}
         self._only = modalities is not None
         self.modalities: tuple[str, ...] = tuple(modalities or ())
@@ -83,6 +87,8 @@ class Samples:
             raise ValueError(wrong)
         per_modality("readers", self.readers, self.modalities)
         per_modality("collate", self.collate, self.modalities)
+        for m in self.modalities:
+            self._recognise(m, first.get(m))
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -104,7 +110,11 @@ class Samples:
                         f"{did_you_mean('modality', name, self.modalities)} Where samples lack modalities, name all "
                         f"that there are: modalities={[*self.modalities, name]!r}; other values are then ignored."
                     )
-        return {name: value for name, value in sample.items() if value is not None}
+        return {
+            name: value
+            for name, value in sample.items()
+            if value is not None and not (name in self.readers and is_absent(value))
+        }
 
     def read(self, indices: Sequence[int], asked: Sequence[Sequence[str]], seed: int | None) -> list[dict[str, Tensor]]:
         """What some samples hold of the modalities that each is asked for; each is read once, or not at all."""
@@ -145,6 +155,20 @@ class Samples:
             )
         return together
 
+    def _recognise(self, modality: str, value: Any) -> None:
+        """Guess a reader from the first sample, and say so; or say what becomes of a picture without one."""
+        if modality in self.readers:
+            return
+        how = ""
+        if reader := guessed([value]):
+            self.readers[modality] = reader
+            how = f"is read by {spelt(reader)}; state it or another: readers="
+        elif isinstance(value, Tensor | np.ndarray):
+            with suppress(ValueError):  # said where it is read
+                _, how = as_numbers(modality, tensor_of(value, modality)[None])
+        if how:
+            warnings.warn(f"{modality!r}: {how}.", stacklevel=4)
+
     def _sample(self, index: int, seed: int | None, seeded: Callable[[int], None]) -> dict[str, Any]:
         seeded(sample_seed(seed, index, ""))
         try:
@@ -177,10 +201,13 @@ class Samples:
         if reader is None:
             if np.ma.is_masked(value):
                 raise ValueError("has masked values; fill them, or give None where the sample lacks this modality")
+            if one_by_one([value]) is not None:
+                raise ValueError(f"is a {type(value).__name__}; say how it is read: readers={{{modality!r}: ...}}")
             x = tensor_of(value, "the value")
             if x.ndim == 0:  # a lone number is a measurement, no token
                 return x.to(torch.float32)[None]
-            return x.to(torch.float32) if x.is_floating_point() else x
+            x, _ = as_numbers(modality, x[None])
+            return x[0]
         draw = None
         if seed is not None and not reader.plain:
             draw = torch.Generator().manual_seed(sample_seed(seed, index, reader.stream or modality))

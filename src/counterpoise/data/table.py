@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ from .targets import standardised
 
 
 class Table:
-    """A data set written as a CSV, TSV or Parquet file.
+    """A data set written as a CSV, TSV or Parquet file, or held in a DataFrame.
 
     =====  =======  =====  ============  =================
     id     label    split  audio         text
@@ -39,14 +40,14 @@ class Table:
     s2     angry    test   wav/s2.wav
     =====  =======  =====  ============  =================
 
-    A cell holds a path (relative to the table's folder) or a text, whichever the modality's reader
+    A cell holds a path (relative to ``root``) or a text, whichever the modality's reader
     takes. An empty cell means that the sample lacks the modality. Rows are counted from 1 in messages.
 
     Args:
-        path: the file.
+        path: the file; or a DataFrame of pandas or polars, or a table of Arrow.
         modalities: column -> reader, or the name of a reader with its default settings. None takes every
             column that is not named below, with a reader guessed from its cells; ``describe()`` tells which.
-        root: folder that paths are relative to; the table's own folder when None.
+        root: folder that paths are relative to; the table's own folder when None, of a frame the current one.
         label: column of class names or numbers, of label sets as "a|b" ("|" is none), or of numbers; or columns: of
             zeros and ones, one per label, or of numbers. May be missing where only predictions are asked for.
         id: column of sample names; row numbers when there is none.
@@ -68,7 +69,7 @@ class Table:
 
     def __init__(
         self,
-        path: str | Path,
+        path: Any,
         modalities: Mapping[str, Reader | str] | None = None,
         *,
         root: str | Path | None = None,
@@ -89,7 +90,7 @@ class Table:
         self.val, self.test, self.classes, self.seed, self.cache = val, test, classes, seed, cache
         self.label_columns = (label,) if isinstance(label, str) else tuple(label)
         self.columns = Columns(path, numbers=(*self.label_columns, weight))
-        self.folder = Path(root).expanduser() if root is not None else self.columns.path.parent
+        self.folder = Path(root).expanduser() if root is not None else self.columns.folder
         if not self.folder.is_dir():
             raise FileNotFoundError(f"root must be a folder; there is no {self.folder}.")
         self.task = task if task is None or isinstance(task, Task) else choice("task", task, TASKS)
@@ -164,7 +165,9 @@ class Table:
         if not found:
             why = "; ".join(f"{name!r} is none: {reason}" for name, reason in self.ignored.items())
             columns = ", ".join(self.columns.names)
-            raise ValueError(f"{self.path} has no column that could be a modality; its columns are {columns}. {why}")
+            raise ValueError(
+                f"{self.columns.path} has no column that could be a modality; its columns are {columns}. {why}"
+            )
         return found
 
     def place(self, row: int) -> str:
@@ -235,8 +238,9 @@ class Table:
         for m, reader in self.readers.items():
             if reader.fitted not in (None, readers[m].fitted):
                 raise ValueError(
-                    f"{self.path}: what the reader of {m!r} has learned is not what it learns from the training rows "
-                    f"of this split. Leave fitted out to have it learned anew (--data.modalities.{m}.fitted {{}})."
+                    f"{self.columns.path}: what the reader of {m!r} has learned is not what it learns from "
+                    "the training rows of this split. Leave fitted out to have it learned anew "
+                    f"(--data.modalities.{m}.fitted {{}})."
                 )
         return {name: TableSplit(self, where, task, self.weights, readers) for name, where in chosen.items()}
 
@@ -284,7 +288,7 @@ class Table:
             return TableSplit(self, torch.arange(len(self)), self.labels.task, self.weights if labelled else None)
         rows = self.rows()
         if choice("part", part, PARTS) not in rows:
-            raise ValueError(f"{self.path} has no rows for {part!r}.")
+            raise ValueError(f"{self.columns.path} has no rows for {part!r}.")
         return self._parts(rows)[part]
 
     @cached_property

@@ -27,7 +27,7 @@ class Flaw(NamedTuple):
 
 def flaws_of(table: Table) -> Iterator[Flaw]:
     """What makes training on this table impossible, without opening any file."""
-    yield from (Flaw(None, f"{table.path}, column {m!r}: {misnamed(m)}") for m in table.readers if misnamed(m))
+    yield from (Flaw(None, f"{table.columns.path}, column {m!r}: {misnamed(m)}") for m in table.readers if misnamed(m))
     if not table.columns.any_of(table.label_columns):
         yield Flaw(None, without_label(table))
         return
@@ -35,7 +35,7 @@ def flaws_of(table: Table) -> Iterator[Flaw]:
     try:
         labels = table.labels
         if isinstance(labels.task, SingleLabel):
-            at_least_two(labels.task.names, f"{table.path}: column {name!r}")
+            at_least_two(labels.task.names, f"{table.columns.path}: column {name!r}")
         none = f" ({BAR} says that none applies)" if isinstance(labels.task, MultiLabel) else ""
         yield from (Flaw(r, f"has no {name}{none}") for r in labels.missing.nonzero().flatten().tolist())
     except ValueError as error:
@@ -49,11 +49,11 @@ def flaws_of(table: Table) -> Iterator[Flaw]:
         wrong = ["" if name and part_of(name) else unknown_split(name) for name in (*names, None)]
         yield from (Flaw(r, wrong[codes[r]]) for r in np.flatnonzero(np.array(wrong, bool)[codes]).tolist())
         if "train" not in map(part_of, names):
-            yield Flaw(None, f"{table.path}: column {table.split!r} puts no row in 'train'")
+            yield Flaw(None, f"{table.columns.path}: column {table.split!r} puts no row in 'train'")
         try:
             renamed(names)
         except ValueError as error:
-            yield Flaw(None, f"{table.path}: column {table.split!r}: {error}")
+            yield Flaw(None, f"{table.columns.path}: column {table.split!r}: {error}")
     try:
         _ = table.weights
     except ValueError as error:
@@ -69,4 +69,4 @@ def flaws_of(table: Table) -> Iterator[Flaw]:
 def without_label(table: Table) -> str:
     """The message for a table whose column of labels is not there."""
     unknown = did_you_mean("column", table.label_columns[0], table.columns.names)
-    return f"{table.path}: {unknown} Name the column of the labels: label=... (--data.label COLUMN)."
+    return f"{table.columns.path}: {unknown} Name the column of the labels: label=... (--data.label COLUMN)."

@@ -76,7 +76,7 @@ def _guess(table: Table) -> tuple[str, str]:
     often = int((columns[0].codes >= 0).sum()) / len(numbers)  # classes are there more than once
     if len(numbers) > SCALE and (often < 2 or not all(map(is_whole, cells))):
         return Regression.kind, f"{len(numbers)} different numbers are taken as numbers (regression)"
-    raise ValueError(undecided(f"{table.path}: column {table.label_columns[0]!r}", numbers))
+    raise ValueError(undecided(f"{table.columns.path}: column {table.label_columns[0]!r}", numbers))
 
 
 def _padded(cell: str) -> bool:
@@ -117,7 +117,7 @@ def _label_sets(table: Table, kind: str) -> Labels:
     found = sorted({label for labels in sets for label in labels}, key=natural)
     known = tuple(map(str, table.classes)) if table.classes is not None else tuple(found)
     if not known:
-        raise ValueError(f"{table.path}: column {name!r} names no label.")
+        raise ValueError(f"{table.columns.path}: column {name!r} names no label.")
     rows = np.full((len(sets) + 1, len(known)), np.nan, np.float32)
     for place, labels in enumerate(sets):
         for label in labels - set(known):

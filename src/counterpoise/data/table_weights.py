@@ -27,4 +27,4 @@ def read_weights(table: Table) -> Tensor | None:
             raise ValueError(f"{where}: {name} must be a number; found {cell!r}.") from None
     if (codes < 0).any():
         raise ValueError(f"{table.place(int((codes < 0).argmax()))} has no {table.weight}.")
-    return checked_weights(values[codes], len(table), f"{table.path}: {name}", table.place)
+    return checked_weights(values[codes], len(table), f"{table.columns.path}: {name}", table.place)

@@ -58,7 +58,7 @@ def _is_number(columns: Columns, name: str) -> tuple[bool, str]:
     numbers = [cell for cell in cells if is_number(cell)]
     if len(numbers) < 0.9 * len(cells):  # one misspelt number is reported as what it is
         odd = next(cell for cell in cells if not is_number(cell))
-        if looks(odd, columns.path.parent) == "number" and len(set(cells)) > FEW:
+        if looks(odd, columns.folder) == "number" and len(set(cells)) > FEW:
             raise ValueError(
                 f"{columns.path}: column {name!r} holds dates, or numbers that are written otherwise, as {odd!r}. "
                 "Write 1234.5, or name it among the categories, or leave it out."

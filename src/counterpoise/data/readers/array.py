@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,6 +13,9 @@ from torch import Tensor
 from counterpoise._checks import whole
 from counterpoise.data.readers.base import Reader, ReadError, read_bytes
 from counterpoise.data.readers.stored import array_of, arrays_of, names_of
+
+if TYPE_CHECKING:
+    import numpy as np
 
 RAGGED = re.compile(r"has shape \((\d+),.* gives \((\d+),.*; length=N ")
 """What `Array` says of a sequence whose length alone is not that of the first."""
@@ -30,6 +33,7 @@ class Array(Reader):
             there. None keeps the shape as it is.
     """
 
+    takes = "numbers, or the name or the bytes of a file"
     extensions = (".npy", ".npz")
     decoded_by = ("key",)
 
@@ -46,8 +50,8 @@ class Array(Reader):
     def shape(self) -> tuple[int, ...] | None:
         return self._bound
 
-    def bind(self, cell: str) -> None:
-        self._bound, self._example = None, cell
+    def bind(self, cell: Any) -> None:
+        self._bound, self._example = None, cell if isinstance(cell, str) else "the first"
         self.learn({"shape": self.transform(self.decode(cell), None).shape})
 
     def learnt(self) -> dict[str, Any]:
@@ -58,7 +62,6 @@ class Array(Reader):
         self.kind = "sequence" if self.length is not None or len(self._bound or ()) == 2 else "array"
 
     def load(self, cell: str) -> Tensor:
-        import numpy as np
 
         content = read_bytes(cell)
         if content.startswith(b"\x93NUMPY"):
@@ -68,6 +71,19 @@ class Array(Reader):
             ((_, array),) = arrays_of(file, cell, only=self._name(cell, names_of(file)))
         else:
             raise ReadError(cell, "is no NumPy file" + self._hint(cell))
+        return self._numbers(array, cell)
+
+    def load_value(self, value: Any) -> Tensor:
+        import numpy as np
+
+        if not isinstance(value, Tensor | np.ndarray | list | tuple):
+            return super().load_value(value)
+        return self._numbers(np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value), "array").clone()
+
+    def _numbers(self, array: np.ndarray, cell: str) -> Tensor:
+        """As float32, finite and of the shape that was bound."""
+        import numpy as np
+
         if array.dtype.kind not in "fiub":
             raise ReadError(cell, f"holds {array.dtype}, not real numbers")
         if array.ndim == 0 or array.size == 0:

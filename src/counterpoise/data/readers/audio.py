@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import math
+from collections.abc import Generator, Mapping
 from contextlib import closing
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,14 +14,17 @@ from torch import Tensor
 from counterpoise import _checks
 from counterpoise._checks import whole
 from counterpoise.data.readers.base import Reader, ReadError, all_finite, flag, regular
-from counterpoise.data.readers.sound import blocks
+from counterpoise.data.readers.sound import BLOCK, blocks
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from counterpoise.data.readers.sound import Blocks
+
 _PIECE = 1 << 16  # samples that are resampled at a time
 _SPARE, _RATIO = 1 << 26, 256  # samples that any recording may have, and more of them for each byte of its file
 _LOWEST, _HIGHEST = 100, 10_000_000  # Hz: above seismometers' 100 and hydrophones' 200, below what a converter reaches
+_LOUD = 16  # above what overdriven floats reach, below whole numbers
 _CANCELLED = 1e-4  # share of the power of its channels that the mean of a recording keeps at least
 
 
@@ -57,6 +61,7 @@ class Audio(Reader):
     """
 
     kind = "spectrogram"
+    takes = "a pair of a waveform and its rate, or the name or the bytes of a file"
     extensions = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff")
 
     def __init__(
@@ -100,10 +105,27 @@ class Audio(Reader):
         import soundfile
 
         try:
-            wave = self._waveform(cell)
+            wave = self._waveform(cell, blocks(cell), _SPARE + _RATIO * regular(cell))
         except soundfile.LibsndfileError as error:
             reason = f"no readable sound: {error.error_string} `ffmpeg -i OLD NEW.wav` converts what FFmpeg reads"
             raise ReadError(cell, reason + self._hint(cell)) from error
+        return self._kept(wave)
+
+    def load_value(self, value: Any) -> Tensor:
+        if hasattr(value, "get_all_samples"):  # a decoder of torchcodec
+            heard = value.get_all_samples()
+            value = heard.data, heard.sample_rate
+        elif isinstance(value, Mapping) and {"array", "sampling_rate"} <= value.keys():
+            value = value["array"], value["sampling_rate"]
+        if not isinstance(value, tuple) or len(value) != 2:
+            return super().load_value(value)
+        rate, channels = whole("the sampling rate", value[1], low=1), _channels(value[0])
+        size = max(1, BLOCK // channels.shape[1])  # as files are read
+        pieces = ((rate, channels[at : at + size]) for at in range(0, len(channels), size))
+        return self._kept(self._waveform("the waveform", pieces, math.inf))
+
+    def _kept(self, wave: Tensor) -> Tensor:
+        """What is decoded, and cached, of a waveform."""
         return wave if self.crop == "random" else self.spectrogram(wave[: self.samples])
 
     def transform(self, decoded: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -131,12 +153,17 @@ class Audio(Reader):
         power = (power[..., 0] + power[..., 1]).float().contiguous()
         return power.sqrt_().add_(self.offset).log_()[None]
 
-    def _waveform(self, cell: str) -> Tensor:
-        """The recording, mono, resampled, clipped, at least ``samples`` long; no more of it with ``crop="start"``."""
-        limit = _SPARE + _RATIO * regular(cell)
+    def _waveform(self, cell: str, source: Blocks, limit: float) -> Tensor:
+        """The recording, mono, resampled, clipped, at least ``samples`` long; no more of it with ``crop="start"``.
+
+        Args:
+            cell: how messages call it.
+            source: (rate, (samples, channels)) piece by piece.
+            limit: how many samples it may have.
+        """
         pieces: list[Tensor] = []
         there, mix = 0, _Mix()
-        with closing(self._pieces(cell, mix)) as arriving:
+        with closing(self._pieces(cell, source, mix)) as arriving:
             for piece in arriving:
                 pieces.append(torch.from_numpy(piece))
                 there += len(piece)
@@ -165,13 +192,13 @@ class Audio(Reader):
                 wave = torch.nn.functional.pad(wave, (0, self.samples - there))
         return wave.clamp_(-1, 1)
 
-    def _pieces(self, cell: str, mix: _Mix) -> Generator[np.ndarray]:
+    def _pieces(self, cell: str, source: Blocks, mix: _Mix) -> Generator[np.ndarray]:
         """The recording, mono and resampled, piece by piece."""
         import numpy as np
         import soxr
 
         before, resampler = 0, None
-        for rate, channels in blocks(cell):
+        for rate, channels in source:
             mono = mix(channels)
             if rate != before:
                 if not _LOWEST <= rate <= _HIGHEST:
@@ -195,6 +222,23 @@ class Audio(Reader):
                 yield resampler.resample_chunk(mono[at : at + step])
         if resampler is not None:
             yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def _channels(values: Any) -> np.ndarray:
+    """(samples, channels) float32 of a waveform (samples,), or with its channels on the shorter of two axes."""
+    import numpy as np
+
+    array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
+    if array.ndim not in (1, 2) or array.dtype.kind not in "fi" or not array.size:
+        raise ReadError("the waveform", f"must be numbers (samples,) or (channels, samples); got {array.dtype} of "
+                        f"{array.shape}")  # fmt: skip
+    if array.dtype.kind == "i":
+        array = array / -float(np.iinfo(array.dtype).min)
+    elif (loudest := np.abs(array).max()) > _LOUD:
+        raise ReadError("the waveform", f"reaches {loudest:g}, and sound lies in [-1, 1]; divide it by its full scale, "
+                        "as x / 32768 for 16 bits")  # fmt: skip
+    array = array.reshape(len(array), -1)
+    return np.ascontiguousarray(array.T if array.shape[1] > len(array) else array, np.float32)
 
 
 class _Mix:

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import stat
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -61,6 +62,7 @@ class Reader(ABC):
         kind: layout of a sample: ``spectrogram`` (1, F, T), ``image`` (C, H, W), ``frames``
             (C, T, H, W), ``array`` (any fixed shape), ``sequence`` (T, D) or ``text`` (length,) int64.
         reads_files: True when a cell is a path, False when it is the value itself.
+        takes: the values that stand for a cell, in words.
         extensions: file endings, lower case with the dot, by which `guess` knows a column.
         decoded_by: names of the settings that `decode` depends on; the others may change without
             making cached values stale.
@@ -73,6 +75,7 @@ class Reader(ABC):
 
     kind: str
     reads_files: ClassVar[bool] = True
+    takes: ClassVar[str] = "the name or the bytes of a file"
     extensions: ClassVar[tuple[str, ...]] = ()
     decoded_by: tuple[str, ...] = ()
     repeats: ClassVar[bool] = False
@@ -109,20 +112,39 @@ class Reader(ABC):
                 and from nothing else.
         """
 
-    def decode(self, cell: str) -> Tensor:
+    def load_value(self, value: Any) -> Tensor:
+        """What `load` returns, of a value in memory; may raise anything. Readers of files take their bytes."""
+        if isinstance(value, Mapping) and value.keys() == {"bytes", "path"}:  # of a data set of Hugging Face
+            return self.load(value["path"]) if value["bytes"] is None else self.load_value(value["bytes"])
+        if isinstance(value, bytes) and self.reads_files:
+            with tempfile.NamedTemporaryFile() as file:
+                file.write(value)
+                file.flush()
+                return self.load(file.name)
+        raise ReadError(_named(value), f"{type(self).__name__} takes {self.takes}; got {_named(value)}")
+
+    def decode(self, cell: Any) -> Tensor:
         """The content of a cell, without anything random.
 
-        Raises:
-            ReadError: the file is missing, damaged, truncated or of another type.
-        """
-        with self._reading(cell):
-            return self.load(cell)
+        Args:
+            cell: a path or a text, as a table has it; or what it stands for, as ``takes`` says.
 
-    def read(self, cell: str, generator: torch.Generator | None = None) -> Tensor:
+        Raises:
+            ReadError: the file is missing, damaged, truncated or of another type; the value is none that is taken.
+        """
+        if isinstance(cell, os.PathLike):
+            cell = os.fspath(cell)
+        if isinstance(cell, str):
+            with self._reading(cell):
+                return self.load(cell)
+        with self._reading(_named(cell)):
+            return self.load_value(cell)
+
+    def read(self, cell: Any, generator: torch.Generator | None = None) -> Tensor:
         """One sample: `transform` of `decode`."""
         return self.transform(self.decode(cell), generator)
 
-    def bind(self, cell: str) -> None:  # noqa: B027
+    def bind(self, cell: Any) -> None:  # noqa: B027
         """Learn from an example what the options leave open; most readers have nothing to learn."""
 
     def learnt(self) -> dict[str, Any]:
@@ -192,6 +214,12 @@ class Reader(ABC):
         if not ending or not self.extensions or ending in self.extensions:
             return ""
         return f" ({type(self).__name__.lower()} expects {' '.join(self.extensions)}, this is {ending})"
+
+
+def _named(value: Any) -> str:
+    """A value, for messages: its type."""
+    kind = type(value).__name__
+    return f"{'an' if kind[0] in 'aeiouAEIO' else 'a'} {kind}"
 
 
 _WINDOW = re.compile(r"#(\d+):(\d+)$")

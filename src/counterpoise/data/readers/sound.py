@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     Blocks = Iterator[tuple[int, np.ndarray]]
 
-_BLOCK = 1 << 16  # samples that are decoded at a time, of all channels together
+BLOCK = 1 << 16  # samples that are decoded at a time, of all channels together
 
 
 def blocks(path: str) -> Blocks:
@@ -59,7 +59,7 @@ def _libsndfile(source: str | BinaryIO, path: str) -> Blocks:
             with open(path, "rb") as frames:
                 yield from mpeg.decoded(frames, regular(path), path)
             return
-        size, total = max(1, _BLOCK // file.channels), 0
+        size, total = max(1, BLOCK // file.channels), 0
         while len(block := file.read(size, dtype="float32", always_2d=True)):
             total += len(block)
             yield file.samplerate, block

@@ -49,6 +49,7 @@ class Text(Reader):
 
     kind = "text"
     reads_files = False
+    takes = "a text"
     decoded_by = ("tokenizer", "length", "vocabulary", "alphabetic", "words", "cleaning")
 
     def __init__(

@@ -5,11 +5,10 @@ from __future__ import annotations
 import io
 import math
 import re
-import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,6 +17,10 @@ from counterpoise import _checks
 from counterpoise._checks import whole
 from counterpoise.data.readers.augment import rand_augment
 from counterpoise.data.readers.base import Reader, ReadError, flag, read_bytes
+from counterpoise.data.readers.pictures import check_chunks, check_depth, colours_last
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 
@@ -97,15 +100,13 @@ class Visual(Reader):
         """One image file as (C, H, W) uint8, its colours last in memory: as decoders write and resizing reads them."""
         with self._reading(path):
             content = read_bytes(path)
-            _check_chunks(content, path)
+            check_chunks(content, path)
             return self._decoded(content, path)
 
     def _decoded(self, content: bytes, path: str) -> Tensor:
-        import numpy as np
         from PIL import Image as Pillow
         from PIL import ImageOps, UnidentifiedImageError
 
-        mode = "L" if self.channels == 1 else "RGB"
         try:
             image = Pillow.open(io.BytesIO(content))
         except UnidentifiedImageError as error:
@@ -113,56 +114,59 @@ class Visual(Reader):
         deep = ";16" in str(image.tile)  # 16 bits per value, of which 8 are kept
         with image:
             if self.bound is not None:
-                image.draft(mode, (self.bound, self.bound))  # lets JPEG decode at 1/2, 1/4 or 1/8 of its size
-            picture = image
-            ImageOps.exif_transpose(picture, in_place=True)
+                image.draft(self._mode, (self.bound, self.bound))  # lets JPEG decode at 1/2, 1/4 or 1/8 of its size
+            ImageOps.exif_transpose(image, in_place=True)
+        return self._pixels_of(image, deep, path)
+
+    @property
+    def _mode(self) -> str:
+        return "L" if self.channels == 1 else "RGB"
+
+    def _pixels_of(self, picture: Picture, deep: bool, path: str) -> Tensor:
+        """The values of a picture that is decoded, as `_open` returns them.
+
+        Args:
+            picture: turned as it is to be seen.
+            deep: whether it had 16 bits per value.
+            path: how messages call it.
+        """
+        import numpy as np
+        from PIL import Image as Pillow
+
         if picture.mode.startswith("I;16"):
             values = np.asarray(picture)
-            _check_depth(int(values.max()), 12, path)
+            check_depth(int(values.max()), 12, path)
             picture = Pillow.fromarray((values >> 8).astype("uint8"))
         elif picture.mode in ("I", "F"):
             raise ReadError(path, "has 32 bits per pixel; store it as .npy and read it with `array`")
         elif deep:
-            _check_depth(int(np.asarray(picture.convert("RGB")).max()), 4, path)
+            check_depth(int(np.asarray(picture.convert("RGB")).max()), 4, path)
         if picture.has_transparency_data:  # what is drawn there shows no colour that it hides: on white, as on paper
             picture = picture.convert("RGBA")
             picture = Pillow.alpha_composite(Pillow.new("RGBA", picture.size, "white"), picture)
-        if picture.mode != mode:
-            picture = picture.convert(mode)
+        if picture.mode != self._mode:
+            picture = picture.convert(self._mode)
         if self.bound is not None and (least := min(picture.size)) > self.bound:
             width, height = (max(1, round(side * self.bound / least)) for side in picture.size)
             picture = picture.resize((width, height), Pillow.Resampling.BILINEAR)
         array = np.array(picture).reshape(picture.height, picture.width, self.channels)
         return torch.from_numpy(array).movedim(-1, 0)
 
+    def _of_value(self, value: Any) -> Tensor | None:
+        """As `_open`, of one picture in memory; None for anything else."""
+        from PIL import Image as Pillow
+        from PIL import ImageOps
 
-def _check_chunks(content: bytes, path: str) -> None:
-    """ReadError when a chunk of a PNG is damaged; decoders check few of them."""
-    at = 8 if content.startswith(b"\x89PNG\r\n\x1a\n") else len(content)
-    while at + 12 <= len(content):
-        end = at + 8 + int.from_bytes(content[at : at + 4], "big")
-        stored = content[end : end + 4]
-        if len(stored) == 4 and zlib.crc32(content[at + 4 : end]) != int.from_bytes(stored, "big"):
-            raise ReadError(path, f"damaged: the PNG chunk at byte {at} is not as it was written")
-        if content[at + 4 : at + 8] == b"IEND":
-            return
-        at = end + 4
-
-
-def _check_depth(largest: int, bits: int, path: str) -> None:
-    """ReadError when values of 16 bits, of which the upper 8 are kept, need no more than 12: all would be dark.
-
-    Args:
-        largest: value in the picture.
-        bits: in which it would fit, if the picture has 12 bits per value.
-        path: of the picture.
-    """
-    if 0 < largest < 1 << bits:
-        raise ReadError(
-            path,
-            "has 16 bits per value and uses 12 of them at most, so it would be nearly black; store it with 8 bits, or "
-            "with its values times 16, or as .npy and read it with `array`",
-        )
+        name = "the picture"
+        if isinstance(value, bytes):
+            check_chunks(value, name)
+            return self._decoded(value, name)
+        if isinstance(value, Pillow.Image):
+            deep = ";16" in str(getattr(value, "tile", ""))
+            return self._pixels_of(ImageOps.exif_transpose(value), deep, name)
+        if isinstance(value, Tensor) or hasattr(value, "__array_interface__"):
+            return self._pixels_of(Pillow.fromarray(colours_last(value)), False, name)
+        return None
 
 
 class Image(Visual):
@@ -187,6 +191,7 @@ class Image(Visual):
     """
 
     kind = "image"
+    takes = "a picture of PIL or of uint8 values, or the name or the bytes of a file"
     extensions = IMAGES
 
     def __init__(
@@ -215,6 +220,10 @@ class Image(Visual):
 
     def load(self, cell: str) -> Tensor:
         return self._open(cell)
+
+    def load_value(self, value: Any) -> Tensor:
+        pixels = self._of_value(value)
+        return super().load_value(value) if pixels is None else pixels
 
     def transform(self, decoded: Tensor, generator: torch.Generator | None) -> Tensor:
         return self.pixels(decoded[None], generator)[0]
@@ -252,6 +261,7 @@ class Frames(Visual):
     """
 
     kind = "frames"
+    takes = "pictures, or the name of a folder"
     decoded_by = ("channels", "bound", "count", "pick")
 
     def __init__(
@@ -298,9 +308,20 @@ class Frames(Visual):
             decoded = decoded[self._choose(len(decoded), generator)]
         return self._clip(decoded, generator)
 
-    def read(self, cell: str, generator: torch.Generator | None = None) -> Tensor:
+    def load_value(self, value: Any) -> Tensor:
+        if isinstance(value, str | bytes | Mapping) or not hasattr(value, "__len__"):
+            return super().load_value(value)
+        if len(value) < self.count:
+            raise ReadError("the frames", f"are {len(value)}, count={self.count} are asked for")
+        picked = range(len(value)) if self.pick == "random" else self._choose(len(value), None)
+        frames = [self._of_value(value[i]) for i in picked]
+        if any(frame is None or frame.shape != frames[0].shape for frame in frames if frames[0] is not None):
+            raise ReadError("the frames", "must be pictures of one size")
+        return stacked([frame for frame in frames if frame is not None])
+
+    def read(self, cell: Any, generator: torch.Generator | None = None) -> Tensor:
         """As `Reader.read`, but opens only the frames that are picked."""
-        if self.pick != "random":
+        if self.pick != "random" or not isinstance(cell, str):
             return super().read(cell, generator)
         files = self.files(cell)
         picked = [files[i] for i in self._choose(len(files), generator)]

@@ -1,0 +1,200 @@
+"""Data sets of Hugging Face by what they say of their columns, with a small stand-in for their package."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Pillow
+
+import counterpoise as cp
+from counterpoise.data import Audio, Text, from_arrays, from_hf
+from counterpoise.data import Image as ImageReader
+
+
+class Image:
+    """Features, by the names that they have there."""
+
+
+class Sound:
+    pass
+
+
+Sound.__name__ = "Audio"
+
+
+class ClassLabel:
+    def __init__(self, names: list[str]):
+        self.names = names
+
+
+class Value:
+    def __init__(self, dtype: str):
+        self.dtype = dtype
+
+
+class List:
+    def __init__(self, feature: Any):
+        self.feature = feature
+
+
+class Rows:
+    """Named columns; whole ones by name, samples by position."""
+
+    def __init__(self, columns: dict[str, list[Any]], features: dict[str, Any]):
+        self.columns_, self.features, self.reads = columns, features, 0
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns_.values())))
+
+    def __getitem__(self, key: int | str) -> Any:
+        if isinstance(key, str):
+            return self.columns_[key]
+        self.reads += 1
+        return {name: cells[key] for name, cells in self.columns_.items()}
+
+    def select_columns(self, names: list[str]) -> Rows:
+        return Rows({n: self.columns_[n] for n in names}, {n: self.features[n] for n in names})
+
+
+N = 30
+RNG = np.random.default_rng(0)
+PIXELS = RNG.integers(0, 256, (N, 10, 10, 3), np.uint8)
+WAVES = RNG.uniform(-1, 1, (N, 800)).astype(np.float32)
+FEATURES = {
+    "idx": Value("int64"),
+    "picture": Image(),
+    "sound": Sound(),
+    "words": Value("string"),
+    "numbers": List(Value("float32")),
+    "secret": List(Value("string")),
+    "label": ClassLabel(["bad", "good"]),
+}
+READERS = {"picture": ImageReader(size=8), "sound": Audio(8000, 0.1, n_fft=64, hop=50), "words": Text(length=4)}
+
+
+def stored(i: int) -> dict[str, Any]:
+    file = io.BytesIO()
+    Pillow.fromarray(PIXELS[i]).save(file, "png")
+    return {"bytes": file.getvalue(), "path": None}
+
+
+def rows(which: range = range(N), undecoded: bool = False) -> Rows:
+    columns: dict[str, list[Any]] = {
+        "idx": [*which],
+        "picture": [stored(i) if undecoded else Pillow.fromarray(PIXELS[i]) for i in which],
+        "sound": [{"array": WAVES[i], "sampling_rate": 8000, "path": None} for i in which],
+        "words": ["" if i == 4 else f"word{i}" for i in which],
+        "numbers": [[i, i / 2] for i in which],
+        "secret": [["x"] for _ in which],
+        "label": [i % 2 for i in which],
+    }
+    return Rows(columns, FEATURES)
+
+
+def expected() -> cp.Splits:
+    inputs: dict[str, Any] = {
+        "picture": PIXELS,
+        "sound": [(wave, 8000) for wave in WAVES],
+        "words": [None if i == 4 else f"word{i}" for i in range(N)],
+        "numbers": np.array([[i, i / 2] for i in range(N)]),
+    }
+    return from_arrays(inputs, np.arange(N) % 2, readers=READERS, classes=["bad", "good"])
+
+
+@pytest.mark.parametrize("undecoded", [False, True])
+def test_features_say_how_columns_are_read(undecoded: bool):
+    with pytest.warns(UserWarning, match="'idx' is not used: a lone number; 'secret' is not used: of List"):
+        data = from_hf(rows(undecoded=undecoded), readers=READERS)
+    other = expected()
+    assert data.classes == ("bad", "good")
+    assert data.modalities == ("picture", "sound", "words", "numbers")
+    for part, one in ((data.train, other.train), (data.val, other.val)):
+        assert list(part.ids) == list(one.ids)
+        assert torch.equal(part.target, one.target)
+        assert (part.present or {}).keys() == (one.present or {}).keys()
+        for m in data.modalities:
+            for seed in (None, 3):
+                assert torch.equal(part.batch([0, 2], m, seed), one.batch([0, 2], m, seed)), (m, seed)
+
+
+def test_what_is_guessed_is_said():
+    message = r"'picture' is read by Image\(size=10\); 'sound' is read by Audio\(\); 'words' is read by Text\(\); 'idx'"
+    with pytest.warns(UserWarning, match=message):
+        data = from_hf(rows())
+    assert data.train.layout("picture").shape == (3, 10, 10)
+    named = from_hf(rows(), modalities=["idx", "words"], readers={"words": "text"})
+    assert named.modalities == ("idx", "words")
+    assert named.train.batch([0], "idx", None).tolist() == [[float(named.train.ids[0])]]
+
+
+class Column:
+    def __init__(self, null_count: int):
+        self.null_count = null_count
+
+
+class Data:
+    def __init__(self, null_count: int):
+        self.null_count = null_count
+
+    def column(self, name: str) -> Column:
+        return Column(self.null_count)
+
+
+@pytest.mark.parametrize("nulls", [0, 1])
+def test_samples_are_not_read_where_columns_say_what_is_there(nulls: int):
+    dataset = rows()
+    dataset.data = Data(nulls)  # pyright: ignore[reportAttributeAccessIssue]
+    dataset.select_columns = lambda names: dataset
+    dataset.columns_["picture"][7] = None if nulls else dataset.columns_["picture"][7]
+    data = from_hf(dataset, modalities=["picture", "words"], readers={m: READERS[m] for m in ("picture", "words")})
+    assert dataset.reads < 5 if nulls == 0 else dataset.reads >= N
+    there = dict[str, bool]()
+    for part in filter(None, (data.train, data.val, data.test)):
+        mask = (part.present or {}).get("picture", torch.ones(len(part), dtype=torch.bool))
+        there |= zip(part.ids, mask.tolist(), strict=True)
+    assert [i for i, p in there.items() if not p] == (["7"] if nulls else [])
+
+
+def test_a_dict_of_parts():
+    parts = {"train": rows(range(20)), "validation": rows(range(20, 25)), "test": rows(range(25, 30))}
+    data = from_hf(parts, modalities=["numbers"])
+    assert data.test is not None
+    assert [len(part) for part in (data.train, data.val, data.test)] == [20, 5, 5]
+    assert data.val.batch([0], "numbers", None).tolist() == [[20.0, 10.0]]
+    assert data.test.target.tolist() == [1, 0, 1, 0, 1]
+    with pytest.raises(ValueError, match=r"a data set for each part.*got 'train', 'unsupervised'"):
+        from_hf({"train": parts["train"], "unsupervised": parts["test"]}, modalities=["numbers"])
+
+
+class Streamed:
+    features = FEATURES
+
+
+@pytest.mark.parametrize(
+    ("dataset", "options", "message"),
+    [
+        ([{"x": 1}], {}, r"says its features; got list. Any other: from_dataset\(ds\)"),
+        ({}, {}, "has no parts"),
+        (Streamed(), {}, "a Streamed only gives them one after another. Load it without streaming=True"),
+        (rows(), {"label": "lable"}, "Unknown column 'lable'. Did you mean 'label'.*label=..."),
+        (rows(), {"modalities": ["word"]}, "modalities: Unknown column 'word'. Did you mean 'words'"),
+        (
+            rows().select_columns(["idx", "label"]),
+            {},
+            r"No column could be a modality: 'idx' is a lone number. Name them: modalities=\[...\]",
+        ),
+    ],
+)
+def test_bad_data_sets_are_named(dataset: Any, options: Any, message: str):
+    with pytest.raises(ValueError, match=message):
+        from_hf(dataset, **options)
+
+
+def test_a_class_label_of_none_is_no_label():
+    dataset = Rows({"words": ["a", "b"], "label": [0, -1]}, FEATURES)
+    with pytest.raises(ValueError, match=r"label: label -1 \(sample 1\) is out of range for 2 classes"):
+        from_hf(dataset, modalities=["words"], readers={"words": Text()})
