@@ -70,6 +70,20 @@ def whole(argument: str, value: int, *, low: int) -> int:
     return int(value)
 
 
+_UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+def duration(argument: str, value: float | str) -> float:
+    """Seconds, from a number of them or text such as "90s", "30m" and "1.5h"; ValueError unless above 0."""
+    found = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([smh]?)\s*", value) if isinstance(value, str) else None
+    try:
+        seconds = float(found[1]) * _UNITS[found[2] or "s"] if found else value
+        return number(argument, seconds, above=0)  # pyright: ignore[reportArgumentType]
+    except ValueError:
+        rule = f"{argument} must be a time above 0 in seconds, or text such as '90s', '30m' or '1.5h'"
+        raise ValueError(f"{rule}; got {value!r}.") from None
+
+
 def per_modality(argument: str, value: Mapping[str, Any], modalities: Iterable[str]) -> None:
     """ValueError when ``value`` has a key that is no modality of the model."""
     known = tuple(modalities)

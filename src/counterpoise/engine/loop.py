@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from importlib import import_module
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -82,8 +83,10 @@ def _run_phases(run: Run, checkpoints: Checkpoints, meter: Meter) -> None:
                 _enter(run, 0)
             run.select()
             while state.phase is not None:
-                while state.epoch_in_phase < state.phase.epochs:
+                while state.epoch_in_phase < state.phase.epochs and not any_of(_out_of_time(run), run.fabric):
                     _epoch(run, checkpoints, interrupt, meter)
+                if state.epoch_in_phase < state.phase.epochs:
+                    break
                 _enter(run, state.phase_index + 1)
             meter.add()
         finally:
@@ -115,6 +118,13 @@ def _enter(run: Run, index: int) -> None:
         run.schedule.reset()
         state.schedule_epoch, state.schedule_span = 0, phase.epochs if phase.fresh_optimizer else run.epochs
     run.select()
+
+
+def _out_of_time(run: Run) -> bool:
+    """Whether another epoch as long as the longest so far would not end within the budget; one is always trained."""
+    ends = [0.0, *(record["seconds"] for record in run.history)]
+    longest = max((after - before for before, after in pairwise(ends)), default=0.0)
+    return run.budget is not None and len(ends) > 1 and ends[-1] + longest > run.budget
 
 
 def _had_stage(run: Run, *, over: bool) -> None:

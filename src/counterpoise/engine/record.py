@@ -48,7 +48,7 @@ class RunDirectory:
         path: the directory; created when missing.
         resume: continue the unfinished run that is there, if any.
         owner: whether this process is the one that writes; it is the only one until ``release``, or until it ends.
-        tested: a run that ended without scores on test is unfinished.
+        tested: a run that ended without scores on test is unfinished, as is one that was out of time.
 
     Raises:
         RunDirectoryError: when a finished run, an unfinished one (without ``resume``) or anything else is
@@ -87,7 +87,8 @@ class RunDirectory:
         ours, done, damage = "environment.json" in found, False, ""
         try:
             result = read_result(self.path)
-            done = result is not None and not (resume and tested and result.get("test") is None)
+            goes_on = result is not None and (result.get("out_of_time") or (tested and result.get("test") is None))
+            done = result is not None and not (resume and goes_on)
         except ValueError as error:
             damage = f"result.json is damaged: {error}"
         except OSError as error:

@@ -42,6 +42,7 @@ def result_of(run: Run, test: Split | None, *, data: str, label: str | None) -> 
         "epochs": run.state.epoch,
         "best_epoch": run.state.best_epoch,
         **({} if run.early_stopping is None else {"stopped_early": run.state.epoch < run.epochs}),
+        **({} if run.state.phase is None else {"out_of_time": True}),
         "monitor": run.monitor,
         "val": run.evaluate(run.val_split),
         "test": None if test is None else run.evaluate(test),

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from counterpoise._checks import duration
 from counterpoise.data.split import Split, Splits
 from counterpoise.engine import loop, setup
 from counterpoise.engine.evaluation import Predictions
@@ -49,6 +50,8 @@ class Trainer:
         sampler: "balanced" draws as many samples an epoch, every class equally often; None trains on each sample once.
         early_stopping: end training when the monitor has not been better for so many epochs, at least 1; None never
             does. Methods that must finish refuse it.
+        budget: seconds of training, or text such as "30m"; no epoch begins that would not end in it, and a run that it
+            stopped goes on when resumed with more. None trains for all epochs.
         compile: run every encoder through PyTorch's compiler; the first batch then takes a minute or more.
         run_dir: where to write settings, metrics and checkpoints; None writes nothing.
         observers: read-only watchers.
@@ -82,6 +85,7 @@ class Trainer:
         num_workers: int = 0,
         sampler: str | None = None,
         early_stopping: int | None = None,
+        budget: float | str | None = None,
         compile: bool = False,
         run_dir: str | PathLike[str] | None = None,
         observers: Sequence[Observer] = (),
@@ -118,6 +122,7 @@ class Trainer:
             compile=compile,
             sampler=sampler,
             early_stopping=early_stopping,
+            budget=None if budget is None else duration("budget", budget),
             observers=setup.watching(observers, shown),
         )
         self.model, self.method, self.loss, self.fabric = model, parts.method, parts.loss, fabric
