@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from counterpoise import encoders, functional, fusions, methods
+    from counterpoise.answer.auto import auto
     from counterpoise.build import build_model
     from counterpoise.data import Splits, Table, digits, from_arrays, from_dataset, from_hf
     from counterpoise.engine import SGD, Adam, AdamW, Trainer
@@ -43,6 +44,7 @@ _HOMES = {
     "Table": "data",
     "TrainedModel": "trained",
     "Trainer": "engine",
+    "auto": "answer.auto",
     "build_model": "build",
     "diagnose": "studies.diagnosis_runs",
     "digits": "data",
@@ -68,6 +70,7 @@ __all__ = [
     "Table",
     "TrainedModel",
     "Trainer",
+    "auto",
     "build_model",
     "diagnose",
     "digits",

@@ -9,6 +9,7 @@ from importlib import import_module
 
 COMMANDS = {
     "fit": ("cli.fit", "train one method on one data set, and evaluate it on the test split"),
+    "auto": ("cli.auto", "one model without a choice to make, and a page with the evidence"),
     "evaluate": ("cli.evaluate", "score a trained run on a split or on another table"),
     "predict": ("cli.predict", "a table in, probabilities per sample and per modality out"),
     "benchmark": ("cli.benchmark", "methods x seeds on one data set, compared to joint training"),

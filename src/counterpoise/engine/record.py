@@ -25,7 +25,7 @@ PACKAGES = ("counterpoise", "torch", "torchvision", "lightning-fabric", "torchme
 MODEL = "model.json"
 """What the model is, without its weights."""
 
-BEFORE_START = {"config.yaml", MODEL, "log.txt"}
+BEFORE_START = {"config.yaml", MODEL, "log.txt", "rates.json"}
 """What a run that died before it had begun may have left."""
 
 

@@ -277,7 +277,8 @@ class Run:
                 other.requires_grad_(self.owns(mine))  # whatever the current phase trains
         trial = replace(
             self, model=model, method=method, loss=loss, epochs=whole("epochs", epochs, low=1),
-            optimizer_settings=settings, schedule=schedule, early_stopping=None, budget=None, observers=Observers(), is_trial=True,
+            optimizer_settings=settings, schedule=schedule, early_stopping=None, budget=None, observers=Observers(),
+            is_trial=True,
         )  # fmt: skip
         trial.open(train or self.train_split, val or self.val_split)
         return trial

@@ -1,1 +1,0 @@
-def write_page(*a): pass

@@ -1,0 +1,169 @@
+"""One good model of a data set, with the evidence: ``cp.auto`` and what the command has in common with it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from counterpoise._checks import duration
+from counterpoise._files import write_text
+from counterpoise._json import to_json
+from counterpoise.answer.preset import DEFAULT, Preset, model_of
+from counterpoise.answer.rates import Trial, best_rate, left, rates_of, to_plain, try_rates
+from counterpoise.data.split import Splits
+from counterpoise.engine import SGD, Trainer
+from counterpoise.engine.record import RunDirectory
+from counterpoise.engine.setup import check_whole
+from counterpoise.model import MultimodalModel
+
+if TYPE_CHECKING:
+    from counterpoise.answer.evidence import Evidence
+
+RATES = "rates.json"
+"""File of the trials, in the run directory; it is there before the run begins."""
+LABEL = "auto"
+OWN = ("method", "sam", "pool", "heads", "label", "progress")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What ``auto`` made.
+
+    Attributes:
+        trainer: with the selected weights; ``predict`` and ``evaluate`` are its verbs.
+        result: scores and cost, as ``Trainer.run`` returns them.
+        trials: of learning rates; empty where one was given.
+        evidence: all that the page says.
+        page: ``answer.html``; None without a run directory.
+    """
+
+    trainer: Trainer
+    result: dict[str, Any]
+    trials: list[Trial]
+    evidence: Evidence
+    page: Path | None = None
+
+    @property
+    def model(self) -> MultimodalModel:
+        """The model."""
+        return self.trainer.model
+
+    def __str__(self) -> str:
+        from counterpoise.answer.words import sentences
+
+        return "\n".join(sentences(self.evidence))
+
+
+def auto(
+    data: Splits,
+    encoders: Mapping[str, Any] | None = None,
+    *,
+    preset: Preset = DEFAULT,
+    run_dir: str | PathLike[str] | None = None,
+    resume: bool = False,
+    budget: float | str | None = None,
+    fusion: Any = "Concat",
+    seed: int = 0,
+    progress: bool = False,
+    **options: Any,
+) -> Answer:
+    """One model that stands up to the best modality alone and to joint training, without a choice to make.
+
+    Trains all modalities together and each by a head of its own, stops each where it begins to overfit, and predicts by
+    a pool of these experts that is fitted on validation. The learning rate comes from three short runs, unless
+    ``optimizer`` is given.
+
+    Args:
+        data: the data set.
+        encoders: modality -> what makes its encoder, such as ``lambda: cp.encoders.MLP(20)``; those left out get the
+            default of what a sample looks like.
+        preset: what is trained; the default costs one run and at prediction one joint model.
+        run_dir: where the run and ``answer.html`` are written; None writes nothing.
+        resume: go on with what is in ``run_dir``.
+        budget: seconds of training in all, or text such as "30m"; the run ends with the best weights so far.
+        fusion: as for ``build_model``.
+        seed: of weights, order and everything random.
+        progress: show the epochs.
+        **options: of ``Trainer``: epochs, batch_size, optimizer, monitor, ...
+
+    Raises:
+        ValueError: for an option that is set here, data without validation, encoders that are made already, and a
+            budget that is too small for one run.
+    """
+    for name in OWN:
+        if name in options:
+            raise ValueError(f"{name} is set by auto itself; leave it out, or train with Trainer.")
+    check_whole(data)
+    epochs = options.pop("epochs", 20)
+    optimizer = options.pop("optimizer", None)
+    settings = {**preset.training, "seed": seed, **options}
+
+    def make(lr: float, **more: Any) -> Trainer:
+        chosen = copy(optimizer or SGD())
+        chosen.lr = lr
+        model = model_of(data, encoders, preset, fusion=fusion, seed=seed)
+        return Trainer(model, preset.method(), optimizer=chosen, label=LABEL, **{**settings, **more})
+
+    rates = [optimizer.lr] if optimizer is not None else rates_of(SGD().lr)
+    seconds = None if budget is None else duration("budget", budget)
+    quiet = {"progress": False}
+    trials = tried(lambda **more: make(**quiet, **more), data, rates, epochs, seconds, run_dir, resume)
+    rate = best_rate(trials) if trials else rates[0]
+    trainer = make(rate, epochs=epochs, budget=left(seconds, trials), run_dir=run_dir, progress=progress)
+    return answered(trainer, data, trials, resume=resume)
+
+
+def tried(
+    make: Callable[..., Trainer],
+    data: Splits,
+    rates: Sequence[float],
+    epochs: int,
+    budget: float | None,
+    run_dir: str | PathLike[str] | None,
+    resume: bool,
+) -> list[Trial]:
+    """The trials of these rates, none when there is one; those of a run that goes on are read from its directory."""
+    if len(rates) < 2:
+        return []
+    path = None if run_dir is None else Path(run_dir) / RATES
+    if path is not None:
+        RunDirectory(path.parent, resume=resume, tested=data.test is not None).release()  # refuses before the trials
+        if resume and path.is_file():
+            return [Trial(**trial) for trial in json.loads(path.read_text(encoding="utf-8"))]
+    trials = try_rates(make, data, rates, epochs, budget)
+    if path is not None:
+        write_text(path, to_json(to_plain(trials), indent=1) + "\n")
+    return trials
+
+
+def answered(
+    trainer: Trainer,
+    splits: Splits,
+    trials: list[Trial],
+    *,
+    resume: bool,
+    against: Trainer | None = None,
+    **run: Any,
+) -> Answer:
+    """Train, measure, and write the page where there is a run directory.
+
+    Args:
+        trainer: of a model with a pool.
+        splits: the data set.
+        trials: of the learning rate.
+        resume: go on with what is in the run directory.
+        against: a trained one to compare with on the same samples.
+        **run: of ``Trainer.run``.
+    """
+    from counterpoise.answer.evidence import measure
+    from counterpoise.answer.page import write
+
+    result = trainer.run(splits, resume=resume, **run)
+    evidence = measure(trainer, splits, result, trials, against)
+    page = None if trainer.run_dir is None else write(evidence, Path(trainer.run_dir))
+    return Answer(trainer, result, trials, evidence, page)

@@ -1,0 +1,258 @@
+"""What is known of a model with a pool: its experts, what each modality adds, how sure it is, and what it cost."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from counterpoise.answer.rates import Trial
+from counterpoise.data.split import Split, Splits
+from counterpoise.engine import Predictions, Trainer
+from counterpoise.functional.pool_fitting import MIN_SAMPLES
+from counterpoise.functional.shapley import coalitions, sampled_orders, shapley
+from counterpoise.fusions.pool import ExpertPool
+from counterpoise.metrics import subset_name, subsets
+from counterpoise.model import MultimodalModel
+from counterpoise.task import SingleLabel, Task
+from counterpoise.types import FUSED
+
+DRAWS, REFITS = 1000, 20
+"""Samples drawn again for an interval; fits on validation samples drawn again."""
+BINS, IN_A_BIN = 10, 20
+"""Of confidence: so many at most, and so many samples in each at least."""
+
+
+@dataclass(frozen=True)
+class Expert:
+    """One prediction in the pool.
+
+    Attributes:
+        score: alone, in the yardstick, on the samples that have it; None where no sample does.
+        weight: in the pool, the mean over labels or numbers where there are several.
+        spread: standard deviation of the weight over fits on validation samples drawn again; None on too few.
+        temperature: that its probabilities are tempered by; None of numbers.
+    """
+
+    score: float | None
+    weight: float
+    spread: float | None
+    temperature: float | None
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A score or a difference, and the interval that 95 of 100 drawn again lie in."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that the page says.
+
+    Attributes:
+        task: kind of what is predicted.
+        yardstick: the score in [0, 1] that everything is compared by.
+        part: of the data that the scores are of: "test", or "val" where there is no test.
+        samples: of training, validation and that part.
+        experts: the fused prediction and that of each modality.
+        trust: share of the best expert in the prediction, the mean over labels or numbers.
+        score: of the model.
+        gain: over the fused prediction without the pool.
+        against: label of another model and the gain over it, when there is one.
+        chance: what can be had without looking at a sample.
+        shares: modality -> what it adds to the score above chance (Shapley).
+        subsets: "audio+image" -> score when only these are there; without those that no sample has.
+        metrics: metric -> without the pool, with it.
+        reliability: "without the pool" and "with it" -> confidence, accuracy and share of the samples per bin.
+        cost: parameters, milliseconds a sample, seconds of training and of trials, passes, epochs.
+        out_of_time: a budget ended the run.
+        trials: of learning rates.
+    """
+
+    task: str
+    yardstick: str
+    part: str
+    samples: Mapping[str, int]
+    experts: Mapping[str, Expert]
+    trust: float
+    score: Interval
+    gain: Interval
+    against: tuple[str, Interval] | None
+    chance: float
+    shares: Mapping[str, float]
+    subsets: Mapping[str, float]
+    metrics: Mapping[str, tuple[float, float]]
+    reliability: Mapping[str, list[tuple[float, float, float]]]
+    cost: Mapping[str, float]
+    out_of_time: bool
+    trials: tuple[Trial, ...]
+
+    @property
+    def uncertain(self) -> bool:
+        """Whether more validation samples would help: a weight varies by more than a tenth, or none could be fitted."""
+        spreads = [expert.spread for expert in self.experts.values()]
+        return any(spread is None or spread > 0.1 for spread in spreads)
+
+
+def measure(
+    trainer: Trainer, data: Splits, result: Mapping[str, Any], trials: list[Trial], against: Trainer | None = None
+) -> Evidence:
+    """The evidence on a trained model with a pool.
+
+    Args:
+        trainer: of the model, with the selected weights.
+        data: what it was trained on.
+        result: of its run.
+        trials: of the learning rate.
+        against: another trained model of the same data.
+    """
+    model, task = trainer.model, trainer.model.task
+    part, split = ("val", data.val) if data.test is None else ("test", data.test)
+    with_pool = trainer.predict(split)
+    with unpooled(model) as pool:
+        without, val = trainer.predict(split), trainer.predict(data.val)
+        before = _fused(trainer.evaluate(split))
+    hits, plain = _hits(task, with_pool.fused, with_pool), _hits(task, without.fused, without)
+    rival = None
+    if against is not None:
+        other = against.predict(split)
+        rival = (against.label or against.method.label, interval(hits - _hits(task, other.fused, other)))
+    after = _fused(trainer.evaluate(split))
+    return Evidence(
+        task=task.kind,
+        yardstick=task.yardstick,
+        part=part,
+        samples={"train": len(data.train), "val": len(data.val), part: len(split)},
+        experts=_experts(task, pool, without, _spread(pool, val)),
+        trust=float(pool.trust.mean()),
+        score=interval(hits),
+        gain=interval(hits - plain),
+        against=rival,
+        chance=task.chance(split.target),
+        **_by_modality(trainer, split),
+        metrics={name: (before[name], value) for name, value in after.items()},
+        reliability=_reliability(task, {"without the pool": without, "with the pool": with_pool}),
+        cost=_cost(trainer, split, result, trials),
+        out_of_time=bool(result.get("out_of_time")),
+        trials=tuple(trials),
+    )
+
+
+@contextmanager
+def unpooled(model: MultimodalModel) -> Iterator[ExpertPool]:
+    """Inside, the model predicts what it fuses, without the pool, which is given."""
+    pool = model.pool
+    assert pool is not None
+    model.pool = None
+    try:
+        yield pool
+    finally:
+        model.pool = pool
+
+
+def interval(values: Tensor, draws: int = DRAWS) -> Interval:
+    """The mean of (samples,) values, and where 95 of 100 means of samples drawn again (with seed 0) lie."""
+    values = values.double()
+    chosen = torch.randint(len(values), (draws, len(values)), generator=torch.Generator().manual_seed(0))
+    low, high = values[chosen].mean(1).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return Interval(float(values.mean()), low, high)
+
+
+def _hits(task: Task, outputs: Tensor, found: Predictions) -> Tensor:
+    """(samples,) how far each prediction is right; a sample without any modality counts as wrong."""
+    return task.hits(outputs.double(), found.target) * found.anything()
+
+
+def _fused(scores: Mapping[str, float]) -> dict[str, float]:
+    return {name.removeprefix(f"{FUSED}/"): value for name, value in scores.items() if name.startswith(f"{FUSED}/")}
+
+
+def _rows(found: Predictions, name: str) -> Tensor:
+    """(samples,) bool: who has it."""
+    return (found.present or {}).get(name, torch.ones(len(found.fused), dtype=torch.bool))
+
+
+def _experts(task: Task, pool: ExpertPool, found: Predictions, spread: Mapping[str, float]) -> dict[str, Expert]:
+    values, experts = pool.values, {}
+    for place, name in enumerate(pool.experts):
+        rows = found.anything() if name == FUSED else _rows(found, name)
+        score = None
+        if rows.any():
+            score = float(task.hits(found.named()[name][rows].double(), found.target[rows]).mean())
+        temperature = float(values.temperature[..., place].mean()) if "temperature" in values._fields else None
+        experts[name] = Expert(score, float(values.weight[..., place].mean()), spread.get(name), temperature)
+    return experts
+
+
+def _spread(pool: ExpertPool, val: Predictions) -> dict[str, float]:
+    """How much each weight varies over fits on validation samples drawn again; empty on too few samples."""
+    count = len(val.target)
+    if count < MIN_SAMPLES:
+        return {}
+    generator = torch.Generator().manual_seed(0)
+    weights = []
+    for _ in range(REFITS):
+        rows = torch.randint(count, (count,), generator=generator)
+        logits = {name: values[rows] for name, values in val.named().items()}
+        present = None if val.present is None else {m: mask[rows] for m, mask in val.present.items()}
+        again = ExpertPool(pool.experts, pool.task, first=pool.first)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of classes that these samples lack
+            again.fit(logits, val.target[rows], present)
+        weights.append(again.values.weight.reshape(-1, len(pool.experts)).mean(0))
+    return dict(zip(pool.experts, torch.stack(weights).std(0).tolist(), strict=True))
+
+
+def _by_modality(trainer: Trainer, split: Split) -> dict[str, Any]:
+    """What each modality adds, and the score of every subset that some sample has."""
+    task, names = trainer.model.task, trainer.method.reads(trainer.model.modalities)
+    orders = sampled_orders(names)
+    needed, listed = coalitions(names, orders), [frozenset(subset) for subset in subsets(names)]
+    chosen = list(dict.fromkeys([*needed, *listed]))
+    values = {frozenset[str](): torch.tensor(task.chance(split.target), dtype=torch.float64)}
+    scores = {}
+    for subset, found in zip(chosen, trainer.current.predict_subsets(split, chosen), strict=True):
+        hits, there = task.hits(found.fused.double(), found.target), found.anything()
+        values[subset] = (hits * there).mean()
+        if subset in listed and there.any():
+            scores[subset_name([m for m in names if m in subset])] = float(hits[there].mean())
+    shares = {m: float(share) for m, share in shapley(values, names, orders).items()}
+    return {"shares": shares, "subsets": scores}
+
+
+def _reliability(task: Task, predictions: Mapping[str, Predictions]) -> dict[str, list[tuple[float, float, float]]]:
+    """Mean confidence, accuracy and share of the samples, in bins of as many samples each; of classes only."""
+    if not isinstance(task, SingleLabel):
+        return {}
+    curves = {}
+    for name, found in predictions.items():
+        sure, said = found.fused.double().softmax(1).max(1)
+        right, count = (said == found.target).double(), len(sure)
+        bins = sure.argsort(stable=True).tensor_split(min(BINS, max(1, count // IN_A_BIN)))
+        curves[name] = [(float(sure[rows].mean()), float(right[rows].mean()), len(rows) / count) for rows in bins]
+    return curves
+
+
+def _cost(trainer: Trainer, split: Split, result: Mapping[str, Any], trials: list[Trial]) -> dict[str, float]:
+    started = time.perf_counter()
+    trainer.predict(split)
+    seconds = time.perf_counter() - started
+    counted = {name: result["cost"][name] for name in ("forward", "backward") if result["cost"][name] is not None}
+    return {
+        "parameters": sum(p.numel() for p in trainer.model.parameters()),
+        "milliseconds a sample": 1000 * seconds / len(split),
+        "seconds of training": result["seconds"],
+        "seconds of trials": sum(trial.seconds for trial in trials),
+        "epochs": result["epochs"],
+        **{f"{name} passes": value for name, value in counted.items()},
+    }

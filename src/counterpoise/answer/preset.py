@@ -1,0 +1,61 @@
+"""What ``auto`` trains, as settings that anybody can use: the command, Python, an estimator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from counterpoise.build import build_model
+from counterpoise.data.split import Splits
+from counterpoise.encoders import default_encoder
+from counterpoise.method import Method
+from counterpoise.methods import MSES
+from counterpoise.model import MultimodalModel
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A way of training and predicting.
+
+    Attributes:
+        method: the class of the method.
+        training: arguments of ``Trainer``.
+        building: arguments of ``build_model``.
+    """
+
+    method: type[Method]
+    training: Mapping[str, Any]
+    building: Mapping[str, Any]
+
+    def options(self) -> dict[str, Any]:
+        """The same as options of ``counterpoise fit``, where the method asks for heads by itself."""
+        pool = {"pool": self.building["pool"]}
+        return {"method": f"{self.method.__module__}.{self.method.__qualname__}", **self.training, **pool}
+
+
+DEFAULT = Preset(MSES, {"sam": 0.05}, {"heads": True, "pool": True})
+"""One run: the fused loss and one of each modality, each modality stopped where it begins to overfit, flat minima; its
+prediction is the pool of the fused and the own heads."""
+
+
+def model_of(data: Splits, encoders: Mapping[str, Any] | None, preset: Preset, **building: Any) -> MultimodalModel:
+    """A new model for these data.
+
+    Args:
+        data: the data set.
+        encoders: modality -> what makes its encoder; those left out get the default of what a sample looks like.
+        preset: what it is built for.
+        **building: of ``build_model``; wins over the preset's.
+
+    Raises:
+        ValueError: for an encoder of a modality that the data do not have, and as ``build_model``.
+    """
+    given = dict(encoders or {})
+    made = {m: given.pop(m) if m in given else _default(data, m) for m in data.modalities}
+    return build_model({**made, **given}, task=data.task, example=data.train, **{**preset.building, **building})
+
+
+def _default(data: Splits, modality: str) -> Any:
+    layout = data.train.layout(modality)
+    return lambda: default_encoder(layout.kind, layout.shape, **layout.options)
