@@ -42,7 +42,7 @@ def run(arguments):
 def test_every_task_gets_a_model_with_a_pool_of_three_experts(kind, tmp_path):
     found = auto(arrays(kind=kind), run_dir=tmp_path / "run", **FEW)
     assert isinstance(found.trainer.method, MSES)
-    assert found.trainer.current.sam == 0.05
+    assert (found.trainer.method.patience, found.trainer.current.sam) == (5, 0.05)
     assert found.model.pool is not None
     assert found.model.pool.experts == ("fused", "a", "b")
     assert found.page is not None
@@ -195,7 +195,8 @@ def test_absent_samples_and_the_preset_as_options():
         warnings.simplefilter("ignore")
         found = auto(data, optimizer=SGD(lr=0.05), **FEW)
     assert found.trainer.predict(data.test).fused.isfinite().all()
-    assert DEFAULT.options() == {"method": "counterpoise.methods.mses.MSES", "sam": 0.05, "pool": True}
+    path = "counterpoise.methods.mses.MSES"
+    assert DEFAULT.options() == {"method": path, "method.patience": 5, "sam": 0.05, "pool": True}
 
 
 # -- the command ---------------------------------------------------------------------------------------

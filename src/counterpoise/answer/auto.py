@@ -107,7 +107,7 @@ def auto(
         chosen = copy(optimizer or SGD())
         chosen.lr = lr
         model = model_of(data, encoders, preset, fusion=fusion, seed=seed)
-        return Trainer(model, preset.method(), optimizer=chosen, label=LABEL, **{**settings, **more})
+        return Trainer(model, preset.method(**preset.settings), optimizer=chosen, label=LABEL, **{**settings, **more})
 
     rates = [optimizer.lr] if optimizer is not None else rates_of(SGD().lr)
     seconds = None if budget is None else duration("budget", budget)

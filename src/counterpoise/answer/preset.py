@@ -20,21 +20,24 @@ class Preset:
 
     Attributes:
         method: the class of the method.
+        settings: its arguments.
         training: arguments of ``Trainer``.
         building: arguments of ``build_model``.
     """
 
     method: type[Method]
+    settings: Mapping[str, Any]
     training: Mapping[str, Any]
     building: Mapping[str, Any]
 
     def options(self) -> dict[str, Any]:
         """The same as options of ``counterpoise fit``, where the method asks for heads by itself."""
-        pool = {"pool": self.building["pool"]}
-        return {"method": f"{self.method.__module__}.{self.method.__qualname__}", **self.training, **pool}
+        path = f"{self.method.__module__}.{self.method.__qualname__}"
+        settings = {f"method.{name}": value for name, value in self.settings.items()}
+        return {"method": path, **settings, **self.training, "pool": self.building["pool"]}
 
 
-DEFAULT = Preset(MSES, {"sam": 0.05}, {"heads": True, "pool": True})
+DEFAULT = Preset(MSES, {"patience": 5}, {"sam": 0.05}, {"heads": True, "pool": True})
 """One run: the fused loss and one of each modality, each modality stopped where it begins to overfit, flat minima; its
 prediction is the pool of the fused and the own heads."""
 

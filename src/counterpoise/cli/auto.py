@@ -19,7 +19,7 @@ from counterpoise.recipe.recipe import Recipe
 from counterpoise.recipe.trained import open_run
 
 PROG = "counterpoise auto"
-FIXED = {f"--{name}": "`auto` decides it" for name in ("method", "sam", "pool", "label")}
+FIXED = {f"--{name}": "`auto` decides it" for name in (*DEFAULT.options(), "label")}
 
 
 def main(arguments: Sequence[str]) -> int:
