@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from copy import copy
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -103,18 +102,22 @@ def auto(
     optimizer = options.pop("optimizer", None)
     settings = {**preset.training, "seed": seed, **options}
 
-    def make(lr: float, **more: Any) -> Trainer:
-        chosen = copy(optimizer or SGD())
-        chosen.lr = lr
+    def make(lr: float | None, **more: Any) -> Trainer:
+        chosen = optimizer if lr is None else SGD(lr)
         model = model_of(data, encoders, preset, fusion=fusion, seed=seed)
         return Trainer(model, preset.method(**preset.settings), optimizer=chosen, label=LABEL, **{**settings, **more})
 
-    rates = [optimizer.lr] if optimizer is not None else rates_of(SGD().lr)
+    rates = [] if optimizer is not None else rates_of(SGD().lr)
     seconds = None if budget is None else duration("budget", budget)
     quiet = {"progress": False}
     trials = tried(lambda **more: make(**quiet, **more), data, rates, epochs, seconds, run_dir, resume)
-    rate = best_rate(trials) if trials else rates[0]
-    trainer = make(rate, epochs=epochs, budget=left(seconds, trials), run_dir=run_dir, progress=progress)
+    trainer = make(
+        best_rate(trials) if trials else None,
+        epochs=epochs,
+        budget=left(seconds, trials),
+        run_dir=run_dir,
+        progress=progress,
+    )
     return answered(trainer, data, trials, resume=resume)
 
 
@@ -127,8 +130,8 @@ def tried(
     run_dir: str | PathLike[str] | None,
     resume: bool,
 ) -> list[Trial]:
-    """The trials of these rates, none when there is one; those of a run that goes on are read from its directory."""
-    if len(rates) < 2:
+    """The trials of these rates; those of a run that goes on are read from its directory."""
+    if not rates:
         return []
     path = None if run_dir is None else Path(run_dir) / RATES
     if path is not None:

@@ -44,7 +44,8 @@ def main(arguments: Sequence[str]) -> int:
     print(shown(Job(recipe).describe()), flush=True)
     found_by = {argument.split("=")[0] for argument in common} & {"--optimizer.lr", "--config"}
     seconds = None if recipe.options.budget is None else duration("budget", recipe.options.budget)
-    trials = [] if found_by else _trials(recipe, directory, seconds, resume=own.resume)
+    given = found_by or "lr" not in recipe.options.optimizer.init_args
+    trials = [] if given else _trials(recipe, directory, seconds, resume=own.resume)
     final = recipe.but({"optimizer.lr": best_rate(trials)}) if trials else recipe
     trainer = Job(final).trainer(budget=left(seconds, trials), run_dir=directory)
     answer = answered(
