@@ -2,6 +2,7 @@
 
 ``python benchmarks/released.py PATH`` with a checkout of github.com/njustkmg/IJCAI25-IGM, which is run as it is: what
 is not here (a GPU, packages it imports and does not use on this path) is replaced from outside, in its own process.
+``--device cuda`` runs both on a GPU.
 Both sides get the same files, networks, batch size and threads, and read in the training process.
 """
 
@@ -65,13 +66,14 @@ def write_clips(root: Path, steps: int) -> None:
 
 
 # -- what runs in processes of their own ---------------------------------------------------------------------------
-def theirs(checkout: Path, root: Path, steps: int, matrices: bool) -> dict[str, float]:
+def theirs(checkout: Path, root: Path, steps: int, matrices: bool, device: str) -> dict[str, float]:
     """Seconds per step of their first stage; and, with ``matrices``, of building them and of the second stage."""
     import torch
     from torch.utils.data import DataLoader, Subset
 
-    torch.Tensor.cuda = lambda self, *_, **__: self  # type: ignore[method-assign]
-    torch.nn.Module.cuda = lambda self, *_, **__: self  # type: ignore[method-assign]
+    if device == "cpu":
+        torch.Tensor.cuda = lambda self, *_, **__: self  # type: ignore[method-assign]
+        torch.nn.Module.cuda = lambda self, *_, **__: self  # type: ignore[method-assign]
     sys.path.insert(0, str(checkout))
     stand_ins: list[str] = []
     while True:
@@ -90,7 +92,7 @@ def theirs(checkout: Path, root: Path, steps: int, matrices: bool) -> dict[str, 
     code.cfg = code.deep_update_dict(settings, code.config)
     torch.manual_seed(0)
     data = code.CramedDataset(code.config, mode="train")
-    model = code.create_model(code.cfg)
+    model = code.create_model(code.cfg).to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-2, momentum=0.9, weight_decay=1e-4)
 
     def loader(batches: int) -> DataLoader[Any]:
@@ -112,7 +114,7 @@ def theirs(checkout: Path, root: Path, steps: int, matrices: bool) -> dict[str, 
     return found
 
 
-def ours(root: Path, matrices: bool, options: dict[str, Any]) -> dict[str, float]:
+def ours(root: Path, matrices: bool, device: str, options: dict[str, Any]) -> dict[str, float]:
     """The same of this library."""
     import torch
 
@@ -153,8 +155,9 @@ def ours(root: Path, matrices: bool, options: dict[str, Any]) -> dict[str, float
     method = Stages(sam=options.pop("sam", "off"), mixup=1.0, stages=[2, 1] if cached else [1, 1])
     clock = Clock()
     trainer = cp.Trainer(
-        model, method, batch_size=BATCH, accelerator="cpu", progress=False, observers=[clock], **options
-    )
+        model, method, batch_size=BATCH, accelerator="gpu" if device == "cuda" else "cpu", progress=False,
+        observers=[clock], **options,
+    )  # fmt: skip
     trainer.fit(data.train, data.val)
     step = [(ends[-1] - ends[0]) / (len(ends) - 1) for ends in clock.ends]
     found = {"step": step[1 if cached else 0]}
@@ -167,6 +170,8 @@ def main() -> None:
     parser.add_argument("checkout", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=8, help="batches of each stage, and of the pass for the matrices")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--json", action="store_true", help="print the seconds a step of each case, and nothing else")
     parser.add_argument("--child", nargs=3, metavar=("FOLDER", "MATRICES", "OPTIONS"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if not (args.checkout / "train_CREMA.py").is_file():
@@ -176,12 +181,18 @@ def main() -> None:
     if args.child:
         root, matrices, options = Path(args.child[0]), args.child[1] == "1", json.loads(args.child[2])
         checkout = args.checkout.resolve()
-        found = theirs(checkout, root, args.steps, matrices) if options is None else ours(root, matrices, options)
+        if options is None:
+            found = theirs(checkout, root, args.steps, matrices, args.device)
+        else:
+            found = ours(root, matrices, args.device, options)
         print(json.dumps(found))
         return
     with tempfile.TemporaryDirectory() as folder:
         write_clips(Path(folder) / "crema", args.steps)
         steps, peaks, whole = measured(args, Path(folder) / "crema")
+    if args.json:
+        print(json.dumps(steps))
+        return
     publish("released", "Against the released code", body(args.steps, steps, peaks, whole))
 
 
@@ -191,7 +202,8 @@ def measured(
     """Seconds a step and peak memory of every case, in turn; and of two of them with matrices and a second stage."""
 
     def run(options: dict[str, Any] | None, matrices: bool) -> tuple[dict[str, float], float]:
-        arguments = [str(args.checkout), f"--steps={args.steps}", "--child", str(root), str(int(matrices))]
+        arguments = [str(args.checkout), f"--steps={args.steps}", f"--device={args.device}", "--child", str(root)]
+        arguments.append(str(int(matrices)))
         return child([__file__, *arguments, json.dumps(options)], PYTHONWARNINGS="ignore")
 
     cases: dict[str, dict[str, Any] | None] = {THEIRS: None, **OURS}
@@ -203,6 +215,8 @@ def measured(
             steps[name].append(found["step"])
             peaks[name].append(peak)
             print(f"{name}: {found['step']:.3f} s a step, {peak:.0f} MiB", file=sys.stderr)
+    if args.json:
+        return steps, peaks, {}
     whole = {name: [run(cases[name], True)] for name in (THEIRS, FIRST)}
     for _ in range(1, args.rounds):
         for name, found in whole.items():
