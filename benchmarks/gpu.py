@@ -219,7 +219,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--quick", action="store_true", help="small networks, few steps")
     parser.add_argument(
-        "--seconds", type=float, default=440, help="no case is begun that is likely to end later; --quick has no limit"
+        "--seconds", type=float, default=440, help="no case is begun that is likely to end later"
     )
     parser.add_argument("--methods", type=lambda text: text.split(","), help="only these, separated by commas")
     parser.add_argument("--released", type=Path, help="a checkout of github.com/njustkmg/IJCAI25-IGM")
