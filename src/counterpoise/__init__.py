@@ -86,6 +86,11 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    """With what is imported on first use, so that it can be completed and is in ``help``."""
+    return sorted({*globals(), *_HOMES, *_PACKAGES})
+
+
 def __getattr__(name: str) -> Any:
     """Import on first use, so that ``import counterpoise`` costs nothing."""
     if name in _HOMES:

@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeVar
+
+AnyCallable = TypeVar("AnyCallable", bound=Callable[..., Any])
+
+SYNONYMS = {
+    "device": "accelerator",
+    "gpus": "devices",
+    "workers": "num_workers",
+    "out": "run_dir",
+    "output_dir": "run_dir",
+}
+"""What others call an argument."""
+OF_A_PART = {
+    "lr": ("optimizer", "SGD(lr=...)"),
+    "learning_rate": ("optimizer", "SGD(lr=...)"),
+    "momentum": ("optimizer", "SGD(momentum=...)"),
+    "weight_decay": ("optimizer", "SGD(weight_decay=...)"),
+}
+"""Name -> the argument whose object has it, and how to make one."""
 
 
 def nearest(name: object, options: Iterable[str], *, cutoff: float = 0.5) -> str:
@@ -27,6 +46,46 @@ def did_you_mean(kind: str, name: object, options: Iterable[str]) -> str:
     """A message for an unknown name: the nearest one first, then the whole list."""
     known = sorted(options)
     return f"Unknown {kind} {name!r}.{nearest(name, known)} Known: {', '.join(known) or 'none'}."
+
+
+def spelled(target: AnyCallable) -> AnyCallable:
+    """A function or class that answers a misspelt keyword argument with what was meant, as the command line does."""
+    if isinstance(target, type):
+        if "__init__" in vars(target):
+            setattr(target, "__init__", spelled(vars(target)["__init__"]))  # noqa: B010 - of a class, for the type checker
+        return target  # pyright: ignore[reportReturnType]
+    parameters = inspect.signature(target).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return target
+    known = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != "self"]
+
+    @functools.wraps(target)
+    def checked(*arguments: Any, **options: Any) -> Any:
+        for name in options:
+            if name not in known:
+                of = type(arguments[0]).__name__ if target.__name__ == "__init__" else target.__name__
+                raise TypeError(f"{of}: {_misspelt(name, known)}")
+        return target(*arguments, **options)
+
+    return checked  # pyright: ignore[reportReturnType]
+
+
+class Spelled:
+    """Makes every subclass ``spelled``, those of users too."""
+
+    def __init_subclass__(cls, **options: Any):
+        super().__init_subclass__(**options)
+        spelled(cls)
+
+
+def _misspelt(name: str, known: Sequence[str]) -> str:
+    """What to say of a keyword argument that nobody takes."""
+    part, example = OF_A_PART.get(name, ("", ""))
+    if part in known:
+        return f"Unknown argument {name!r}. Did you mean {part}={example}?"
+    if (meant := SYNONYMS.get(name, "")) in known:
+        return f"Unknown argument {name!r}. Did you mean {meant!r}?"
+    return did_you_mean("argument", name, known)
 
 
 def choice(argument: str, value: str, options: Iterable[str]) -> str:

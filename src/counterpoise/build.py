@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 import torch
 from torch import Tensor, nn
 
-from counterpoise._checks import did_you_mean, whole
+from counterpoise._checks import did_you_mean, spelled, whole
 from counterpoise._names import class_of
 from counterpoise.data.split import Split, Splits
 from counterpoise.encoders import default_encoder
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from counterpoise.data.layout import Layout
 
 
+@spelled
 def build_model(
     encoders: Mapping[str, nn.Module | Callable[[], nn.Module] | str] | Split | Splits,
     fusion: str | Fusion | Callable[..., Fusion] = "Concat",

@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from counterpoise._checks import number
+from counterpoise._checks import Spelled, number
 from counterpoise.task import MultiLabel, Regression, SingleLabel, Task
 
 BALANCED = "balanced"
 
 
-class Loss(nn.Module):
+class Loss(Spelled, nn.Module):
     """A loss; a subclass defines ``forward``.
 
     Settings are kept as attributes of the same names. What a loss learns from the training targets lives in buffers.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor, nn
 
+from counterpoise._checks import Spelled
 from counterpoise.task import MultiLabel, Regression, SingleLabel, Task
 from counterpoise.types import Output, Phase
 
@@ -48,7 +49,7 @@ class Info:
     state: str = "none"
 
 
-class Method(nn.Module):
+class Method(Spelled, nn.Module):
     """A way of training a multimodal model; override the least you can.
 
     The engine runs, and a method fills in the names marked with an arrow::

@@ -58,6 +58,12 @@ class MultimodalModel(nn.Module):
             fusion.predict(task)
         self.pool = ExpertPool((FUSED, *fusion.dims), self.task, first=FUSED) if pool else None
 
+    def extra_repr(self) -> str:
+        count = sum(p.numel() for p in self.parameters())
+        trained = sum(p.numel() for p in self.parameters() if p.requires_grad)
+        frozen = "" if trained == count else f", of which {count - trained:,} are frozen"
+        return f"{', '.join(self.modalities)} -> {self.task!r}; {count:,} parameters{frozen}"
+
     @property
     def modalities(self) -> tuple[str, ...]:
         """Names of the modalities, in order."""

@@ -309,10 +309,10 @@ def test_files_that_are_no_export(small, tmp_path):
         Exported(tmp_path / "m.pt2")
     other = onnx.load(small[1])
     (facts,) = other.metadata_props
-    later = json.loads(facts.value) | {"format": 2, "version": "9.0"}
+    later = json.loads(facts.value) | {"format": 2}
     facts.value = json.dumps(later)
     onnx.save(other, tmp_path / "later.onnx")
-    with pytest.raises(ValueError, match=r"counterpoise 9\.0, a later version"):
+    with pytest.raises(ValueError, match="written by a later version of counterpoise"):
         Exported(tmp_path / "later.onnx")
     del other.metadata_props[:]
     onnx.save(other, tmp_path / "foreign.onnx")

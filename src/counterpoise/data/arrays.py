@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from counterpoise._checks import number, per_modality
+from counterpoise._checks import number, per_modality, spelled
 from counterpoise.task import SingleLabel, Task
 
 from .labels import alike, parts, plain_array
@@ -86,6 +86,7 @@ def _text(task: Task) -> tuple[str, ...]:
     return task.names if isinstance(task, SingleLabel) else (repr(task.to_dict()),)
 
 
+@spelled
 def from_arrays(
     inputs: Mapping[str, Any],
     y: Any,
@@ -142,7 +143,7 @@ def from_arrays(
     _check_mapping(inputs)
     target, kind = encoded(y, task, classes)
     for line in alike(kind.names):
-        warnings.warn(f"y: {line}.", stacklevel=2)
+        warnings.warn(f"y: {line}.", stacklevel=3)
     masks = {m: mask_of(m, mask, len(target)) for m, mask in (present or {}).items()}
     per_modality("present", masks, inputs)
     per_modality("readers", readers or {}, inputs)

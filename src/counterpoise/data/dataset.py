@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, IterableDataset
 
-from counterpoise._checks import per_modality
+from counterpoise._checks import per_modality, spelled
 from counterpoise.task import Task
 
 from .arrays import divide, mask_of
@@ -89,6 +89,7 @@ class DatasetSplit(Split):
         return digest(read, self.target, *masks, *weighed(self.weight))
 
 
+@spelled
 def from_dataset(
     dataset: Any,
     *,
@@ -187,7 +188,7 @@ def from_dataset(
     bind(samples, masks)
     target, kind = encoded(_alike(found, label), task, classes, name=label)
     for line in alike(kind.names):
-        warnings.warn(f"{label}: {line}.", stacklevel=2)
+        warnings.warn(f"{label}: {line}.", stacklevel=3)
     whole = DatasetSplit(samples, target, kind, ids, masks)
     return divide(whole, split=split, val=val, test=test, group=group, seed=seed, task=task, weight=sample_weight)
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from counterpoise._checks import number, whole
+from counterpoise._checks import number, spelled, whole
 
 from .arrays import ArraySplit, assemble, shares
 from .readers import Audio, Image, Reader
@@ -54,6 +54,7 @@ def readers() -> dict[str, Reader]:
     return {"audio": _AUDIO, "image": _IMAGE}
 
 
+@spelled
 def digits(
     *,
     seed: int = 0,

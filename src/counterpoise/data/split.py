@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -47,6 +48,28 @@ class Split(ABC):
 
     def __len__(self) -> int:
         return len(self.target)
+
+    def __getitem__(self, index: Any) -> Any:
+        """One sample, read as for evaluation; of a slice, the split of these samples.
+
+        Returns:
+            modality -> tensor, None where the sample lacks it; and ``"label"`` -> its entry of ``target``.
+        """
+        if isinstance(index, slice):
+            return self.subset(range(*index.indices(len(self))))
+        if "label" in self.modalities:
+            raise ValueError("A modality is called 'label', as the label of a sample is: use batch(...) and target.")
+        at = operator.index(index) + (len(self) if operator.index(index) < 0 else 0)
+        if not 0 <= at < len(self):
+            raise IndexError(f"There are {len(self)} samples; got the position {index}.")
+        there = [m for m in self.modalities if self.present is None or m not in self.present or self.present[m][at]]
+        read = self.read_together([at], there, None)
+        return {**{m: read[m][0] if m in read else None for m in self.modalities}, "label": self.target[at]}
+
+    def __repr__(self) -> str:
+        lacking = [f"{int((~mask).sum())} without {m}" for m, mask in (self.present or {}).items()]
+        parts = [f"{len(self)} samples of {', '.join(self.modalities)}", *lacking]
+        return f"{type(self).__name__.lstrip('_')}({', '.join(parts)}; {self.task!r})"
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -151,13 +174,18 @@ class _Subset(Split):
         return digest(self.whole.fingerprint(), self.indices)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Splits:
     """The parts of a data set. Training is given ``train`` and ``val``; only ``evaluate`` gets ``test``."""
 
     train: Split
     val: Split
     test: Split | None = None
+
+    def __repr__(self) -> str:
+        test = 0 if self.test is None else len(self.test)
+        counts = f"{len(self.train)} samples to train on, {len(self.val)} to select by, {test} to test on"
+        return f"Splits({counts}; {', '.join(self.modalities)}; {self.task!r})"
 
     @property
     def modalities(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from counterpoise._checks import choice
+from counterpoise._checks import choice, spelled
 from counterpoise.task import TASKS, Task
 
 from .arrays import complete, shares
@@ -30,6 +30,7 @@ from .tabular_columns import decided
 from .targets import standardised
 
 
+@spelled
 class Table:
     """A data set written as a CSV, TSV or Parquet file, or held in a DataFrame.
 
@@ -115,6 +116,11 @@ class Table:
 
     def __len__(self) -> int:
         return len(self.columns)
+
+    def __repr__(self) -> str:
+        read = ", ".join(f"{m}: {type(reader).__name__}" for m, reader in self.readers.items())
+        label = " and ".join(map(repr, self.label_columns))
+        return f"Table({str(self.columns.path)!r}: {len(self)} rows of {read}; label {label})"
 
     def _bind(self) -> None:
         """Let readers learn from one file what they cannot know: the shape of an array, say."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from counterpoise._checks import choice
+from counterpoise._checks import choice, spelled
 from counterpoise.encoders.cnn import CNN
 from counterpoise.encoders.i3d import I3D
 from counterpoise.encoders.mlp import MLP
@@ -47,7 +47,7 @@ __all__ = [
 ]
 
 ENCODERS: dict[str, type[nn.Module]] = {
-    cls.__name__: cls
+    cls.__name__: spelled(cls)
     for cls in (
         CLIPImage, CLIPText, CNN, FTTransformer, I3D, MLP, ResNet18, ResNet50, SequenceGRU, SequenceTransformer,
         TabularMLP, TextBag, TextGRU, Timm, Transformers, FineTuned, Frozen, Projected,

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from counterpoise._checks import number, whole
+from counterpoise._checks import Spelled, number, whole
 from counterpoise.method import Method
 from counterpoise.model import MultimodalModel
 
 
-class Optimizer(ABC):
+class Optimizer(Spelled, ABC):
     """Settings of an optimizer; ``build`` makes one over named parameter groups."""
 
     lr: float
@@ -175,7 +175,7 @@ def parameter_groups(model: MultimodalModel, method: Method, trainable: Collecti
     ]
 
 
-class Schedule(ABC):
+class Schedule(Spelled, ABC):
     """The learning rate as a factor of how far training is; pure, so a resumed run agrees.
 
     Args:
@@ -194,10 +194,10 @@ class Schedule(ABC):
     def shape(self, epoch: float, epochs: int) -> float:
         """The factor without warm-up."""
 
-    def observe(self, score: float) -> None:  # noqa: B027 - most schedules do not look
+    def observe(self, score: float) -> None:
         """The validation score after an epoch, higher is better."""
 
-    def reset(self) -> None:  # noqa: B027 - most schedules remember nothing
+    def reset(self) -> None:
         """Start again; called where a phase asks for a fresh optimizer."""
 
     def state_dict(self) -> dict[str, float]:

@@ -17,7 +17,29 @@ SubsetScores = dict[str, dict[str, float]]
 """``"audio+image"`` -> metric -> score."""
 
 
-def result_of(run: Run, test: Split | None, *, data: str, label: str | None) -> dict[str, Any]:
+class Result(dict[str, Any]):
+    """What ``result.json`` holds, shown in a line."""
+
+    def __repr__(self) -> str:
+        part = "val" if self["test"] is None else "test"
+        scores = [
+            f"{name} {self[part][f'{name}/{self.monitor}']:.3f}"
+            for name in ("fused", *self["modalities"])
+            if f"{name}/{self.monitor}" in self[part]
+        ]
+        of = f"{self['label']} on {self['data']}" if self["data"] else self["label"]
+        return (
+            f"Result({of}: {part} {self.monitor} {', '.join(scores)}; epoch {self['best_epoch']} of {self['epochs']}, "
+            f"{self['seconds']:.1f} s)"
+        )
+
+    @property
+    def monitor(self) -> str:
+        """The metric that selected the weights."""
+        return self["monitor"]
+
+
+def result_of(run: Run, test: Split | None, *, data: str, label: str | None) -> Result:
     """Scores of validation and test, and all that tables say of a run.
 
     Args:
@@ -27,7 +49,7 @@ def result_of(run: Run, test: Split | None, *, data: str, label: str | None) -> 
         label: of the run; None for the method's.
     """
     epoch = len(run.model.modalities) * len(run.train_split) / run.fabric.world_size
-    return {
+    content = {
         "method": type(run.method).__name__,
         "label": label or run.method.label,
         "seed": run.seed,
@@ -49,6 +71,7 @@ def result_of(run: Run, test: Split | None, *, data: str, label: str | None) -> 
         "subsets": {} if test is None else subset_scores(run, test),
         "contributions": {} if test is None else contributions(run, test),
     }
+    return Result(content)
 
 
 def subset_scores(run: Run, split: Split, named: Sequence[Sequence[str]] | None = None) -> SubsetScores:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from counterpoise._checks import choice, number, whole
+from counterpoise._checks import choice, number, per_modality, whole
 from counterpoise._names import made
+from counterpoise.data.arrays import ArraySplit
 from counterpoise.data.sampling import SAMPLERS
 from counterpoise.data.split import Split, Splits
 from counterpoise.data.targets import checked_weights
+from counterpoise.data.tensors import tensor_of
 from counterpoise.engine.optim import SGD, Constant, Optimizer, Schedule
 from counterpoise.engine.torch_optim import optimizer_of
 from counterpoise.engine.watching import Observers
@@ -216,6 +218,27 @@ def check_split(split: object) -> None:
         raise ValueError(
             f"A split of a data set is needed here, as data.val of data = from_arrays(...); got {type(split).__name__}."
         )
+
+
+def unlabelled(
+    samples: Mapping[str, Any], model: MultimodalModel, method: Method, only: Collection[str] | None
+) -> ArraySplit:
+    """Arrays by modality as a split without labels; ValueError where they do not fit the model."""
+    reads = model.select(method.reads(model.modalities) if only is None else only)
+    per_modality("samples", samples, model.modalities)
+    if missing := [m for m in reads if m not in samples]:
+        rest = tuple(m for m in reads if m in samples)
+        cure = f" Pass only={rest!r} to predict without it." if rest else ""
+        raise ValueError(f"samples: modality {missing[0]!r} is missing.{cure}")
+    inputs = {m: tensor_of(x, f"samples[{m!r}]") for m, x in samples.items()}
+    lengths = {m: len(x) if x.ndim > 1 else None for m, x in inputs.items()}
+    if None in lengths.values() or len(set(lengths.values())) > 1:
+        shapes = ", ".join(f"{m}: {tuple(x.shape)}" for m, x in inputs.items())
+        raise ValueError(f"samples must be (n, ...) with one n; got {shapes}.")
+    count = len(next(iter(inputs.values())))
+    single = isinstance(model.task, SingleLabel)
+    target = torch.full((count,), -1) if single else torch.full((count, model.task.width), torch.nan)
+    return ArraySplit(inputs, target, model.task)
 
 
 def check_whole(splits: object) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from counterpoise._checks import duration
+from counterpoise._checks import duration, spelled
 from counterpoise.data.split import Split, Splits
 from counterpoise.engine import loop, setup
 from counterpoise.engine.evaluation import Predictions
@@ -27,6 +27,7 @@ from counterpoise.model import MultimodalModel
 from counterpoise.observer import Observer
 
 
+@spelled
 class Trainer:
     """Trains a model by a method, selects on validation, evaluates.
 
@@ -133,6 +134,14 @@ class Trainer:
         """The lines of ``metrics.jsonl`` so far: one per epoch."""
         return self.current.history
 
+    def __repr__(self) -> str:
+        run = self.current
+        state = f"epoch {run.state.epoch} of {run.epochs}" if run.history else f"{run.epochs} epochs, not trained"
+        return (
+            f"Trainer({self.method.label}, {state}, batches of {self.batch_size} by "
+            f"{type(run.optimizer_settings).__name__}; {self.model.extra_repr()})"
+        )
+
     def run(self, splits: Splits, *, resume: bool = False, data: str = "", config: str | None = None) -> dict[str, Any]:
         """``fit`` on train and validation, then evaluate on test; returns what ``result.json`` holds.
 
@@ -192,13 +201,20 @@ class Trainer:
         self.check(data)
         load_selected(self.current, Path(path))
 
-    def predict(self, split: Split, only: Collection[str] | None = None) -> Predictions:
+    def predict(self, samples: Split | Mapping[str, Any], only: Collection[str] | None = None) -> Predictions:
         """Fused and unimodal logits of every sample, in order, from all that the method reads or ``only`` these.
+
+        Args:
+            samples: a split, or modality -> array or tensor (n, ...), as the encoders take them.
+            only: the modalities to use.
 
         Raises:
             FloatingPointError: when a prediction is not finite, naming the epoch of the weights and a sample.
+            ValueError: for arrays of other modalities, or of different lengths.
         """
-        return self.current.predict(split, only)
+        if isinstance(samples, Mapping):
+            samples = setup.unlabelled(samples, self.model, self.method, only)
+        return self.current.predict(samples, only)
 
     def stream(self, split: Split) -> Iterator[Predictions]:
         """As ``predict``, a batch at a time in order, so that memory does not grow with the samples."""

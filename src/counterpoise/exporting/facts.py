@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from counterpoise import __version__
 from counterpoise._checks import did_you_mean, settings
 from counterpoise.data import Reader, Split, TableSplit
 from counterpoise.exporting.graph import Graph, Named, kinds, mask_name
@@ -33,7 +32,6 @@ def described(graph: Graph, method: Method, inputs: Named, readers: Mapping[str,
             raise ValueError("readers: " + did_you_mean("modality", m, model.modalities))
     return {
         "format": FORMAT,
-        "version": __version__,
         "task": model.task.to_dict(),
         "method": method.label,
         "fusion": type(model.fusion).__name__,

@@ -50,9 +50,7 @@ class Exported:
             raise ValueError(f"{path} was not written by counterpoise.export: it does not say what goes in.")
         self.facts: dict[str, Any] = json.loads(stated)
         if self.facts["format"] > FORMAT:
-            raise ValueError(
-                f"{path} was written by counterpoise {self.facts['version']}, a later version: upgrade this one."
-            )
+            raise ValueError(f"{path} was written by a later version of counterpoise: upgrade this one.")
 
     @property
     def task(self) -> Task:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from counterpoise._checks import spelled
 from counterpoise._files import writing
 from counterpoise.data import Reader, Split
 from counterpoise.exporting.facts import KEY, described, readers_of
@@ -35,6 +36,7 @@ TOLERANCE = 1e-4
 """How far a runtime may be off, of the largest output; what fixes a batch size or a branch is off by far more."""
 
 
+@spelled
 def export(
     model: MultimodalModel,
     method: Method,

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from counterpoise._checks import did_you_mean, misnamed, whole
+from counterpoise._checks import Spelled, did_you_mean, misnamed, whole
 from counterpoise.task import Regression, SingleLabel, Task
 
 Features = Mapping[str, Tensor]
 Present = Mapping[str, Tensor] | None
 
 
-class Fusion(nn.Module):
+class Fusion(Spelled, nn.Module):
     """Turns the features of any non-empty subset of the modalities into outputs: logits, or numbers.
 
     Subclasses implement ``fuse`` (the fused logits) and, where the structure gives them exactly,

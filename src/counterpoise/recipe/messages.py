@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
-from counterpoise._checks import did_you_mean
+from counterpoise._checks import SYNONYMS, did_you_mean
 from counterpoise.data.readers import ReadError
 
 _TYPES = {
@@ -23,14 +23,6 @@ _TYPES = {
     "Mapping": "a mapping",
     "dict": "a mapping",
 }
-_SYNONYMS = {
-    "device": "--accelerator",
-    "gpus": "--devices",
-    "workers": "--num_workers",
-    "out": "--run_dir",
-    "output_dir": "--run_dir",
-}
-"""What others call an option, without the dashes."""
 _GIVEN_BY_THE_BUILDER = ("self", "args", "kwargs", "dims", "num_classes")
 
 
@@ -75,7 +67,7 @@ def unknown_option(
         return f"Unexpected {argument!r}: every value follows the --option that it is for.{meant}"
     option, options = argument.split("=")[0], [o for o in known if o.startswith("--")]
     name = option.lstrip("-").replace("-", "_")
-    if (meant := _SYNONYMS.get(name)) in options:
+    if (meant := f"--{SYNONYMS.get(name)}") in options:
         return f"Unknown option {option!r}. Did you mean {meant!r}?"
     inside = []
     for kind in ("method", "optimizer", "schedule", "fusion"):

@@ -51,7 +51,7 @@ class ReadError(ValueError):
         return f"{self.cell}: {self.reason}" if self.reason else self.cell
 
 
-class Reader(ABC):
+class Reader(_checks.Spelled, ABC):
     """Turns one cell of a table (a path or a text) into a tensor.
 
     The work is in two steps: `decode` is expensive, deterministic and may be cached on disk
@@ -144,14 +144,14 @@ class Reader(ABC):
         """One sample: `transform` of `decode`."""
         return self.transform(self.decode(cell), generator)
 
-    def bind(self, cell: Any) -> None:  # noqa: B027
+    def bind(self, cell: Any) -> None:
         """Learn from an example what the options leave open; most readers have nothing to learn."""
 
     def learnt(self) -> dict[str, Any]:
         """What `bind` learnt, as plain values; `learn` takes it up again where there are no data."""
         return {}
 
-    def learn(self, learnt: Mapping[str, Any]) -> None:  # noqa: B027
+    def learn(self, learnt: Mapping[str, Any]) -> None:
         """Counterpart of `learnt`."""
 
     def fit(self, cells: Sequence[str]) -> Reader:
