@@ -1,12 +1,14 @@
 """A budget of time: no epoch begins that would not end in it, and what it stopped goes on with more."""
 
 import json
+from collections.abc import Callable
 
 import pytest
 
 from counterpoise._checks import duration
 from counterpoise.engine import RunDirectoryError
 from counterpoise.engine.cost import Meter
+from counterpoise.method import Method
 from counterpoise.methods import IGM, Joint
 from counterpoise.testing import NAMES, assert_same, everything, trainer_for
 
@@ -21,7 +23,7 @@ def epochs_take_ten_seconds(monkeypatch):
     monkeypatch.setattr(Meter, "add", add)
 
 
-def trainer(path=None, budget=None, method=Joint, **settings):
+def trainer(path=None, budget=None, method: Callable[[], Method] = Joint, **settings):
     return trainer_for(method, NAMES[:2], epochs=5, run_dir=path, budget=budget, **settings)
 
 

@@ -16,6 +16,7 @@ from counterpoise.answer.rates import Trial
 from counterpoise.data.split import Split, Splits
 from counterpoise.engine import Predictions, Trainer
 from counterpoise.functional.pool_fitting import MIN_SAMPLES
+from counterpoise.functional.pooling import Pool
 from counterpoise.functional.shapley import coalitions, sampled_orders, shapley
 from counterpoise.fusions.pool import ExpertPool
 from counterpoise.metrics import subset_name, subsets
@@ -134,7 +135,7 @@ def measure(
         part=part,
         samples={"train": len(data.train), "val": len(data.val), part: len(split)},
         experts=_experts(task, pool, without, _spread(pool, val)),
-        trust=float(pool.trust.mean()),
+        trust=float(pool.values.trust.mean()),
         score=interval(hits),
         gain=interval(hits - plain),
         against=rival,
@@ -189,7 +190,7 @@ def _experts(task: Task, pool: ExpertPool, found: Predictions, spread: Mapping[s
         score = None
         if rows.any():
             score = float(task.hits(found.named()[name][rows].double(), found.target[rows]).mean())
-        temperature = float(values.temperature[..., place].mean()) if "temperature" in values._fields else None
+        temperature = float(values.temperature[..., place].mean()) if isinstance(values, Pool) else None
         experts[name] = Expert(score, float(values.weight[..., place].mean()), spread.get(name), temperature)
     return experts
 

@@ -12,6 +12,7 @@ import numpy as np
 from counterpoise.analysis import BalanceCurves, overfitting_ratio
 from counterpoise.benchmark.summary import percent
 from counterpoise.studies.diagnosis_evidence import Measured
+from counterpoise.studies.diagnosis_gain import lead
 from counterpoise.studies.diagnosis_verdict import ERRORS, LEAST, RECORDS, Verdict, judge, share, unsure
 from counterpoise.task import TASKS, Regression, SingleLabel
 
@@ -209,7 +210,7 @@ def recommend(found: Diagnosis) -> list[str]:
         )
     )
     said += _beside(found)
-    said += [_error(found, verdict), _advice(found, verdict)]
+    said += [_error(found, verdict), f"{_advice(found, verdict)} {lead(found)}"]
     return said
 
 
