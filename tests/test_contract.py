@@ -44,6 +44,9 @@ CASES: dict[str, tuple[Callable[[], Method], tuple[Any, ...]]] = {
     "CML": (methods.CML, (*ANY, "Shared")),
     "MBSD": (methods.MBSD, (*SEPARATE, partial(Gated, heads=True))),
     "AMCo": (methods.AMCo, (*SEPARATE, partial(Gated, heads=True))),
+    "G2D": (partial(methods.G2D, teacher_epochs=1), ("Concat", "Late", "Gated", "Shared")),
+    "ReLearning": (partial(methods.ReLearning, every=1), ANY),
+    "BSS": (partial(methods.BSS, growth=3), ANY),
 }
 # DOMFN squares its losses, UMT multiplies a squared distance by 10; attention is steep without normalised outputs
 GENTLE = {"DOMFN": 0.01, "UMT": 0.01, "Attention": 0.01}

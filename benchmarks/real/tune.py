@@ -71,6 +71,14 @@ def knobs(epochs: int) -> dict[str, tuple[str, tuple[Any, Any]]]:
         "UMT": ("method.lam", (1.0, 10.0)),
         "LFM": ("method.tau", (0.07, 0.5)),
         "ModalityDropout": ("method.p", (0.2, 0.4)),
+        "TCMax": BETWEEN,
+        "DGL": ("method.alpha", (1.0, 4.0)),
+        "CML": ("method.lam", (0.5, 3.2)),
+        "MBSD": ("method.kd", (0.3, 1.0)),
+        "AMCo": ("method.eps", (0.3, 1.0)),
+        "G2D": ("method.alpha", (0.1, 1.0)),
+        "ReLearning": ("method.lam", (1.0, 3.0)),
+        "BSS": ("method.start", (0.1, 0.5)),
     }
 
 

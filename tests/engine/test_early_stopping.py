@@ -20,6 +20,9 @@ REFUSED = {
     "DOMFN": "before what fuses them",
     "GBlending": "weights of its own",
     "MSES": "a rule of its own",
+    "G2D": "one after another",
+    "ReLearning": "towards their start",
+    "BSS": "by and by",
 }
 FUSIONS = {"MLA": "Shared", "ReconBoost": "Sum", "DOMFN": "Late", "MMCosine": "Concat"}
 

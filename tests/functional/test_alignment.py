@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from counterpoise.functional.alignment import feature_distances, gap_weight, info_nce, look_ahead
+from counterpoise.functional.alignment import distillation_losses, feature_distances, gap_weight, info_nce, look_ahead
+from example_e import UA, UV
 
 
 def test_schedule_oracle():
@@ -105,3 +106,20 @@ def test_feature_distance_oracle():
 def test_settings_out_of_range(call):
     with pytest.raises(ValueError):
         call()
+
+
+@pytest.mark.parametrize(
+    ("temperature", "values"), [(1.0, (0.2379652377, 0.2622699591)), (2.0, (0.3837668808, 0.2795789385))]
+)
+def test_distillation_oracles(temperature, values):
+    t_a = torch.diag(torch.tensor([3.0, 2, 3], dtype=torch.float64))
+    t_v = torch.tensor([[0.0, 0, 0], [0, 1, 1], [1, 0, 1]], dtype=torch.float64)
+    found = [float(distillation_losses(UA + UV, t, temperature).mean()) for t in (t_a, t_v)]
+    assert found == pytest.approx(values, abs=1e-9)
+
+
+def test_no_gradient_reaches_the_teacher():
+    student, teacher = UA.clone().requires_grad_(), UV.clone().requires_grad_()
+    distillation_losses(student, teacher).sum().backward()
+    assert teacher.grad is None
+    torch.testing.assert_close(student.grad, UA.softmax(1) - UV.softmax(1))

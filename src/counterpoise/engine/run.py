@@ -303,7 +303,7 @@ class Run:
         self.state.scales[modality] = number("factor", factor, low=0)
 
     def resample(self, indices: Tensor | None, present: Mapping[str, Tensor] | None = None) -> None:
-        """Train on these rows from the next epoch on; None restores the whole split.
+        """Train on these rows from the next epoch on, in ``on_epoch_start`` from this one; None restores the split.
 
         Args:
             indices: (n,) positions in the training split, repetitions allowed, at least a batch of them.

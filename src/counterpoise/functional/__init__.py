@@ -1,6 +1,6 @@
 """The mathematics of the methods as functions of tensors; they work in any training loop, without the engine."""
 
-from counterpoise.functional.alignment import feature_distances, gap_weight, info_nce, look_ahead
+from counterpoise.functional.alignment import distillation_losses, feature_distances, gap_weight, info_nce, look_ahead
 from counterpoise.functional.blending import blend_weights, overfitting_to_generalization
 from counterpoise.functional.boosting import boost_loss, boosting_stages, consolidation_loss
 from counterpoise.functional.confidence import confidence_rise
@@ -32,7 +32,9 @@ from counterpoise.functional.prototypes import (
     stratified,
 )
 from counterpoise.functional.rates import accuracy_ratio, smoothed_rates
+from counterpoise.functional.relearning import k_means, purity, return_share, scaled
 from counterpoise.functional.self_distillation import Distilled, distilled
+from counterpoise.functional.sequence import agreement, balance_scores, pace
 from counterpoise.functional.shapley import coalitions, sampled_orders, shapley, shapley_error
 from counterpoise.functional.spectrum import (
     InputMoments,
@@ -59,8 +61,10 @@ __all__ = [
     "accuracy_ratio",
     "agm_coefficients",
     "agm_ratios",
+    "agreement",
     "ascended",
     "assign",
+    "balance_scores",
     "batch_entropy_weights",
     "blend_weights",
     "boost_loss",
@@ -74,6 +78,7 @@ __all__ = [
     "cosine",
     "cosine_logits",
     "dependence",
+    "distillation_losses",
     "distilled",
     "divergence",
     "entropy_weights",
@@ -96,6 +101,7 @@ __all__ = [
     "info_nce",
     "input_rows",
     "input_shape",
+    "k_means",
     "keep_mask",
     "log_partition",
     "log_partition_of_sums",
@@ -108,6 +114,7 @@ __all__ = [
     "opm_rates",
     "opm_ratios",
     "overfitting_to_generalization",
+    "pace",
     "pareto_gradient",
     "pmr_coefficients",
     "pooled",
@@ -116,9 +123,12 @@ __all__ = [
     "project_inputs",
     "prototype_distances",
     "prototype_logits",
+    "purity",
+    "return_share",
     "rls_update",
     "sample_uniform",
     "sampled_orders",
+    "scaled",
     "second_moment",
     "shapley",
     "shapley_error",

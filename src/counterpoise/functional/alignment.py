@@ -72,3 +72,15 @@ def look_ahead(
 def feature_distances(student: Tensor, teacher: Tensor) -> Tensor:
     """(batch,) mean squared difference of each sample's features; no gradient reaches the teacher."""
     return (student - teacher.detach()).square().mean(1)
+
+
+def distillation_losses(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    r"""(batch,) :math:`\tau^2\, \mathrm{KL}(\mathrm{softmax}(t / \tau) \,\|\, \mathrm{softmax}(f / \tau))`.
+
+    Args:
+        student: (batch, classes) logits f.
+        teacher: (batch, classes) logits t, to which no gradient flows.
+        temperature: :math:`\tau` > 0.
+    """
+    told = (teacher.detach() / temperature).log_softmax(1)
+    return temperature**2 * (told.exp() * (told - (student / temperature).log_softmax(1))).sum(1)

@@ -2,9 +2,11 @@
 
 from counterpoise.methods.agm import AGM
 from counterpoise.methods.amco import AMCo
+from counterpoise.methods.bss import BSS
 from counterpoise.methods.cml import CML
 from counterpoise.methods.dgl import DGL
 from counterpoise.methods.domfn import DOMFN
+from counterpoise.methods.g2d import G2D
 from counterpoise.methods.gblending import GBlending
 from counterpoise.methods.igm import IGM
 from counterpoise.methods.joint import Joint
@@ -20,6 +22,7 @@ from counterpoise.methods.ogm import OGM, OGMGE
 from counterpoise.methods.opm import OPM
 from counterpoise.methods.pmr import PMR
 from counterpoise.methods.reconboost import ReconBoost
+from counterpoise.methods.relearning import ReLearning
 from counterpoise.methods.smv import SMV
 from counterpoise.methods.tcmax import TCMax
 from counterpoise.methods.umt import UMT
@@ -52,4 +55,7 @@ __all__ = [  # noqa: RUF022
     "CML",
     "MBSD",
     "AMCo",
+    "G2D",
+    "ReLearning",
+    "BSS",
 ]
