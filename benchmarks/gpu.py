@@ -218,9 +218,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--quick", action="store_true", help="small networks, few steps")
-    parser.add_argument(
-        "--seconds", type=float, default=440, help="no case is begun that is likely to end later"
-    )
+    parser.add_argument("--seconds", type=float, default=440, help="no case is begun that is likely to end later")
     parser.add_argument("--methods", type=lambda text: text.split(","), help="only these, separated by commas")
     parser.add_argument("--released", type=Path, help="a checkout of github.com/njustkmg/IJCAI25-IGM")
     parser.add_argument("--out", type=Path, default=Path("gpu.json"))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from counterpoise import encoders, functional, fusions, methods
     from counterpoise.answer.auto import auto
     from counterpoise.build import build_model
-    from counterpoise.data import Splits, Table, digits, from_arrays, from_dataset, from_hf
+    from counterpoise.data import Splits, Table, digits, from_arrays, from_dataset, from_hf, from_log
     from counterpoise.engine import SGD, Adam, AdamW, Trainer
     from counterpoise.estimators import Bundle, MultimodalClassifier, MultimodalRegressor
     from counterpoise.exporting import Exported, export
@@ -52,6 +52,7 @@ _HOMES = {
     "from_arrays": "data",
     "from_dataset": "data",
     "from_hf": "data",
+    "from_log": "data",
     "load": "trained",
 }
 _PACKAGES = ("data", "encoders", "engine", "functional", "fusions", "methods", "metrics", "report")
@@ -79,6 +80,7 @@ __all__ = [
     "from_arrays",
     "from_dataset",
     "from_hf",
+    "from_log",
     "functional",
     "fusions",
     "load",

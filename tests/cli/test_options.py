@@ -185,10 +185,6 @@ def test_encoders_in_a_file(tmp_path: Path) -> None:
             ["--data", "x.csv", "--data.modalities.a", "audio", "--data.modalities.a.rate", "8"],
             "--data.modalities.a: Unknown option of Audio 'rate'. Did you mean 'sample_rate'?",
         ),
-        (
-            ["--data", "x.csv", "--data.modalities.a.sample_rate", "8"],
-            "--data.modalities.a.sample_rate must come with its class: --data.modalities.a NAME. Known: Audio, Image, ",
-        ),
     ],
 )  # fmt: skip
 def test_the_nearest_name_and_the_list(arguments: list[str], beginning: str) -> None:

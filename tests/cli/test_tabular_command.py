@@ -60,3 +60,29 @@ def test_kinds_of_columns_are_options(run, tmp_path):
         "data", "check", table, "--data.modalities.patient", "Tabular", "--data.modalities.patient.columns", "[agee]"
     )
     assert "Unknown column 'agee'. Did you mean 'age'?" in done.err
+
+
+def test_options_of_readers_that_are_guessed(run, tmp_path):
+    import numpy as np
+    from PIL import Image
+
+    for i in range(30):
+        Image.fromarray(np.full((12, 12, 3), 8 * i, np.uint8)).save(tmp_path / f"{i}.png")
+    rows = [("ab"[i % 2], f"{i}.png", f"a text of {i} words", i % 9 / 2) for i in range(30)]
+    table = write(tmp_path / "t.csv", ("label", "image", "said", "n"), rows)
+    done = run("data", "check", table)
+    assert "image: size 12, as its pictures have" in done.out
+    fit = ("fit", "--data", table, "--data.modalities.image.channels", "1", *OPTIONS, "--run_dir", "r")
+    assert run(*fit).code == 0
+    modalities = read_yaml((tmp_path / "r" / "config.yaml").read_text())["data"]["init_args"]["modalities"]
+    assert list(modalities) == ["image", "said", "tabular"]
+    assert (modalities["image"]["init_args"]["size"], modalities["image"]["init_args"]["channels"]) == (12, 1)
+    assert modalities["tabular"]["init_args"]["numbers"] == ["n"]
+    done = run("data", "check", table, "--data.modalities.said", "text", "--data.modalities.image.size", "6")
+    assert "'n' is not used: no reader stated" in done.out
+    done = run("data", "show", table, "--data.modalities.image.size", "6")
+    assert "Image, 3 x 6 x 6" in done.out
+    done = run("data", "check", table, "--data.modalities.imag.size", "6")
+    assert "Unknown modality 'imag'. Did you mean 'image'?" in done.err
+    done = run("data", "check", table, "--data.modalities.tabular.categories", "[n]")
+    assert "tabular: categories n" in done.out

@@ -73,8 +73,7 @@ def test_readers_are_guessed_as_for_files(csv: Path):
     }
     said = frame.describe().splitlines()
     assert said[0] == f"the DataFrame: 40 rows, paths relative to {csv.parent.resolve()}"
-    lines = [line for line in table.describe().splitlines()[1:] if "'age' is not used" not in line]
-    assert said[1:] == [*lines, "  'age' is not used: it holds double"]
+    assert said[1:] == table.describe().splitlines()[1:]
 
 
 def test_paths_are_relative_to_root(csv: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

@@ -172,8 +172,8 @@ def test_parquet_columns_that_are_no_text(folder):
     columns = {"label": pa.array([True, False, True, False]), "words": texts, "age": pa.array([1.5, 2.0, 3.0, 4.0])}
     parquet.write_table(pa.table(columns), folder / "t.parquet")
     table = Table(folder / "t.parquet", test=0)
-    assert set(table.readers) == {"words"}
-    assert table.ignored == {"age": "it holds double"}
+    assert set(table.readers) == {"words", "tabular"}
+    assert table.readers["tabular"].numbers == ["age"]
     assert table.splits().classes == ("false", "true")
     with pytest.raises(ValueError, match="column 'age' must hold text or integers; it holds double"):
         Table(folder / "t.parquet", {"age": "text"})
@@ -243,10 +243,10 @@ def test_ids_are_row_numbers_without_an_id_column(folder):
     assert table.place(0).endswith("changed.csv, row 1")
 
 
-def test_number_columns_are_no_modality(folder):
+def test_whole_numbers_that_are_all_different_are_no_modality(folder):
     table = Table(_write(folder, lambda lines: [[*line, "age" if i == 0 else str(i)] for i, line in enumerate(lines)]))
-    assert table.ignored == {"age": "its cells are numbers or dates, as '1'"}
-    assert "'age' is not used: its cells are numbers or dates, as '1'" in table.describe()
+    assert table.ignored == {"age": "its whole numbers are all different, as ids are"}
+    assert "'age' is not used: its whole numbers are all different, as ids are" in table.describe()
 
 
 def test_quoted_text_with_commas_and_lines(folder):

@@ -199,6 +199,15 @@ def test_wrong_columns_are_named(tmp_path, reader, message):
         Table(path, {"patient": reader()})
 
 
+def test_none_of_several_labels_is_a_feature(tmp_path):
+    rows = [[i, i % 2, i % 3 // 2, i] for i in range(20)]
+    path = write(tmp_path / "t.csv", rows, ("id", "joy", "fear", "n"))
+    for columns, what in ((["n", "fear"], "labels"), (["id"], "ids")):
+        with pytest.raises(ValueError, match=f"is that of the {what}, and no feature"):
+            Table(path, {"x": Tabular(columns)}, label=["joy", "fear"])
+    assert Table(path, {"x": Tabular(["n", "fear"])}, label=()).readers["x"].columns == ["n", "fear"]
+
+
 def test_dates_and_names_of_columns(tmp_path):
     rows = [[i, "ab"[i % 2], f"{i % 28 + 1}/3/2020", i] for i in range(40)]
     path = write(tmp_path / "t.csv", rows, ("id", "label", "day", "n"))

@@ -5,6 +5,7 @@ from counterpoise.data.check import Report, check, show
 from counterpoise.data.dataset import DatasetSplit, from_dataset
 from counterpoise.data.digits import digits, write_digits
 from counterpoise.data.hugging_face import from_hf
+from counterpoise.data.log import from_log
 from counterpoise.data.readers import (
     READERS,
     Array,
@@ -49,6 +50,7 @@ __all__ = [
     "from_arrays",
     "from_dataset",
     "from_hf",
+    "from_log",
     "pad",
     "show",
     "write_digits",

@@ -70,9 +70,9 @@ class Columns:
     def __contains__(self, name: str) -> bool:
         return name in self._types
 
-    def other(self, name: str) -> str | None:
-        """What a column holds that cannot be read as text: floats, lists or bytes, in Parquet; None for text."""
-        return None if fits(self._types[name], name in self._numbers) else str(self._types[name])
+    def other(self, name: str, *, floats: bool = False) -> str | None:
+        """What a column holds that cannot be read as text: lists, bytes or, unless ``floats``, floats, in Parquet."""
+        return None if fits(self._types[name], floats or name in self._numbers) else str(self._types[name])
 
     def require(self, name: str) -> str:
         """``name`` when there is such a column; ValueError naming the nearest otherwise."""

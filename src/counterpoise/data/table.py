@@ -18,9 +18,10 @@ from counterpoise.task import TASKS, Task
 from .arrays import complete, shares
 from .cache import DecodeCache
 from .columns import Columns
+from .guessed_columns import guessed, reader_of
 from .labels import PARTS, part_of
 from .notes import notes
-from .readers import READERS, Reader, ReadError, Tabular, guess
+from .readers import READERS, Reader, ReadError, Tabular
 from .split import Splits, lacking
 from .table_flaws import Flaw, flaws_of, without_label
 from .table_labels import Labels, read_labels
@@ -46,8 +47,9 @@ class Table:
 
     Args:
         path: the file; or a DataFrame of pandas or polars, or a table of Arrow.
-        modalities: column -> reader, or the name of a reader with its default settings. None takes every
-            column that is not named below, with a reader guessed from its cells; ``describe()`` tells which.
+        modalities: column -> reader, or the name of a reader with its default settings, or options of the reader that
+            is guessed. None takes every column that is not named below, with a reader guessed from its cells, those of
+            numbers and categories as one modality ``tabular``; ``describe()`` tells which.
         root: folder that paths are relative to; the table's own folder when None, of a frame the current one.
         label: column of class names or numbers, of label sets as "a|b" ("|" is none), or of numbers; or columns: of
             zeros and ones, one per label, or of numbers. May be missing where only predictions are asked for.
@@ -71,7 +73,7 @@ class Table:
     def __init__(
         self,
         path: Any,
-        modalities: Mapping[str, Reader | str] | None = None,
+        modalities: Mapping[str, Reader | str | Mapping[str, Any]] | None = None,
         *,
         root: str | Path | None = None,
         label: str | Sequence[str] = "label",
@@ -134,47 +136,45 @@ class Table:
                 except ReadError:  # a bad file is reported where it is read or checked
                     continue
 
-    def _stated(self, modalities: Mapping[str, Reader | str]) -> dict[str, Reader]:
+    def _stated(self, modalities: Mapping[str, Reader | str | Mapping[str, Any]]) -> dict[str, Reader]:
         if not modalities:
             raise ValueError("modalities must name at least one column; leave it out to use every column.")
         if not isinstance(modalities, Mapping):
             raise ValueError(f"modalities must map columns to readers, as {{'audio': 'audio'}}; got {modalities!r}.")
         for m, reader in modalities.items():
-            if not isinstance(reader, Reader | str):
+            if not isinstance(reader, Reader | str | Mapping):
                 given = f"the class {reader.__name__}" if isinstance(reader, type) else repr(reader)
                 raise ValueError(f"modalities[{m!r}] must be a reader such as Audio(), or its name; got {given}.")
         return {m: self._one_stated(m, reader) for m, reader in modalities.items()}
 
-    def _one_stated(self, modality: str, reader: Reader | str) -> Reader:
+    def _one_stated(self, modality: str, reader: Reader | str | Mapping[str, Any]) -> Reader:
+        if isinstance(reader, Mapping):
+            column = self.columns.require(modality)
+            try:
+                reader, guesses = reader_of(self.columns, column, self.folder, reader)
+            except ValueError as error:
+                raise ValueError(f"modalities[{modality!r}]: its cells {error}") from error
+            self.guesses += guesses
+            return reader
         made = READERS[choice("reader", reader, READERS)]() if isinstance(reader, str) else reader
         if not isinstance(made, Tabular):
             self.columns.require(modality)
             return made
-        made, guesses = decided(modality, made, self.columns, (*self.label_columns, self.id, self.split, self.weight))
+        roles = dict.fromkeys(self.label_columns, "the labels")
+        roles |= {self.id: "the ids", self.split: "the split", self.weight: "the weights of samples"}
+        made, guesses = decided(modality, made, self.columns, roles)
         self.guesses += guesses
         return made
 
     def _guessed(self, taken: set[str]) -> dict[str, Reader]:
-        found: dict[str, Reader] = {}
-        for name in self.columns.names:
-            if name in taken:
-                continue
-            if name in self.columns.index:
-                self.ignored[name] = "an index of pandas"
-            elif kind := self.columns.other(name):
-                self.ignored[name] = f"it holds {kind}"
-            else:
-                try:
-                    found[name] = READERS[guess(self.columns.some(name, 1000), self.folder)]()
-                except ValueError as error:
-                    self.ignored[name] = f"its cells {error}"
-        if not found:
+        readers, self.ignored, self.guesses = guessed(self.columns, self.folder, taken, self.label_columns)
+        if not readers:
             why = "; ".join(f"{name!r} is none: {reason}" for name, reason in self.ignored.items())
             columns = ", ".join(self.columns.names)
             raise ValueError(
                 f"{self.columns.path} has no column that could be a modality; its columns are {columns}. {why}"
             )
-        return found
+        return readers
 
     def place(self, row: int) -> str:
         """How messages name a row."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -20,14 +20,14 @@ FEW = 10
 """Whole numbers of so many different values, or fewer, may be categories."""
 
 
-def decided(modality: str, reader: Tabular, columns: Columns, roles: Sequence[str]) -> tuple[Tabular, list[str]]:
+def decided(modality: str, reader: Tabular, columns: Columns, roles: Mapping[str, str]) -> tuple[Tabular, list[str]]:
     """The reader that says of each column whether it holds numbers or categories, and what was guessed for that.
 
     Args:
         modality: its name.
         reader: of the modality.
         columns: of the table.
-        roles: columns that are no features: of labels, ids, splits and weights.
+        roles: columns that are no features, as those of labels -> what they are.
 
     Raises:
         ValueError: a column that is not there, or is none of the samples' own; a name that a column has already.
@@ -36,21 +36,18 @@ def decided(modality: str, reader: Tabular, columns: Columns, roles: Sequence[st
     for name in named:
         columns.require(name)
         if name in roles:
-            raise ValueError(f"{modality}: column {name!r} is that of {_ROLES[roles.index(name)]}, and no feature.")
+            raise ValueError(f"{modality}: column {name!r} is that of {roles[name]}, and no feature.")
     if modality in columns and named != [modality]:
         raise ValueError(f"modality {modality!r} of several columns needs a name that no column of the table has.")
     numbers, categories, said = [*(reader.numbers or ())], [*(reader.categories or ())], []
     for name in (n for n in named if n not in numbers and n not in categories):
-        number, note = _is_number(columns, name)
+        number, note = kind_of(columns, name)
         (numbers if number else categories).append(name)
         said += [f"{modality}: {note}"] if note else []
     return Tabular(named, numbers, categories, reader.fitted), said
 
 
-_ROLES = ("the labels", "the ids", "the split", "the weights of samples")
-
-
-def _is_number(columns: Columns, name: str) -> tuple[bool, str]:
+def kind_of(columns: Columns, name: str) -> tuple[bool, str]:
     """Whether a column holds numbers, and what to say of it where it may be otherwise."""
     cells = [cell for cell in columns.some(name, 1000) if cell.casefold() not in MISSING]
     if not cells:

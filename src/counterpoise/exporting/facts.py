@@ -60,4 +60,4 @@ def readers_of(split: Split) -> dict[str, Reader]:
     """Modality -> reader of the table that a split is of; empty for others."""
     while not isinstance(split, TableSplit) and isinstance(whole := getattr(split, "whole", None), Split):
         split = whole
-    return dict(split.table.readers) if isinstance(split, TableSplit) else {}
+    return dict(split.readers) if isinstance(split, TableSplit) else {}

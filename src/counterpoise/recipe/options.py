@@ -11,6 +11,7 @@ from torch import nn
 
 from counterpoise._names import named
 from counterpoise.data import readers
+from counterpoise.data.log_source import Log
 from counterpoise.data.source import Arrays, Digits, Source, Table
 from counterpoise.engine import Optimizer, Schedule, Trainer
 from counterpoise.fusions import Fusion
@@ -20,7 +21,7 @@ from counterpoise.recipe.classes import check_classes
 from counterpoise.recipe.messages import UsageError, explain
 
 REGISTRIES: dict[str, Mapping[str, type]] = {
-    "data": {"Table": Table, "Digits": Digits, "Arrays": Arrays},
+    "data": {"Table": Table, "Digits": Digits, "Arrays": Arrays, "Log": Log},
     "reader": {cls.__name__: cls for cls in readers.READERS.values()},
     **{kind: named(kind) for kind in ("method", "fusion", "encoder", "loss", "optimizer", "schedule")},
 }
@@ -104,7 +105,7 @@ def fit_parser(prog: str = "counterpoise fit", others: Iterable[str] = ()) -> Ar
         "--data",
         type=Source,
         required=True,
-        help="A .csv, .tsv, .parquet or .npz file, or 'digits'. More with --data.help Table, Arrays or Digits.",
+        help="A .csv, .tsv, .parquet or .npz file, or 'digits'. More with --data.help Table, Arrays, Log or Digits.",
     )
     parser.add_argument(
         "--method",

@@ -17,6 +17,7 @@ from counterpoise.build import inputs_of
 from counterpoise.data.source import Source
 from counterpoise.engine import TorchOptim
 from counterpoise.engine.torch_optim import torch_names
+from counterpoise.recipe.guessed_readers import with_guessed_readers
 from counterpoise.recipe.messages import FILES, UsageError
 from counterpoise.recipe.options import KINDS, REGISTRIES
 
@@ -62,7 +63,7 @@ def read(parser: ArgumentParser, pairs: Pairs, source: Source | None = None) -> 
         pairs: as ``spelt`` gives them.
         source: the data set that they name, when it is open already.
     """
-    pairs = _as_text(_classes_first(pairs))
+    pairs = _as_text(_classes_first(with_guessed_readers(parser, pairs)))
     if any(re.fullmatch(KINDS["encoder"], option) or option == "--config" for option, *_ in pairs):
         pairs, source = _fitted(parser, pairs, source)
     return parser.parse_args([text for pair in pairs for text in pair]), source
