@@ -110,6 +110,9 @@ class Split(ABC):
         """
         read = {}
         for m in modalities:
+            if m not in (present or {}):
+                read[m] = self.batch(indices, m, seed)
+                continue
             there = asked(present, m, len(indices)).nonzero().flatten()
             x = self.batch([indices[i] for i in there.tolist()], m, seed) if len(there) else None
             read[m] = placed(x, there, len(indices))
