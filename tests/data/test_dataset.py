@@ -282,7 +282,11 @@ def labelled(*labels: Any) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("dataset", "options", "message"),
     [
-        (DataLoader([0, 1]), {}, r"a data set and not a DataLoader.*Pass loader.dataset, and Trainer\(batch_size"),
+        (
+            DataLoader(TensorDataset(torch.zeros(2))),
+            {},
+            r"a data set and not a DataLoader.*Pass loader.dataset, and Trainer\(batch_size",
+        ),
         (Stream(), {}, r"a Stream only gives them one after another. Collect them.*from_dataset\(list\(ds\)\)"),
         ((x for x in [1]), {}, "a generator only gives them one after another"),
         (np.zeros((3, 2)), {}, r"dicts or tuples; got ndarray.*from_arrays"),

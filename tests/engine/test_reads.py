@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -88,9 +89,14 @@ def test_noise_is_of_seed_and_position_and_the_global_generators_stay():
         (batch,) = Loader(data.train, 36).batches(("first", "second"), augment_seed=seed, order_seed=order)
         return torch.cat(list(batch.inputs.values()), 1)[batch.index.argsort()]
 
-    torch.manual_seed(1), np.random.seed(2), random.seed(3)
+    def seed_all() -> None:
+        torch.manual_seed(1)
+        np.random.seed(2)
+        random.seed(3)
+
+    seed_all()
     expected = torch.rand(3), np.random.rand(3), random.random()
-    torch.manual_seed(1), np.random.seed(2), random.seed(3)
+    seed_all()
     one = read(5)
     assert torch.equal(expected[0], torch.rand(3))
     assert np.array_equal(expected[1], np.random.rand(3))
@@ -104,21 +110,21 @@ def test_noise_is_of_seed_and_position_and_the_global_generators_stay():
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_resumed_run_ends_bit_for_bit_as_one_that_was_not_stopped(tmp_path, num_workers: int):
+def test_a_resumed_run_ends_bit_for_bit_as_one_that_was_not_stopped(
+    tmp_path: Path, num_workers: int, monkeypatch: pytest.MonkeyPatch
+):
     whole = trainer(run_dir=tmp_path / "whole")
     whole.fit(*parts())
 
-    class Stop(Joint):
-        def on_epoch_start(self, run: Any) -> None:
-            if run.state.epoch == 2:
-                raise KeyboardInterrupt
+    def stop(self: Joint, run: Any) -> None:
+        if run.state.epoch == 2:
+            raise KeyboardInterrupt
 
-    first = tiny_model(Joint(), ("first", "second"))
-    options = {"epochs": 3, "batch_size": 12, "progress": False, "accelerator": "cpu", "run_dir": tmp_path / "cut"}
-    Stop.__name__ = Stop.__qualname__ = "Joint"
-    Stop.__module__ = Joint.__module__
-    with pytest.raises(KeyboardInterrupt):
-        cp.Trainer(first, Stop(), **options).fit(*parts())
+    cut = trainer(run_dir=tmp_path / "cut")
+    with monkeypatch.context() as patched:
+        patched.setattr(Joint, "on_epoch_start", stop)
+        with pytest.raises(KeyboardInterrupt):
+            cut.fit(*parts())
     resumed = trainer(run_dir=tmp_path / "cut", num_workers=num_workers)
     resumed.fit(*parts(), resume=True)
     assert_same(everything(whole), everything(resumed))
