@@ -9,7 +9,7 @@ from counterpoise._json import to_json
 from counterpoise.cli.fit import SPLITS, print_scores
 from counterpoise.engine import Trainer
 from counterpoise.recipe.messages import Options, UsageError
-from counterpoise.recipe.trained import TRUST, open_run
+from counterpoise.recipe.trained import TRUST, open_run, open_table
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -31,20 +31,23 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--trust", action="store_true", help=TRUST)
     options = parser.parse_args(arguments)
-    trainer, job, samples = open_run(options.run, options.table, labelled=True, trust=options.trust)
-    split = samples if samples is not None else getattr(job.splits, options.split)
-    if split is None:
-        raise UsageError(
-            f"{job.source.name} has no {options.split} split. Pass --split val (its scores selected the weights, so "
-            "they flatter), or --table with other samples."
-        )
+    if options.table is not None:
+        trainer, split = open_table(options.run, options.table, labelled=True, trust=options.trust)
+        name = options.table
+    else:
+        trainer, job, _ = open_run(options.run, trust=options.trust)
+        split, name = getattr(job.splits, options.split), f"{SPLITS[options.split]} of {job.source.name}"
+        if split is None:
+            raise UsageError(
+                f"{job.source.name} has no {options.split} split. Pass --split val (its scores selected the weights, "
+                "so they flatter), or --table with other samples."
+            )
     named = None if options.subsets is None else _named(options.subsets, trainer)
     scores, subsets = trainer.evaluate(split), trainer.evaluate_subsets(split, named)
     shares = trainer.contributions(split) if named is None else {}
     if options.json:
         print(to_json({"scores": scores, "subsets": subsets, "contributions": shares}, indent=2))
     else:
-        name = options.table or f"{SPLITS[options.split]} of {job.source.name}"
         title = f"{trainer.method.label} on {name} ({len(split)} samples)"
         by, yardstick = trainer.method.unimodal_by(trainer.model), trainer.model.task.yardstick
         print_scores(title, scores, by=by, more=subsets, shares=shares, yardstick=yardstick)

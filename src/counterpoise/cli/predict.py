@@ -11,25 +11,41 @@ from pathlib import Path
 from torch import Tensor
 
 from counterpoise._files import writing
+from counterpoise.cli.one_sample import add_modalities, predict_one, sample_of
 from counterpoise.data.progress import after_two_seconds
 from counterpoise.engine import Predictions
 from counterpoise.recipe.messages import Options, UsageError
-from counterpoise.recipe.trained import TRUST, open_run
+from counterpoise.recipe.trained import TRUST, open_table
 from counterpoise.task import Regression, Task
+from counterpoise.trained import described_at
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write the probabilities, or numbers, of every row of a table."""
+    """Write the probabilities, or numbers, of every row of a table, or print what is said of one sample."""
     parser = Options(
         prog="counterpoise predict",
-        description="Probabilities for every row of a table, fused and per modality; empty cells are absent ones.",
+        description="Probabilities for every row of a table, fused and per modality; empty cells are absent ones. Or "
+        "the answer for one sample, --MODALITY VALUE for those that it has, and what each modality says.",
     )
     parser.add_argument("run", help="run directory")
-    parser.add_argument("table", help="CSV or Parquet file with the columns of the training table; no label needed")
-    parser.add_argument("--out", required=True, help="CSV to write")
+    parser.add_argument(
+        "table", nargs="?", help="CSV or Parquet file with the columns of the training table; no label needed"
+    )
+    parser.add_argument("--out", help="CSV to write")
+    parser.add_argument("--json", action="store_true", help="of one sample: print JSON")
     parser.add_argument("--force", action="store_true", help="overwrite it")
     parser.add_argument("--trust", action="store_true", help=TRUST)
+    described = described_at(Path(next((a for a in arguments if not a.startswith("-")), "")))
+    add_modalities(parser, {} if described is None else described.modalities)
     options = parser.parse_args(arguments)
+    if sample := sample_of(options):
+        if options.table is not None or options.out is not None:
+            raise UsageError("One sample (--MODALITY VALUE) is printed; leave TABLE and --out out.")
+        predict_one(options.run, sample, trust=options.trust, as_json=options.json)
+        return 0
+    if options.table is None or options.out is None:
+        names = " ".join(f"--{m} VALUE" for m in described.modalities) if described else "--MODALITY VALUE"
+        raise UsageError(f"Name a TABLE and --out FILE, or one sample: {names}.")
     out = Path(options.out)
     if out.exists() and not out.is_file():
         raise UsageError(f"--out {out} is a folder or a device; give the name of a file.")
@@ -37,22 +53,21 @@ def main(arguments: Sequence[str]) -> int:
         raise UsageError(f"--out {out} exists. Pass --force to overwrite it.")
     if not out.parent.is_dir():
         raise UsageError(f"--out: there is no folder {out.parent}.")
-    trainer, job, samples = open_run(options.run, options.table, trust=options.trust)
-    assert samples is not None
-    assert job.task is not None
+    trainer, samples = open_table(options.run, options.table, trust=options.trust)
+    task = trainer.model.task
     done, empty, formulas = 0, 0, 0
     with writing(out, newline="") as file:
         writer = csv.writer(file)
         batches = -(-len(samples) // trainer.batch_size)
         for found in after_two_seconds(trainer.stream(samples), batches, "predicting"):
-            names = [f"{n}:{c}" for n in found.named() for c in job.task.names]
+            names = [f"{n}:{c}" for n in found.named() for c in task.names]
             there = found.anything()
-            rows = list(_rows(found, there, samples.ids[done : done + len(there)], job.task))
+            rows = list(_rows(found, there, samples.ids[done : done + len(there)], task))
             written = [*([["id", "predicted", *names]] if not done else []), *rows]
             formulas += sum(_plain(cell) != cell for row in written for cell in row)
             writer.writerows([_plain(cell) for cell in row] for row in written)
             done, empty = done + len(there), empty + int((~there).sum())
-    print(f"Wrote {out}: {len(samples)} rows of {_what(job.task)}.")
+    print(f"Wrote {out}: {len(samples)} rows of {_what(task)}.")
     if formulas:
         print(f"{formulas} cells that a spreadsheet would run as formulas begin with an apostrophe now.")
     if empty:

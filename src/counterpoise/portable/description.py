@@ -15,6 +15,7 @@ from torch import nn
 
 from counterpoise.data.readers.base import Reader
 from counterpoise.data.split import Split
+from counterpoise.data.table_split import TableSplit
 from counterpoise.fusions import Fusion
 from counterpoise.losses import Loss
 from counterpoise.method import Method
@@ -61,6 +62,7 @@ class Description:
         precision: in which it is evaluated.
         monitor, metrics: what was selected by, and what is reported.
         data: name of the data set.
+        labels: columns of its table that the labels were read from.
         versions: package -> the version that trained it.
         unknown: why parts of it could not be written down; their places hold None.
         format: of this description.
@@ -78,6 +80,7 @@ class Description:
     monitor: str
     metrics: Sequence[str]
     data: str
+    labels: Sequence[str]
     versions: Mapping[str, str]
     unknown: Sequence[str] = ()
     format: int = FORMAT
@@ -178,9 +181,16 @@ def described(
         monitor=monitor,
         metrics=list(metrics),
         data=data,
+        labels=_label_columns(split),
         versions={name: metadata.version(name) for name in ("torch", "counterpoise")},
         unknown=unknown,
     )
+
+
+def _label_columns(split: Split) -> list[str]:
+    while not isinstance(split, TableSplit) and isinstance(whole := getattr(split, "whole", None), Split):
+        split = whole
+    return list(split.table.label_columns) if isinstance(split, TableSplit) else ["label"]
 
 
 def _input(split: Split, modality: str, unknown: list[str]) -> Input:

@@ -12,6 +12,7 @@ from counterpoise.data.source import Table
 from counterpoise.data.split import Split
 from counterpoise.engine import Trainer
 from counterpoise.engine.checkpoint import content_of, load
+from counterpoise.portable import UntrustedError
 from counterpoise.recipe.classes import foreign
 from counterpoise.recipe.job import Job, config_of
 from counterpoise.recipe.messages import UsageError
@@ -19,13 +20,54 @@ from counterpoise.recipe.options import fit_parser
 from counterpoise.recipe.recipe import Recipe
 from counterpoise.recipe.spelling import config, source_of
 from counterpoise.task import task_of
+from counterpoise.trained import NeedsPythonError, TrainedModel
+from counterpoise.trained import load as load_model
 
-PYTHON = """{run} was trained from Python, so what makes its data and its model is not written down there. From Python:
-  trainer = Trainer(model, method, ...)  # as it was trained
-  trainer.restore("{run}/best.ckpt", data.val)
-  trainer.evaluate(data.test)  # or trainer.predict(samples)"""
+PYTHON = """{run} was trained from Python, so what makes its data is not written down there. Name a table of samples \
+({option}), or from Python:
+  model = cp.load("{run}")
+  model.evaluate(data.test)  # or model.predict(samples)"""
 """What to do instead; ``fit`` writes all of it down."""
 TRUST = "import the classes outside this package that the run's config.yaml names, such as a method of your own"
+
+
+def loaded(run: str, *, trust: bool = False) -> TrainedModel:
+    """A trained model, wherever it comes from; errors name the options of the command line.
+
+    Raises:
+        UsageError: it names something outside this package and there is no trust, or it can be made from Python only.
+    """
+    try:
+        return load_model(run, trust=trust)
+    except UntrustedError as error:
+        raise UsageError(
+            f"{run} is made of classes that are not of this package. Pass --trust when you know where it comes from; "
+            f"nothing was imported. ({str(error).split(': ', 1)[-1].split('. ')[0]})"
+        ) from error
+    except NeedsPythonError as error:
+        raise UsageError(str(error)) from error
+
+
+def open_table(run: str, table: str, *, labelled: bool = False, trust: bool = False) -> tuple[Trainer, Split]:
+    """The trained model of a run, of the command line or from Python, and the samples of a table.
+
+    Args:
+        run: the run directory, or a folder that ``save_pretrained`` wrote.
+        table: a CSV or Parquet file with the columns of the modalities.
+        labelled: refuse rows of it without a label.
+        trust: import what is outside this package.
+
+    Raises:
+        UsageError: as from ``open_run`` and ``loaded``.
+    """
+    if (Path(run) / "config.yaml").is_file() and not from_python(Path(run)):
+        trainer, _, samples = open_run(run, table, labelled=labelled, trust=trust)
+        assert samples is not None
+        return trainer, samples
+    if not Path(run).is_dir():
+        config_of(run)  # says what is missing
+    model = loaded(run, trust=trust)
+    return model.trainer, model.samples(table, labelled=labelled)
 
 
 def open_run(
@@ -87,9 +129,14 @@ def open_run(
     return trainer, job, samples
 
 
+def from_python(run: Path) -> bool:
+    """Whether a ``Trainer`` wrote a run directory, and not ``fit``."""
+    stated = read_yaml((run / "config.yaml").read_text(encoding="utf-8"))
+    return isinstance(stated, dict) and "layers" in stated and "data" not in stated
+
+
 def _written(path: Path) -> dict[str, Any]:
     """The options of a run; UsageError when ``fit`` did not write them."""
-    stated = read_yaml(path.read_text(encoding="utf-8"))
-    if isinstance(stated, dict) and "layers" in stated and "data" not in stated:
-        raise UsageError(PYTHON.format(run=path.parent))
+    if from_python(path.parent):
+        raise UsageError(PYTHON.format(run=path.parent, option="--table, or predict RUN TABLE"))
     return config(path)

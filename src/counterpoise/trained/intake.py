@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from counterpoise.data.readers import Array, Reader, ReadError
+from counterpoise._checks import did_you_mean
+from counterpoise.data.columns import BETWEEN
+from counterpoise.data.readers import Array, Reader, ReadError, Tabular
 from counterpoise.data.readers.base import all_finite
 from counterpoise.portable import Input
 
@@ -23,7 +25,31 @@ def is_absent(value: Any) -> bool:
     """Whether a value stands for nothing: None, an empty text, a NaN of a frame."""
     if value is None or type(value).__name__ in MISSING:
         return True
+    if isinstance(value, Mapping):  # of columns that are one modality
+        return all(map(is_absent, value.values()))
     return not value.strip() if isinstance(value, str) else isinstance(value, float) and math.isnan(value)
+
+
+def columns_of(reader: Reader | None) -> tuple[str, ...]:
+    """The columns that a reader takes together; none of one that takes a single value."""
+    return tuple(reader.columns) if isinstance(reader, Tabular) else ()
+
+
+def _cell(reader: Tabular, values: Mapping[str, Any]) -> str:
+    """Columns as the cell that a table makes of them."""
+    for name in values:
+        if name not in reader.columns:
+            raise ValueError(did_you_mean("column", name, reader.columns))
+    return BETWEEN.join(_text(values.get(name), name in reader.numeric) for name in reader.columns)
+
+
+def _text(value: Any, number: bool) -> str:
+    if is_absent(value):
+        return ""
+    if isinstance(value, bool | np.bool_) and number:
+        return str(int(value))
+    whole = isinstance(value, float | np.floating) and float(value).is_integer()
+    return str(int(value) if whole else value).replace(BETWEEN, " ").strip()
 
 
 class Intake:
@@ -65,17 +91,14 @@ class Intake:
         return self._checked(self._numbers(value), type(value).__name__)
 
     def _read(self, reader: Reader, value: Any, folder: Path) -> Tensor:
-        name = type(reader).__name__
-        if reader.reads_files and isinstance(value, str | Path):
-            x = reader.read(str(folder / value))
-        elif isinstance(value, str) and not reader.reads_files:
-            x = reader.read(value)
+        if isinstance(reader, Tabular):
+            columns = value if isinstance(value, Mapping) else dict.fromkeys(reader.columns, value)
+            if columns is not value and len(columns) > 1:
+                raise TypeError(f"it is read from the columns {', '.join(columns)}, as a dict; got {value!r:.60}")
+            x = reader.read(_cell(reader, columns))
         else:
-            takes = "the path of a file" if reader.reads_files else "a text"
-            raise TypeError(
-                f"it is read by {name}, which takes {takes}; got {type(value).__name__}. What is read already goes in "
-                f"as a torch tensor of shape {self.shape}"
-            )
+            a_file = reader.reads_files and isinstance(value, str | Path)
+            x = reader.read(str(folder / value) if a_file else value)
         if not all_finite(x):
             raise ReadError(str(value), "holds NaN or infinity")
         return x
@@ -101,7 +124,7 @@ class Intake:
         if self.shape is not None and tuple(x.shape) != self.shape:
             raise ValueError(f"{what} of shape {tuple(x.shape)}; a sample has shape {self.shape}")
         if not all_finite(x):
-            raise ValueError(f"{what} with NaN or infinity; leave the modality out where it is absent")
+            raise ValueError(f"{what} with NaN or infinity; leave it out where it is absent")
         return x.to(self.dtype)
 
 

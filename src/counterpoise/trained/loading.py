@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from os import PathLike
@@ -21,12 +23,27 @@ from counterpoise.engine.record import MODEL
 from counterpoise.engine.saving import put_selected
 from counterpoise.losses import Loss
 from counterpoise.method import Method
+from counterpoise.metrics.result import result_of
 from counterpoise.model import MultimodalModel
 from counterpoise.portable import Description, UntrustedError, made
 from counterpoise.task import SingleLabel, Task, task_of
-from counterpoise.trained.model import TrainedModel
+from counterpoise.trained.folder import CONFIG, EXTRA, WEIGHTS, read_state
+from counterpoise.trained.model import TrainedModel, has_own_rule
 
 BEST = "best.ckpt"
+
+
+class NeedsPythonError(ValueError):
+    """A part of a model was not written down; the message has the call that gives it."""
+
+
+def described_at(folder: Path) -> Description | None:
+    """What a folder says of its model, without looking at its weights; None where it says nothing readable."""
+    try:
+        values, file = _values(folder)
+        return Description.from_dict(values, str(file))
+    except (OSError, ValueError, CheckpointError):
+        return None
 
 
 def load(
@@ -41,7 +58,8 @@ def load(
     """A trained model, ready to predict; its data are not needed.
 
     Args:
-        source: a run directory, of the command line or of a ``Trainer(run_dir=...)``.
+        source: a run directory, of the command line or of a ``Trainer(run_dir=...)``; a folder that
+            ``save_pretrained`` wrote; or the name of a model on the hub, "owner/name".
         trust: import the classes outside this package that it is made of; importing runs code.
         build: makes the model, where what it is made of could not be written down (classes inside functions, say).
         method: how it was trained, where that could not be written down.
@@ -54,14 +72,15 @@ def load(
         UntrustedError: it is made of classes outside this package, and ``trust`` is False.
         ValueError: it was written by a newer version, or needs ``build``, ``method`` or ``readers``.
     """
-    folder = Path(source).expanduser()
-    description = _description(folder)
+    folder = _folder(source)
+    values, file = _values(folder)
+    description = Description.from_dict(values, str(file))
     given = {"build": build, "method": method, "readers": readers}
     _refuse_unknown(description, folder, given)
     try:
         model = description.model(trust=trust) if build is None else build()
         method = made(description.method, Method, trust=trust) if method is None else method
-        found = dict(readers or {}) or description.readers(trust=trust)
+        read_by = dict(readers or {}) or description.readers(trust=trust)
         loss = made(description.loss, Loss, trust=trust) if description.loss else None
     except UntrustedError as error:
         raise UntrustedError(
@@ -69,32 +88,54 @@ def load(
             f"code. Pass trust=True when you know where it comes from, cp.load({str(source)!r}, trust=True); nothing "
             "was imported."
         ) from error
-    weights = folder / BEST
-    if not weights.is_file():
-        raise FileNotFoundError(f"{folder} has no {BEST} yet: no epoch of it is finished.")
-    saved = load_checkpoint(weights)
-    with content_of(weights):
+    saved, result = (_of_run if file.name == MODEL else _of_folder)(folder, values)
+    with content_of(folder / (BEST if file.name == MODEL else WEIGHTS)):
         trainer = _trainer(description, model, method, loss, accelerator, saved)
-    return TrainedModel(trainer, description, found)
+    return TrainedModel(trainer, description, read_by, result)
 
 
-def _description(folder: Path) -> Description:
-    """What a folder says of its model; FileNotFoundError when it says nothing."""
-    file = folder / MODEL
-    if not folder.is_dir():
-        beside = [p.name for p in folder.parent.glob("*") if p.is_dir()]
-        raise FileNotFoundError(f"There is no folder {folder}.{nearest(folder.name, beside, cutoff=0.82)}")
-    if not file.is_file():
-        raise FileNotFoundError(f"{folder} holds no trained model: it has no {MODEL}.")
+def _folder(source: str | PathLike[str]) -> Path:
+    """The folder that is meant, fetched from the hub where there is none of that name here."""
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return folder
+    beside = [p.name for p in folder.parent.glob("*") if p.is_dir()]
+    near = nearest(folder.name, beside, cutoff=0.82)
+    if near or not isinstance(source, str) or not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
+        raise FileNotFoundError(f"There is no folder {folder}.{near}")
+    if importlib.util.find_spec("huggingface_hub") is None:
+        raise FileNotFoundError(f"There is no folder {folder}. To look for it on the hub {EXTRA}.")
+    from counterpoise.trained.hub import fetched
+
+    return fetched(source)
+
+
+def _values(folder: Path) -> tuple[dict[str, Any], Path]:
+    """What a folder says of its model, and in which file; FileNotFoundError when it says nothing."""
+    file = next((folder / name for name in (MODEL, CONFIG) if (folder / name).is_file()), None)
+    if file is None:
+        raise FileNotFoundError(
+            f"{folder} holds no trained model: it has neither {MODEL} (of a run) nor {CONFIG} (of save_pretrained)."
+        )
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        return json.loads(file.read_text(encoding="utf-8")), file
     except ValueError as error:
         raise CheckpointError(f"{file} is damaged: {error}") from error
-    return Description.from_dict(values, str(file))
+
+
+def _of_run(folder: Path, values: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
+    """The selected checkpoint of a run, and its result when it has ended."""
+    if not (folder / BEST).is_file():
+        raise FileNotFoundError(f"{folder} has no {BEST} yet: no epoch of it is finished.")
+    return load_checkpoint(folder / BEST), result_of(folder)
+
+
+def _of_folder(folder: Path, values: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
+    return read_state(folder, values), values.get("result")
 
 
 def _refuse_unknown(description: Description, folder: Path, given: Mapping[str, Any]) -> None:
-    """ValueError naming the call to make, where a part was not written down and is not given."""
+    """NeedsPythonError naming the call to make, where a part was not written down and is not given."""
     parts = {"encoders": "build", "fusion": "build", "method": "method", "readers": "readers"}
     examples = {
         "build": "build=lambda: cp.build_model(...)",
@@ -106,7 +147,7 @@ def _refuse_unknown(description: Description, folder: Path, given: Mapping[str, 
     if missing := [argument for argument, value in needs.items() if value is None]:
         call = ", ".join(examples[argument] for argument in missing)
         reasons = "; ".join(description.unknown)
-        raise ValueError(
+        raise NeedsPythonError(
             f"{folder} cannot be made again from what is written down: {reasons}. Say how it was made: "
             f"cp.load({str(folder)!r}, {call})."
         )
@@ -132,12 +173,11 @@ def _trainer(
         accelerator=accelerator,
         progress=False,
     )
-    own_rule = type(method).predict is not Method.predict or type(method).decide is not Method.decide
-    if own_rule:
+    if has_own_rule(method):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they were said when it was trained
             trainer.check(_blank(description))
-    put_selected(trainer.current, {**saved, "method": saved["method"] if own_rule else {}})
+    put_selected(trainer.current, {**saved, "method": saved["method"] if has_own_rule(method) else {}})
     return trainer
 
 

@@ -15,7 +15,7 @@ from counterpoise.data.readers import Array, Reader, ReadError
 from counterpoise.data.split import Split, digest, lacking
 from counterpoise.data.table import Table
 from counterpoise.task import SingleLabel, Task
-from counterpoise.trained.intake import Intake, is_absent
+from counterpoise.trained.intake import Intake, columns_of, is_absent
 
 TAKEN = (
     "a dict with one sample, as {'audio': 'a.wav', 'image': 'b.png'}; a list of such dicts; a dict of columns; a "
@@ -103,13 +103,9 @@ def samples_of(
     if isinstance(data, str | Path):
         return _table(data, intakes, reads, task, root), False
     if columns := _columns_of(data):
-        lacked = [m for m in reads if m not in columns]
-        if lacked:
-            raise ValueError(
-                f"The frame has no column {lacked[0]!r}; its columns are {', '.join(map(str, columns))}. Where all "
-                "samples lack a modality, add a column of None."
-            )
-        return RawSamples({m: columns[m]() for m in reads}, intakes, task, folder=folder), False
+        return RawSamples(_of_frame(columns, intakes, reads), intakes, task, folder=folder), False
+    if isinstance(data, Mapping):
+        data = _gathered(data, intakes)
     one = isinstance(data, Mapping) and not _is_columns(data, intakes)
     rows: Any = [data] if one else data
     if isinstance(rows, Mapping):
@@ -118,6 +114,7 @@ def samples_of(
         raise TypeError(f"Samples come as {TAKEN}; got {type(data).__name__}.")
     if not rows:
         raise ValueError("There are no samples in an empty list.")
+    rows = [_gathered(row, intakes) for row in rows]
     for row in rows:
         _refuse_unknown(row, intakes)
     return RawSamples({m: [row.get(m) for row in rows] for m in reads}, intakes, task, folder=folder), one
@@ -129,6 +126,37 @@ def _refuse_unknown(named: Mapping[Any, Any], intakes: Mapping[str, Intake]) -> 
             raise ValueError(did_you_mean("modality", name, intakes))
     if not named:
         raise ValueError(f"A sample has at least one of the modalities {', '.join(intakes)}; got an empty dict.")
+
+
+def _of_frame(
+    columns: Mapping[str, Any], intakes: Mapping[str, Intake], reads: Sequence[str]
+) -> dict[str, Sequence[Any]]:
+    """Modality -> values, of a frame; ValueError for a column that is not there."""
+    needed = {m: columns_of(intakes[m].reader) or (m,) for m in reads}
+    for name in (name for names in needed.values() for name in names):
+        if name not in columns:
+            raise ValueError(
+                f"The frame has no column {name!r}; its columns are {', '.join(columns)}. Where all samples lack a "
+                "modality, add a column of None."
+            )
+    single = {m: columns[m]() for m, names in needed.items() if names == (m,)}
+    joint = {m: _rows({n: columns[n]() for n in names}) for m, names in needed.items() if m not in single}
+    return {m: single[m] if m in single else joint[m] for m in reads}
+
+
+def _rows(columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def _gathered(named: Mapping[Any, Any], intakes: Mapping[str, Intake]) -> dict[Any, Any]:
+    """With the columns that are one modality under its name; where they are lists, as a list of samples."""
+    owner = {name: m for m, intake in intakes.items() for name in columns_of(intake.reader) if name not in intakes}
+    found = {name: value for name, value in named.items() if name not in owner}
+    for m in dict.fromkeys(owner[name] for name in named if name in owner):
+        values = {name: value for name, value in named.items() if owner.get(name) == m}
+        several = all(isinstance(value, list | tuple | np.ndarray) for value in values.values())
+        found[m] = _rows(values) if several else values
+    return found
 
 
 def _columns_of(data: Any) -> dict[str, Any]:
@@ -179,19 +207,41 @@ def _of_columns(
     return {m: absent if is_absent(data.get(m)) else data[m] for m in reads}
 
 
+def labelled_table(
+    path: Any,
+    intakes: Mapping[str, Intake],
+    reads: Sequence[str],
+    task: Task,
+    root: str | Path | None,
+    labels: Sequence[str],
+) -> Split:
+    """The rows of a table with their labels; ValueError where there is none."""
+    if not isinstance(path, str | Path):
+        raise ValueError(
+            f"Labels are read from tables (CSV, Parquet), or come with a split; got {type(path).__name__}."
+        )
+    label = labels[0] if len(labels) == 1 else list(labels)
+    table = Table(path, _readers(intakes, reads), root=root, label=label, classes=task.names, task=task)
+    return table.samples(labelled=True)
+
+
 def _table(
     path: str | Path, intakes: Mapping[str, Intake], reads: Sequence[str], task: Task, root: str | Path | None
 ) -> Split:
-    readers = {m: intakes[m].reader or _stored(intakes[m]) for m in reads}
     # no column of labels: what a table says of them is of no concern here
-    return Table(path, readers, root=root, label=(), classes=task.names, task=task).samples()
+    table = Table(path, _readers(intakes, reads), root=root, label=(), classes=task.names, task=task)
+    return table.samples()
+
+
+def _readers(intakes: Mapping[str, Intake], reads: Sequence[str]) -> dict[str, Reader]:
+    return {m: intakes[m].reader or _stored(intakes[m]) for m in reads}
 
 
 def _stored(intake: Intake) -> Reader:
     """For tensors: cells name ``.npy`` files."""
     reader = Array()
     if intake.shape is not None:
-        reader.learn(shape=intake.shape)
+        reader.learn({"shape": intake.shape})
     if intake.dtype != torch.float32:
         raise TypeError(f"{intake.modality!r} was trained on {intake.dtype}, which no table holds; pass arrays.")
     return reader
