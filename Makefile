@@ -19,7 +19,8 @@ setup: .venv/ready
 	@touch $@
 
 demo: setup
-	$(BIN)/counterpoise benchmark --data digits --methods Unimodal,Joint,MLA,IGM --seeds 0,1,2 --jobs $(JOBS) \
+	$(BIN)/counterpoise benchmark --data digits --data.audio_noise 1.0 --data.image_noise 0.4 \
+		--methods Unimodal,Joint,MLA,IGM,auto --seeds 0,1,2 --jobs $(JOBS) \
 		--epochs 16 --optimizer.lr 0.05 --out runs/demo
 	@echo "Open runs/demo/report.html"
 

@@ -45,6 +45,17 @@ def test_two_methods_and_two_seeds(run: Run, tiny: Sequence[str], here: list[lis
     assert len(here) == 6
 
 
+def test_auto_is_a_row_of_its_own(run: Run, tiny: Sequence[str], here: list[list[str]]) -> None:
+    done = run("benchmark", *tiny, "--methods", "Joint,auto", "--seeds", "0", "--out", "b")
+    assert done.code == 0, done.err
+    joint, auto = json.loads(Path("b/results.json").read_text())["runs"]
+    assert [joint["label"], auto["label"], auto["method"]] == ["Joint", "auto", "MSES"]
+    config = next(Path("b/runs").glob("MSES*/config.yaml")).read_text()
+    assert "patience: 5" in config
+    assert "sam: 0.05" in config
+    assert "pool: true" in config
+
+
 def test_other_options_are_other_runs(run: Run, tiny: Sequence[str], here: list[list[str]]) -> None:
     arguments = ["benchmark", *tiny, "--methods", "Joint", "--seeds", "0", "--out", "b"]
     assert run(*arguments).code == 0

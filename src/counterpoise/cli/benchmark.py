@@ -13,6 +13,8 @@ from counterpoise._checks import did_you_mean
 from counterpoise._files import write_text
 from counterpoise._json import to_json
 from counterpoise._yaml import read_yaml
+from counterpoise.answer.auto import LABEL
+from counterpoise.answer.preset import DEFAULT
 from counterpoise.benchmark.notes import with_candidates
 from counterpoise.benchmark.plan import UNIMODAL, Row, base, defined_for, plan, run, seeds_of
 from counterpoise.benchmark.summary import summarize
@@ -34,8 +36,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--methods",
         default="all",
-        help="names with commas, or 'all' that are defined for the task; Unimodal means each modality; "
-        "'settings' means the rows of --settings and no other",
+        help="names with commas, or 'all' that are defined for the task; Unimodal means each modality; auto what "
+        "`counterpoise auto` trains, at the learning rate of the others; 'settings' means the rows of --settings and "
+        "no other",
     )
     parser.add_argument("--seeds", default="0,1,2", help="comma-separated numbers")
     add_execution(parser)
@@ -50,6 +53,8 @@ def main(arguments: Sequence[str]) -> int:
     others = [option for action in parser._actions for option in action.option_strings]
     settings = _settings(own.settings)
     names = _names(own.methods, settings)
+    if LABEL in names:
+        settings.setdefault(LABEL, {**DEFAULT.options(), "method": DEFAULT.method.__name__})
     first = str(settings.get(names[0], {}).get("method", names[0]))
     recipe = base(rest, "Joint" if first == UNIMODAL else first, "counterpoise benchmark", others)
     if own.methods == "all":
@@ -122,11 +127,11 @@ def _names(text: str, settings: Mapping[str, Any]) -> list[str]:
         return known
     if text == "settings" and settings:
         return list(settings)
-    folded = {name.casefold(): name for name in known}
+    folded = {name.casefold(): name for name in [LABEL, *known]}
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         if name.casefold() not in folded:
-            raise UsageError("--methods: " + did_you_mean("method", name, known))
+            raise UsageError("--methods: " + did_you_mean("method", name, folded.values()))
     return [folded[name.casefold()] for name in names]
 
 

@@ -28,7 +28,7 @@ class Gain:
 
     @property
     def verdict(self) -> str:
-        """ "gain", "none", or "undecided" where the samples show neither."""
+        """One of "gain", "none", and "undecided" where the samples show neither."""
         if self.value > ERRORS * self.error and self.value >= LEAST:
             return "gain"
         return "none" if self.value + ERRORS * self.error < LEAST else "undecided"
@@ -50,9 +50,8 @@ def gain(found: Diagnosis) -> Gain:
     if decided.verdict != "undecided" or value <= 0:
         return decided
     least = max(value, LEAST)
-    return Gain(
-        value, math.sqrt(variance), max(samples + 1, math.ceil(ERRORS**2 * max(varies - least**2, 0) / least**2))
-    )
+    needed = math.ceil(ERRORS**2 * max(varies - least**2, 0) / least**2)
+    return Gain(value, math.sqrt(variance), max(samples + 1, needed))
 
 
 def lead(found: Diagnosis) -> str:
@@ -61,8 +60,8 @@ def lead(found: Diagnosis) -> str:
     low, high = (100 * (expected.value + side * ERRORS * expected.error) for side in (-1, 1))
     shown = f"{100 * expected.value:+.1f} points [{low:+.1f}, {high:+.1f}]"
     text = (
-        f"One run of `counterpoise auto` has experts of all modalities and of each, and pools them by what they are worth "
-        f"on validation; by the models of one modality each, it may gain {shown} over {found.method}"
+        "One run of `counterpoise auto` has experts of all modalities and of each, and pools them by what they are "
+        f"worth on validation; by the models of one modality each, it may gain {shown} over {found.method}"
     )
     if expected.verdict == "gain":
         return f"{text}: start there."

@@ -1,0 +1,157 @@
+"""Which recipe of experts stands up to the best modality alone, joint training and joint training with SAM.
+
+    python benchmarks/answer.py DATA --out runs/answer            # trains what is not on disk, then writes the page
+    python benchmarks/answer.py DATA --out runs/answer --page     # the page only
+
+DATA is a folder with the raw data of the sets in ``diagnosis_sets.py``; what is missing there is left out and named.
+All runs of a set have the same split, encoders, optimizer, epochs and batch size; what differs is the seed of weights
+and order. ``DEVELOPED`` are the sets that the recipe of ``counterpoise auto`` was chosen on, ``HELD_BACK`` those that
+were not looked at before it was fixed. The predictions of a finished run are on disk, so rules are compared without
+training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from answer_page import write_page
+from diagnosis import encoder, splits, stored
+from diagnosis_sets import REAL, Arrays, Unit, halves, late, made, multiview, noise, shortcut, together, twins
+
+import counterpoise as cp
+from counterpoise.engine.state import mix, seed_everything
+from counterpoise.fusions import Late
+from counterpoise.methods import IGM, MSES, Joint, Unimodal
+
+EPOCHS, RHO, NEVER = 30, 0.05, 10**6
+
+
+def xor(rng: np.random.Generator, y: np.ndarray, train: np.ndarray) -> Arrays:
+    """Nothing can be learned from one of the two: each bit of the label is told by both together only."""
+    first = rng.integers(0, 2, (len(y), 2))
+    second = first ^ np.stack([y & 1, y >> 1], 1)
+    return {m: bits.repeat(4, 1) + 0.2 * rng.normal(size=(len(y), 8)) for m, bits in (("a", first), ("b", second))}
+
+
+DEVELOPED: Mapping[str, Unit] = {
+    "redundant": made(twins, 400, 0),
+    "noise": made(noise, 400, 1),
+    "exclusive-or": made(xor, 1200, 2),
+    "handwritten, pix and mor": REAL["handwritten, pix and mor"],
+    "mosi_bclstm": REAL["mosi_bclstm"],
+    "flipkart_products": REAL["flipkart_products"],
+}
+HELD_BACK: Mapping[str, Unit] = {
+    "unique": made(halves, 400, 3),
+    "half together": made(together, 400, 4),
+    "late": made(late, 1200, 5),
+    "shortcut": made(shortcut, 400, 6),
+    "pie": REAL["pie"],
+    "handwritten, all six": Unit("handwritten, all six", multiview("handwritten")),
+    "ravdess_av": REAL["ravdess_av"],
+    "propaganda_memes, smears": REAL["propaganda_memes, smears"],
+    "mvsa_single": REAL["mvsa_single"],
+    "sarcasm_text_attr": REAL["sarcasm_text_attr"],
+    "av_mnist_fsdd": REAL["av_mnist_fsdd"],
+}
+"""Decided before any of their runs was started."""
+UNITS = {**DEVELOPED, **HELD_BACK}
+
+
+class Asked(NamedTuple):
+    """A run: what is trained, how, and how many more seeds of it there are."""
+
+    make: Callable[[], cp.Method]
+    fusion: Any = "Concat"
+    heads: bool = False
+    sam: float = 0.0
+    monitor: str | None = None
+    copy: int = 0
+
+
+RUNS: Mapping[str, Asked] = {
+    "joint": Asked(Joint),
+    "joint+sam": Asked(Joint, sam=RHO),
+    "mses+sam": Asked(MSES, heads=True, sam=RHO),
+    "mses+sam, patience 5": Asked(partial(MSES, patience=5), heads=True, sam=RHO),
+    "mses": Asked(MSES, heads=True),
+    "joint 2": Asked(Joint, copy=1),
+    "joint+sam 2": Asked(Joint, sam=RHO, copy=1),
+}
+"""Of every set, beside each modality alone."""
+IDEAS: Mapping[str, Asked] = {
+    "mses+sam, by loss": Asked(MSES, heads=True, sam=RHO, monitor="loss"),
+    "all losses+sam": Asked(partial(MSES, patience=NEVER), heads=True, sam=RHO),
+    "turns": Asked(partial(IGM, gm=False, sam="off"), partial(Late, hidden=())),
+}
+"""Tried on the developers' sets only."""
+
+
+def trained(arrays: Arrays, data: cp.Splits, asked: Asked, seed: int) -> dict[str, np.ndarray]:
+    """Logits of the fused prediction and of each modality on validation and test, targets, cost."""
+    assert data.test is not None
+    seed = seed + 1000 * asked.copy
+    seed_everything(mix(seed, "model"))
+    encoders = {m: encoder(arrays[m]) for m in data.modalities}
+    model = cp.build_model(encoders, asked.fusion, num_classes=len(data.classes), heads=asked.heads)
+    trainer = cp.Trainer(
+        model, asked.make(), epochs=EPOCHS, batch_size=100, optimizer=cp.Adam(lr=2e-3), seed=seed, progress=False,
+        accelerator="cpu", sam=asked.sam, monitor=asked.monitor,
+    )  # fmt: skip
+    record = trainer.run(data)
+    kept: dict[str, Any] = {"seconds": record["cost"].get("cpu_seconds", record["seconds"]), "epochs": record["epochs"]}
+    for part, split in (("val", data.val), ("test", data.test)):
+        found = trainer.predict(split)
+        kept |= {f"{part}/{name}": logits.numpy() for name, logits in found.named().items()}
+        kept[f"{part}/target"] = found.target.numpy()
+    return {name: np.asarray(value) for name, value in kept.items()}
+
+
+def collect(folder: Path, out: Path, seeds: Sequence[int], names: Sequence[str]) -> None:
+    """Train what is not on disk, the cheap sets first and all sets of a seed before the next."""
+    for seed in seeds:
+        for name in names:
+            slug = "".join(c if c.isalnum() else "-" for c in name)
+            try:
+                arrays = stored(out / "data" / f"{slug}.npz", partial(UNITS[name].arrays, folder))
+            except FileNotFoundError as error:
+                print(f"{name}: left out, {error.filename or error} is missing", flush=True)
+                continue
+            data = splits(arrays)
+            alone = {f"{m} alone": Asked(partial(Unimodal, m)) for m in data.modalities}
+            for run, asked in {**alone, **RUNS, **(IDEAS if name in DEVELOPED else {})}.items():
+                path = out / "runs" / slug / f"{''.join(c if c.isalnum() else '-' for c in run)}-s{seed}.npz"
+                if path.exists():
+                    continue
+                path.parent.mkdir(parents=True, exist_ok=True)
+                started = time.perf_counter()
+                unfinished = path.with_name(f"unfinished-{path.name}")
+                kept: dict[str, Any] = {**trained(arrays, data, asked, seed), "run": run, "seed": seed}
+                np.savez(unfinished, **kept)
+                unfinished.replace(path)
+                print(f"{name}, {run}, seed {seed}: {time.perf_counter() - started:.0f} s", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="folder with the raw data of all sets")
+    parser.add_argument("--out", type=Path, required=True, help="where runs are kept")
+    parser.add_argument("--seeds", default="0,1,2,3,4")
+    parser.add_argument("--sets", default="", help="names with semicolons; all when left out")
+    parser.add_argument("--page", action="store_true", help="train nothing")
+    given = parser.parse_args()
+    asked = [part for part in given.sets.split(";") if part]
+    names = [name for name in UNITS if not asked or name in asked]
+    if not given.page:
+        collect(given.data, given.out, [int(seed) for seed in given.seeds.split(",")], names)
+    write_page(given.out, {"developed": tuple(DEVELOPED), "held back": tuple(HELD_BACK)})
+
+
+if __name__ == "__main__":
+    main()
