@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from counterpoise import encoders, functional, fusions, methods
     from counterpoise.answer.auto import auto
+    from counterpoise.benchmark.cross_validation import CrossValidation, cross_validate
     from counterpoise.build import build_model
     from counterpoise.data import Splits, Table, digits, from_arrays, from_dataset, from_hf, from_log
     from counterpoise.engine import SGD, Adam, AdamW, Trainer
@@ -35,6 +36,7 @@ _HOMES = {
     "AdamW": "engine",
     "Bundle": "estimators",
     "Exported": "exporting",
+    "CrossValidation": "benchmark.cross_validation",
     "Method": "method",
     "MultimodalClassifier": "estimators",
     "MultimodalModel": "model",
@@ -46,6 +48,7 @@ _HOMES = {
     "Trainer": "engine",
     "auto": "answer.auto",
     "build_model": "build",
+    "cross_validate": "benchmark.cross_validation",
     "diagnose": "studies.diagnosis_runs",
     "digits": "data",
     "export": "exporting",
@@ -62,6 +65,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Bundle",
+    "CrossValidation",
     "Exported",
     "Method",
     "MultimodalClassifier",
@@ -73,6 +77,7 @@ __all__ = [
     "Trainer",
     "auto",
     "build_model",
+    "cross_validate",
     "diagnose",
     "digits",
     "encoders",

@@ -67,6 +67,43 @@ def test_pairs_use_equal_seeds_only() -> None:
     assert paired_difference({0: 0.5}, {1: 0.4}) is None
 
 
+def test_many_comparisons_are_corrected_by_holm_and_the_table_says_so() -> None:
+    near = [0.61, 0.61, 0.60, 0.60, 0.62]
+    found = summarize([*records(), *(record("OGM", s, v) for s, v in enumerate(near))])
+    p = {row: float(stats.ttest_rel(values, JOINT).pvalue) for row, values in (("IGM", IGM), ("OGM", near))}
+    igm, ogm = (found.rows[row]["fused/accuracy"].difference for row in ("IGM", "OGM"))
+    assert igm is not None
+    assert ogm is not None
+    assert (igm.p, ogm.p) == pytest.approx((p["IGM"], p["OGM"]))
+    assert (igm.corrected, ogm.corrected) == pytest.approx((2 * p["IGM"], p["OGM"]))
+    assert (igm.clear, ogm.clear) == (True, False)
+    assert "] *" in found.to_markdown().split("| IGM |")[1].split("\n")[0]
+    assert "*: more than chance at 5 %, by Holm's correction for the 2 comparisons of a column" in found.to_markdown()
+    # the smaller p would do alone, and not among twenty
+    many = [record(f"M{i}", s, v + i / 1e4) for i in range(20) for s, v in enumerate(near)]
+    weak = [0.63, 0.63, 0.60, 0.63, 0.64]
+    alone = summarize([*records()[:5], *(record("W", s, v) for s, v in enumerate(weak))])
+    among = summarize([*records()[:5], *(record("W", s, v) for s, v in enumerate(weak)), *many])
+    differences = [summary.rows["W"]["fused/accuracy"].difference for summary in (alone, among)]
+    assert [d.clear for d in differences if d] == [True, False]
+    assert (
+        "No difference is more than chance at 5 %, by Holm's correction for the 21 comparisons" in among.to_markdown()
+    )
+
+
+def test_folds_in_place_of_seeds_widen_the_intervals() -> None:
+    seeds, folds = summarize(records()), summarize(records(), ratio=0.25)
+    narrow, wide = (s.rows["IGM"]["fused/accuracy"].difference for s in (seeds, folds))
+    assert narrow is not None
+    assert wide is not None
+    assert narrow.high is not None
+    assert wide.high is not None
+    assert (wide.high - wide.mean) / (narrow.high - narrow.mean) == pytest.approx(math.sqrt(1 + 5 * 0.25))
+    text = folds.to_markdown()
+    assert "Mean ± standard deviation over 5 folds" in text
+    assert "its variance is times 1/k + 0.25 (Nadeau and Bengio, 2003)" in text
+
+
 def test_gap_and_seconds() -> None:
     row = summarize(records()).rows["IGM"]
     assert row["gap"].mean == pytest.approx(0.2)

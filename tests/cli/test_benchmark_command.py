@@ -56,6 +56,39 @@ def test_auto_is_a_row_of_its_own(run: Run, tiny: Sequence[str], here: list[list
     assert "pool: true" in config
 
 
+def test_a_comparison_over_folds(run: Run, tmp_path: Path, here: list[list[str]]) -> None:
+    rows = ["label,subject,a,b", *(f"{'xy'[i % 2]},s{i // 12},{i % 2 + i % 7},{i % 5}" for i in range(36))]
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    readers = [f"--data.modalities.{m}{option}" for m in "ab" for option in ("=Tabular", f'.columns=["{m}"]')]
+    arguments = [
+        "benchmark", "--data", str(tmp_path / "t.csv"), *readers, "--epochs", "1", "--batch_size", "4", "--accelerator",
+        "cpu", "--methods", "Joint,OGM", "--seeds", "0,1", "--out", "b", "--folds",
+    ]  # fmt: skip
+    done = run(*arguments, "subject")
+    assert done.code == 0, done.err
+    assert len(here) == 3 * 2 * 2
+    kept = json.loads(Path("b/results.json").read_text())
+    assert [fold["held"] for fold in kept["folds"]["folds"]] == ["s0", "s1", "s2"]
+    assert kept["summary"]["ratio"] == 0.5
+    for row in ("Joint", "OGM"):
+        tests = {(r["fold"], r["seed"]): r["test"]["fused/accuracy"] for r in kept["runs"] if r["label"] == row}
+        assert kept["folds"]["scores"][row] == {
+            str(f): pytest.approx((tests[f, 0] + tests[f, 1]) / 2) for f in range(3)
+        }  # equal folds: the accuracy of all predictions together is the mean of the folds
+        together = kept["folds"]["together"][row]["fused/accuracy"]
+        assert together == pytest.approx([sum(tests[f, seed] for f in range(3)) / 3 for seed in (0, 1)])
+    assert "| 1 (s1) | 24 | 12 |" in Path("b/results.md").read_text()
+    page = Path("b/report.html").read_text()
+    assert "2 (s2)" in page
+    assert "Nadeau and Bengio" in page
+    again = run(*arguments, "subject")
+    assert (again.code, len(here)) == (0, 12)
+    assert run(*arguments, "subjct").err.count("Did you mean 'subject'?") == 1
+    assert "leaves one group out at a time, and the data have no groups" in run(*arguments, "group").err
+    digits = ["benchmark", "--data", "digits", "--methods", "Joint", "--out", "d", "--folds", "3"]
+    assert "--folds needs a table or an .npz file" in run(*digits).err
+
+
 def test_other_options_are_other_runs(run: Run, tiny: Sequence[str], here: list[list[str]]) -> None:
     arguments = ["benchmark", *tiny, "--methods", "Joint", "--seeds", "0", "--out", "b"]
     assert run(*arguments).code == 0

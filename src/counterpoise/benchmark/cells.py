@@ -15,12 +15,25 @@ NAMES = {"seconds": "training time", "forward": "forward passes", "backward": "b
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean of the seed-by-seed differences to the baseline, with the t interval (None for one seed)."""
+    """Mean of the differences to the baseline, seed by seed or fold by fold, with the t interval (None for one).
+
+    Attributes:
+        mean: of the differences.
+        low: lower end of the interval.
+        high: upper end.
+        n: how many differences.
+        p: of no difference, two-sided; None for one.
+        corrected: the same by Holm, for all rows that a column compares with the baseline.
+        clear: ``corrected`` is below the level of the intervals.
+    """
 
     mean: float
     low: float | None
     high: float | None
     n: int
+    p: float | None = None
+    corrected: float | None = None
+    clear: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,7 +102,7 @@ def difference_text(column: str, cell: Cell | None) -> str:
     text = f"Δ {number_text(column, d.mean, signed=True)}"
     if d.low is not None and d.high is not None:
         text += f" [{number_text(column, d.low, signed=True)}, {number_text(column, d.high, signed=True)}]"
-    return text + ("" if d.n == cell.n else f" n={d.n}")
+    return text + (" *" if d.clear else "") + ("" if d.n == cell.n else f" n={d.n}")
 
 
 def number_text(column: str, value: float, *, signed: bool = False) -> str:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from counterpoise.benchmark.cells import number_text
+from counterpoise.benchmark.cells import number_text, says_how_good
 from counterpoise.metrics import lower_is_better
+
+if TYPE_CHECKING:
+    from counterpoise.benchmark.summary import Summary
 
 
 def read_out_notes(unimodal: Mapping[str, str]) -> list[str]:
@@ -50,6 +53,24 @@ def expected_best(scores: Sequence[float], count: int) -> float:
     """
     ways = math.comb(len(scores), count)
     return sum(x * (math.comb(i, count - 1) / ways) for i, x in enumerate(sorted(scores)))
+
+
+def difference_notes(summary: Summary) -> list[str]:
+    """What a difference to the baseline is, and which of many are more than chance."""
+    level = f"{100 * (1 - summary.confidence):g} %"
+    text = f"Δ: difference to {summary.baseline} on equal {summary.units}, with its {100 * summary.confidence:g} % t "
+    text += f"interval over the {summary.units}"
+    if summary.ratio:
+        text += f"; folds share what they learn from, so its variance is times 1/k + {summary.ratio:.3g} "
+        text += "(Nadeau and Bengio, 2003)"
+    cells = [(c, cells[c]) for cells in summary.rows.values() for c in summary.columns if c in cells]
+    found = [cell.difference for column, cell in cells if says_how_good(column) and cell.difference is not None]
+    if all(difference.corrected is None for difference in found):
+        return [f"{text}."]
+    count = f"the {len(summary.rows) - 1} comparisons of a column"
+    if any(difference.clear for difference in found):
+        return [f"{text}.", f"*: more than chance at {level}, by Holm's correction for {count}; intervals have none."]
+    return [f"{text}.", f"No difference is more than chance at {level}, by Holm's correction for {count}."]
 
 
 def selection_notes(records: Sequence[Mapping[str, Any]], split: str) -> list[str]:

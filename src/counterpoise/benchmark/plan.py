@@ -82,7 +82,7 @@ def refuse(arguments: Sequence[str], fixed: Mapping[str, str]) -> None:
 
 
 def plan(
-    recipe: Recipe, rows: Sequence[Row], seeds: Sequence[int], *, weights_later: bool = False
+    recipe: Recipe, rows: Sequence[Row], seeds: Sequence[int], *, weights_later: bool = False, attempt: bool = True
 ) -> dict[str, list[Recipe]]:
     """Row -> the recipes of its runs, one per seed; each row's model and trainer are made once before anything starts.
 
@@ -90,6 +90,7 @@ def plan(
         recipe: the one that all are variants of.
         rows: of the comparison; two of one setting share their runs.
         seeds: of the runs.
+        attempt: make each row's model and trainer once, to see that they fit.
         weights_later: files of ``encoder_weights`` need not be there yet.
 
     Raises:
@@ -100,7 +101,7 @@ def plan(
     for row in rows:
         own = recipe.but({"method": row.method, **row.options}).but({"label": row.label})
         planned[row.name] = [own.but({"seed": seed}) for seed in seeds]
-        if planned[row.name][0].id in tried:
+        if not attempt or planned[row.name][0].id in tried:
             continue
         tried.add(planned[row.name][0].id)
         with usage():

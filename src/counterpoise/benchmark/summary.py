@@ -22,8 +22,9 @@ from counterpoise.benchmark.cells import (
     says_how_good,
     small_print,
 )
-from counterpoise.benchmark.notes import read_out_notes, selection_notes
+from counterpoise.benchmark.notes import difference_notes, read_out_notes, selection_notes
 from counterpoise.metrics import SHARES, gap, lower_is_better
+from counterpoise.metrics.comparing import holm, t_interval
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -48,6 +49,7 @@ class Summary:
         references: fused column -> (label, mean) of the modality that is best alone on validation.
         unimodal: label -> what predicts from one modality alone in that row, where the record says it.
         remarks: further sentences that belong below the table.
+        ratio: test samples per sample that a fold learns from, which widens the intervals; 0 for seeds.
     """
 
     rows: Mapping[str, Mapping[str, Cell]]
@@ -59,6 +61,12 @@ class Summary:
     references: Mapping[str, tuple[str, float]] = field(default_factory=dict)
     unimodal: Mapping[str, str] = field(default_factory=dict)
     remarks: Sequence[str] = ()
+    ratio: float = 0.0
+
+    @property
+    def units(self) -> str:
+        """What the numbers of a cell are over."""
+        return "folds" if self.ratio else "seeds"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -66,7 +74,7 @@ class Summary:
             label: {column: {**asdict(cell), "n": cell.n} for column, cell in cells.items()}
             for label, cells in self.rows.items()
         }
-        shared = ("columns", "split", "baseline", "asked", "confidence")
+        shared = ("columns", "split", "baseline", "asked", "confidence", "ratio")
         more = {"references": dict(self.references), "unimodal": dict(self.unimodal), "rows": rows}
         return {**{key: getattr(self, key) for key in shared}, **more}
 
@@ -134,17 +142,14 @@ class Summary:
     def notes(self) -> list[str]:
         """What a reader must know to read the table, one sentence each."""
         cells = [cell for row in self.rows.values() for cell in row.values()]
-        over = "One seed" if self.asked == 1 else f"Mean ± standard deviation over {self.asked} seeds"
+        over = "One seed" if self.asked == 1 else f"Mean ± standard deviation over {self.asked} {self.units}"
         notes = [f"{over}, {SPLITS[self.split]} split."]
         if any(cell.rank for cell in cells):
             notes[0] += " Bold: best; underlined: second."
         if "gap" in self.columns:
             notes.append("gap: score of the best modality minus that of the worst.")
         if any(difference_text(column, cell) for row in self.rows.values() for column, cell in row.items()):
-            notes.append(
-                f"Δ: difference to {self.baseline} on equal seeds, "
-                f"with its {100 * self.confidence:g} % t interval over the seeds."
-            )
+            notes += difference_notes(self)
         if any(cell.below for cell in cells):
             best = [
                 f"{metric_of(c)} {number_text(c, value)} of {label}" for c, (label, value) in self.references.items()
@@ -172,8 +177,9 @@ def summarize(
     split: str = "test",
     confidence: float = 0.95,
     unimodal: str = "Unimodal",
+    ratio: float = 0.0,
 ) -> Summary:
-    """Aggregate the runs of one data set over their seeds.
+    """Aggregate the runs of one data set over their seeds, or over folds that stand in their place.
 
     Args:
         records: contents of ``result.json`` files; rows are told apart by ``"label"``, or else ``"method"``.
@@ -186,6 +192,7 @@ def summarize(
         confidence: of the t interval of the paired differences.
         unimodal: the method that trains one modality alone, one row each; the one of these rows that is best on
             validation is what every other method should not fall below.
+        ratio: of folds of one data set, test samples per sample learned from; see ``t_interval``.
 
     Raises:
         ValueError: when the records are of several data sets, or one row has a seed twice.
@@ -206,9 +213,10 @@ def summarize(
             if not values:
                 continue
             others = {seed: s[column] for seed, s in base.items() if _known(s.get(column))}
-            difference = paired_difference(values, others, confidence) if label != baseline else None
+            difference = paired_difference(values, others, confidence, ratio) if label != baseline else None
             cells[column] = Cell(values, *mean_sd(values.values()), asked, difference)
         rows[label] = cells
+    rows = corrected(rows, 1 - confidence)
     alone = {_label(record) for record in records if record["method"] == unimodal}
     references = _references(rows, columns, alone, records)
     return Summary(
@@ -221,6 +229,7 @@ def summarize(
         references,
         {_label(record): str(record["unimodal"]) for record in records if record.get("unimodal")},
         selection_notes(records, split),
+        ratio,
     )
 
 
@@ -237,19 +246,27 @@ def percent(numbers: Iterable[float]) -> str:
 
 
 def paired_difference(
-    values: Mapping[int, float], baseline: Mapping[int, float], confidence: float = 0.95
+    values: Mapping[int, float], baseline: Mapping[int, float], confidence: float = 0.95, ratio: float = 0.0
 ) -> Difference | None:
-    r"""Mean difference on the seeds that both have, :math:`\bar d \pm t_{n-1} \, s_d / \sqrt{n}`; None without any."""
+    """Mean difference on the seeds or folds that both have, with its ``t_interval``; None without any."""
     differences = [values[seed] - baseline[seed] for seed in values if seed in baseline]
     if not differences:
         return None
-    mean, sd = mean_sd(differences)
-    if sd is None:
-        return Difference(mean, None, None, 1)
-    from scipy.stats import t
+    found = t_interval(differences, ratio=ratio, confidence=confidence)
+    return Difference(found.mean, found.low, found.high, len(differences), found.p)
 
-    half = float(t.ppf((1 + confidence) / 2, len(differences) - 1)) * sd / math.sqrt(len(differences))
-    return Difference(mean, mean - half, mean + half, len(differences))
+
+def corrected(rows: Mapping[str, Mapping[str, Cell]], level: float) -> dict[str, dict[str, Cell]]:
+    """The rows with what Holm's correction makes of the differences: in each column all rows are one family."""
+    made = {label: dict(cells) for label, cells in rows.items()}
+    for column in dict.fromkeys(column for cells in rows.values() for column in cells):
+        differences = {label: cells[column].difference for label, cells in rows.items() if column in cells}
+        known = {label: d.p for label, d in differences.items() if d is not None and d.p is not None}
+        for label, p in holm(known).items():
+            cell = made[label][column]
+            assert cell.difference is not None
+            made[label][column] = replace(cell, difference=replace(cell.difference, corrected=p, clear=p < level))
+    return made
 
 
 def _heading(column: str) -> str:

@@ -15,6 +15,7 @@ from counterpoise._json import to_json
 from counterpoise._yaml import read_yaml
 from counterpoise.answer.auto import LABEL
 from counterpoise.answer.preset import DEFAULT
+from counterpoise.benchmark.folds import by_fold, fold_of, fold_recipes, fold_tables, ratio_of
 from counterpoise.benchmark.notes import with_candidates
 from counterpoise.benchmark.plan import UNIMODAL, Row, base, defined_for, plan, run, seeds_of
 from counterpoise.benchmark.summary import summarize
@@ -41,6 +42,11 @@ def main(arguments: Sequence[str]) -> int:
         "no other",
     )
     parser.add_argument("--seeds", default="0,1,2", help="comma-separated numbers")
+    parser.add_argument(
+        "--folds",
+        help="cross-validation on all samples: how many folds; 'group', or a column of the table, to leave out one of "
+        "its values at a time; or a splitter of scikit-learn, as GroupKFold:5",
+    )
     add_execution(parser)
     parser.add_argument(
         "--settings",
@@ -61,7 +67,10 @@ def main(arguments: Sequence[str]) -> int:
         own_method = {name: str(settings.get(name, {}).get("method", name)) for name in names}
         among = defined_for(dict.fromkeys(own_method.values()), recipe.splits.task)
         names = [name for name, method in own_method.items() if method in among]
-    planned = plan(recipe, rows(names, settings, recipe.source.layouts()), seeds)
+    asked = rows(names, settings, recipe.source.layouts())
+    if own.folds is not None:
+        return over_folds(recipe, own.folds, asked, seeds, folder_of(own.out), execution)
+    planned = plan(recipe, asked, seeds)
     recipes = [members[place] for place in range(len(seeds)) for members in planned.values()]  # seeds vary slowest
     _refuse_twice(planned)
     out = folder_of(own.out)
@@ -89,6 +98,44 @@ def conclude(records: Sequence[dict[str, Any]], runs: Mapping[Path, str], out: P
     write_text(out / "results.md", summary.to_markdown())
     page = write_report(runs, out / "report.html", seeds=seeds, labels=runs)
     print(f"Open {page} in a browser; every number is in {out / 'results.json'}.")
+
+
+def over_folds(
+    recipe: Recipe, folds: str, asked: Sequence[Row], seeds: Sequence[int], out: Path, execution: Mapping[str, Any]
+) -> int:
+    """Run rows x folds x seeds, then compare them over the folds; the exit code."""
+    from counterpoise.report.folds import write_folds
+
+    recipes = fold_recipes(recipe, folds)
+    planned: dict[str, list[tuple[int, Recipe]]] = {row.name: [] for row in asked}
+    for number, member in enumerate(recipes):
+        for row, runs in plan(member, asked, seeds, attempt=number == 0).items():
+            planned[row] += [(number, found) for found in runs]
+    found = [fold_of(member, number) for number, member in enumerate(recipes)]
+    print(f"{len(found)} folds of {found[0].learned + found[0].tested} samples.", flush=True)
+    _refuse_twice({row: [run for _, run in runs] for row, runs in planned.items()})
+    by_number = sorted(((n, run) for runs in planned.values() for n, run in runs), key=lambda pair: pair[0])
+    outcome = run([found for _, found in by_number], out / "runs", **execution)
+    print(outcome.message())
+    records = [
+        {**record, "label": row, "fold": number}
+        for row, runs in planned.items()
+        for number, member in runs
+        if (record := result_of(out / "runs" / member.id)) and record.get("test")
+    ]
+    if not records:
+        return outcome.exit_code
+    column = f"fused/{records[0].get('monitor', 'accuracy')}"
+    tables = fold_tables(planned, found, out, column)
+    summary = summarize(by_fold(records), seeds=len(found), ratio=ratio_of(found))
+    Console().print(summary.to_rich())
+    print(tables.to_markdown())
+    kept = {"runs": records, "summary": summary.to_dict(), "folds": tables.to_dict()}
+    write_text(out / "results.json", to_json(kept, indent=2) + "\n")
+    write_text(out / "results.md", f"{summary.to_markdown()}\n{tables.to_markdown()}")
+    page = write_folds(summary, tables, recipe.source.name, out / "report.html")
+    print(f"Open {page} in a browser; every number is in {out / 'results.json'}.")
+    return outcome.exit_code
 
 
 def rows(names: Sequence[str], settings: Mapping[str, Mapping[str, Any]], modalities: Iterable[str]) -> list[Row]:

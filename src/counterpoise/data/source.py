@@ -5,23 +5,27 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
 
 import numpy as np
+from torch import Tensor
 
-from counterpoise._checks import choice, did_you_mean, nearest, settings
+from counterpoise._checks import choice, did_you_mean, nearest, settings, whole
 from counterpoise.data.arrays import from_arrays
 from counterpoise.data.digits import digits, readers
+from counterpoise.data.folds import Pairs, folds_of, parts_of
 from counterpoise.data.layout import OF_AXES, Layout, layout_of_reader
 from counterpoise.data.readers import Reader, ReadError
 from counterpoise.data.readers.base import without_window
 from counterpoise.data.readers.stored import arrays_of
 from counterpoise.data.split import Split, Splits
 from counterpoise.data.table import Table as _Table
-from counterpoise.task import TASKS
+from counterpoise.data.targets import encoded
+from counterpoise.task import TASKS, Task
 
 
 class Source(ABC):
@@ -34,6 +38,11 @@ class Source(ABC):
     @abstractmethod
     def splits(self) -> Splits:
         """The parts to train, select and evaluate on."""
+
+    @property
+    def folds(self) -> int:
+        """How many folds there are to train on; 0 where there are none."""
+        return 0
 
     @abstractmethod
     def layouts(self) -> dict[str, Layout]:
@@ -66,6 +75,9 @@ class Table(Source):
         task: single-label, multi-label or regression; guessed from the labels when left out.
         seed: which random split.
         cache: folder to keep decoded files in.
+        folds: divide all rows into so many folds instead; "group" or a column leaves out one of its values at a time; a
+            splitter of scikit-learn with its number of folds, as "GroupKFold:5".
+        fold: which of the folds is the test part, from 0.
     """
 
     def __init__(
@@ -84,12 +96,15 @@ class Table(Source):
         task: str | None = None,
         seed: int = 0,
         cache: str | None = None,
+        folds: str | None = None,
+        fold: int = 0,
     ):
         # tables that `data prepare` writes all have one name; their folders tell them apart
         self.name = Path(path).resolve().parent.name if Path(path).name == "manifest.csv" else Path(path).stem
         self.table = _Table(
             path, modalities, root=root, label=label, id=id, split=split, group=group, weight=weight, val=val,
             test=test, classes=classes, task=task, seed=seed, cache=cache,
+            folds=folds, fold=fold,
         )  # fmt: skip
         if any(reader.reads_files for reader in self.table.readers.values()):
             self.folder = str(self.table.folder.resolve())
@@ -127,6 +142,20 @@ class Table(Source):
             "modalities": readers,
             **{name: str(Path(place).expanduser().resolve()) for name, place in places.items() if place is not None},
         }
+
+    @property
+    def pairs(self) -> Pairs:
+        """Row numbers to learn from and to test on of each fold, where there are folds."""
+        return self.table.pairs
+
+    @property
+    def held(self) -> str:
+        """The groups that the fold leaves out, where they are few."""
+        return self.table.held
+
+    @property
+    def folds(self) -> int:
+        return len(self.pairs)
 
     def samples(self, *, labelled: bool = False) -> Split:
         """Every row; ``labelled`` refuses rows without a label."""
@@ -187,6 +216,9 @@ class Arrays(Source):
         test: share for the test.
         task: single-label, multi-label or regression; classes when left out, unless they may be numbers.
         seed: which random split.
+        folds: divide all samples into so many folds instead; "group" leaves out one group at a time; a splitter of
+            scikit-learn with its number of folds, as "GroupKFold:5".
+        fold: which of the folds is the test part, from 0.
     """
 
     def __init__(
@@ -201,7 +233,10 @@ class Arrays(Source):
         test: float = 0.15,
         task: str | None = None,
         seed: int = 0,
+        folds: str | None = None,
+        fold: int = 0,
     ):
+        self.folding, self.fold = folds, whole("fold", fold, low=0)
         self.task = None if task is None else choice("task", task, TASKS)
         self.name, self.path = Path(path).stem, path
         arrays = _opened(path)
@@ -224,13 +259,41 @@ class Arrays(Source):
             if m not in arrays:
                 raise ValueError("kinds: " + did_you_mean("modality", m, arrays))
 
+    @cached_property
+    def _target(self) -> tuple[Tensor, Task]:
+        return encoded(self.y, self.task, None)
+
+    @cached_property
+    def pairs(self) -> Pairs:
+        """Positions to learn from and to test on of each fold, where there are folds."""
+        target, task = self._target
+        group = None if self.groups is None else np.asarray(self.groups)
+        return [] if self.folding is None else folds_of(self.folding, task.strata(target), group, self.seed)
+
+    @property
+    def folds(self) -> int:
+        return len(self.pairs)
+
+    def _parts(self) -> np.ndarray | None:
+        """The part of each sample, where there are folds; else what the file says."""
+        if self.folding is None:
+            return self.parts
+        if self.fold >= self.folds:
+            raise ValueError(f"fold must be in 0..{self.folds - 1}; got {self.fold}.")
+        target, task = self._target
+        group = None if self.groups is None else np.asarray(self.groups)
+        parts = np.full(len(target), "unused")
+        for name, rows in parts_of(self.pairs[self.fold], task, target, group, self.val, self.seed).items():
+            parts[rows] = name
+        return parts
+
     def splits(self) -> Splits:
         inputs = {m: self._numbers(m, array) for m, array in self.inputs.items()}
         try:
             return from_arrays(
                 inputs,
                 self.y,
-                split=self.parts,
+                split=self._parts(),
                 group=self.groups,
                 val=self.val,
                 test=self.test,

@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from counterpoise._checks import choice, spelled
+from counterpoise._checks import choice, spelled, whole
 from counterpoise.task import TASKS, Task
 
 from .arrays import complete, shares
 from .cache import DecodeCache
 from .columns import Columns
+from .folds import GROUP, Pairs, column_of_folds, folds_of, is_column, parts_of
 from .guessed_columns import guessed, reader_of
 from .labels import PARTS, part_of
 from .notes import notes
@@ -64,6 +65,9 @@ class Table:
         task: "single-label", "multi-label" or "regression"; guessed from the labels when None.
         seed: which random split.
         cache: folder to keep decoded files in; None decodes every time.
+        folds: instead of shares, divide all rows into so many folds; "group", or a column, leaves out one of its values
+            at a time; or a splitter of scikit-learn with its number of folds, as "GroupKFold:5". See ``folds_of``.
+        fold: which of the folds is the test part, from 0.
 
     Raises:
         FileNotFoundError: no such table.
@@ -87,12 +91,17 @@ class Table:
         task: Task | str | None = None,
         seed: int = 0,
         cache: str | Path | None = None,
+        folds: str | int | None = None,
+        fold: int = 0,
     ):
         self.path, self.modalities, self.root = path, modalities, root
         self.label, self.id, self.split, self.group, self.weight = label, id, split, group, weight
         self.val, self.test, self.classes, self.seed, self.cache = val, test, classes, seed, cache
         self.label_columns = (label,) if isinstance(label, str) else tuple(label)
         self.columns = Columns(path, numbers=(*self.label_columns, weight))
+        self.folds, self.fold = None if folds is None else str(folds), whole("fold", fold, low=0)
+        if is_column(self.folds):
+            self.group = group = column_of_folds(str(folds), group, self.columns.names)
         self.folder = Path(root).expanduser() if root is not None else self.columns.folder
         if not self.folder.is_dir():
             raise FileNotFoundError(f"root must be a folder; there is no {self.folder}.")
@@ -226,11 +235,35 @@ class Table:
         self._sound()
         strata = self.labels.task.strata(self.labels.target)
         group = self.columns.coded(self.group).ranks() if self.group in self.columns else None
+        if self.folds is not None:
+            return self._fold(group)
         if self.split not in self.columns:
             return shares(strata, self.val, self.test, self.seed, group)
         part = self.part_of_rows
         named = {name: np.flatnonzero(part == i) for i, name in enumerate(PARTS) if (part == i).any()}
         return complete(named, strata, self.val, self.seed, group)
+
+    @cached_property
+    def pairs(self) -> Pairs:
+        """Row numbers to learn from and to test on of each fold, where there are folds."""
+        group = self.columns.coded(self.group).ranks() if self.group in self.columns else None
+        folds = GROUP if is_column(self.folds) else self.folds
+        return [] if folds is None else folds_of(folds, self.labels.task.strata(self.labels.target), group, self.seed)
+
+    @property
+    def held(self) -> str:
+        """The groups of the test part of the fold, where they are few; else nothing."""
+        if self.folds is None or self.group not in self.columns:
+            return ""
+        codes, texts = self.columns.coded(self.group)
+        names = [str(texts[int(code)]) for code in np.unique(codes[self.pairs[self.fold][1]])]
+        return ", ".join(names) if len(names) <= 3 else ""
+
+    def _fold(self, group: np.ndarray | None) -> dict[str, np.ndarray]:
+        if self.fold >= len(self.pairs):
+            raise ValueError(f"fold must be in 0..{len(self.pairs) - 1}; got {self.fold}.")
+        target, task = self.labels.target, self.labels.task
+        return parts_of(self.pairs[self.fold], task, target, group, self.val, self.seed)
 
     def splits(self) -> Splits:
         """The parts to train and evaluate on; ValueError listing what makes that impossible."""

@@ -115,6 +115,7 @@ def open_run(
     data.init_args.task = task.kind  # nothing is guessed from other samples
     for role in ("split", "group"):  # roles of training; the other table may lack the columns
         data.init_args[role] = role
+    data.init_args.folds, data.init_args.fold = None, 0
     if not labelled:
         data.init_args.weight = "sample_weight"
     try:
