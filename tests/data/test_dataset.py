@@ -376,3 +376,10 @@ def test_fingerprint_is_of_labels_masks_and_division():
         from_dataset([Dicts()[i] for i in range(N)]),
     ]
     assert len({plain, *(data.train.fingerprint() for data in others)}) == 1 + len(others)
+
+
+def test_numbers_that_are_not_finite_are_named_in_batches_too():
+    samples = [*labelled(0, 1, 0), {"x": torch.tensor([0.0, torch.inf]), "label": 1}]
+    data = from_dataset(samples, labels=[0, 1, 0, 1], present={}, split=["train", "val", "val", "train"])
+    with pytest.raises(ReadError, match="sample 3, 'x': holds NaN or infinity"):
+        data.train.batch([0, 1], "x", None)

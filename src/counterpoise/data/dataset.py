@@ -71,9 +71,10 @@ class DatasetSplit(Split):
         read = self.samples.read(indices, wanted, seed)
         together = {}
         for m, mask in shown.items():
-            values = [sample[m] for sample in read if m in sample]
-            x = self.samples.joined(m, values) if values else None
-            together[m] = placed(x, mask.nonzero().flatten(), len(indices))
+            there = mask.nonzero().flatten()
+            values = [read[place][m] for place in there.tolist()]
+            x = self.samples.joined(m, values, [indices[place] for place in there.tolist()]) if values else None
+            together[m] = placed(x, there, len(indices))
         return together
 
     def layout(self, modality: str) -> Layout:

@@ -126,7 +126,7 @@ class Samples:
         return found
 
     def tensor(self, modality: str, value: Any, index: int, seed: int | None) -> Tensor:
-        """A value as a tensor of finite numbers, of the shape that the others have.
+        """A value as a tensor, of the shape that the others have.
 
         Raises:
             ReadError: it cannot be one, or is missing, which was to be said beforehand.
@@ -140,19 +140,26 @@ class Samples:
             raise ReadError(where, error.reason) from error
         except (TypeError, ValueError) as error:
             raise ReadError(where, str(error)) from error
-        if not all_finite(x):
-            raise ReadError(where, "holds NaN or infinity; a sample without this modality has None")
         self._compare(modality, x, index)
         return x
 
-    def joined(self, modality: str, samples: list[Tensor]) -> Tensor:
-        """The tensors of a batch as one: (len(samples), ...)."""
+    def finite(self, modality: str, x: Tensor, index: int) -> None:
+        """ReadError when a sample holds NaN or infinity."""
+        if not all_finite(x):
+            where = f"{self.place(index)}, {modality!r}"
+            raise ReadError(where, "holds NaN or infinity; a sample without this modality has None")
+
+    def joined(self, modality: str, samples: list[Tensor], indices: Sequence[int]) -> Tensor:
+        """The tensors of a batch as one, of finite numbers: (len(samples), ...)."""
         together = self.collate.get(modality, torch.stack)(samples)
         if not isinstance(together, Tensor) or len(together) != len(samples):
             found = tuple(together.shape) if isinstance(together, Tensor) else type(together).__name__
             raise ValueError(
                 f"collate[{modality!r}] must make one tensor ({len(samples)}, ...) of {len(samples)}; got {found}."
             )
+        if not all_finite(together):  # asked once for the batch, which is quicker
+            for x, index in zip(samples, indices, strict=True):
+                self.finite(modality, x, index)
         return together
 
     def _recognise(self, modality: str, value: Any) -> None:
@@ -201,7 +208,7 @@ class Samples:
         if reader is None:
             if np.ma.is_masked(value):
                 raise ValueError("has masked values; fill them, or give None where the sample lacks this modality")
-            if one_by_one([value]) is not None:
+            if not isinstance(value, Tensor | np.ndarray) and one_by_one([value]) is not None:
                 raise ValueError(f"is a {type(value).__name__}; say how it is read: readers={{{modality!r}: ...}}")
             x = tensor_of(value, "the value")
             if x.ndim == 0:  # a lone number is a measurement, no token

@@ -39,7 +39,7 @@ def surveyed(
                 for m in masks:
                     masks[m][index] = m in values
                     if m in values and m not in samples.readers:
-                        samples.tensor(m, values[m], index, None)
+                        samples.finite(m, samples.tensor(m, values[m], index, None), index)
                 if labels is None:
                     found.append(_label(samples, values, index))
     if present is not None:
