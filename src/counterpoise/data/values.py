@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -83,8 +84,13 @@ def one_by_one(values: Any) -> list[Any] | None:
     each = list(values)
     first = next((value for value in each if not is_absent(value)), None)
     kinds = str | bytes | Mapping
-    pair = isinstance(first, tuple) and len(first) == 2 and hasattr(first[0], "__len__") and np.ndim(first[1]) == 0
-    return each if isinstance(first, kinds) or pair or _is_picture(first) else None
+    return each if isinstance(first, kinds) or is_waveform(first) or _is_picture(first) else None
+
+
+def is_waveform(value: Any) -> bool:
+    """Whether a value is a waveform with its rate, as (array, 16000)."""
+    pair = isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], Real)
+    return pair and hasattr(value[0], "__len__") and not isinstance(value[0], str)
 
 
 class Decoded:

@@ -14,6 +14,7 @@ from counterpoise._checks import did_you_mean
 from counterpoise.data.readers import Array, Reader, ReadError
 from counterpoise.data.split import Split, digest, lacking
 from counterpoise.data.table import Table
+from counterpoise.data.values import is_waveform
 from counterpoise.task import SingleLabel, Task
 from counterpoise.trained.intake import Intake, columns_of, is_absent
 
@@ -191,7 +192,7 @@ def _holds_several(value: Any, intake: Intake) -> bool:
     if isinstance(value, list | tuple) and intake.reader is None:  # or the numbers of one sample
         first = next((item for item in value if not is_absent(item)), "")
         return isinstance(first, str | Path) or np.ndim(first) == len(intake.shape or ())
-    return isinstance(value, list | tuple)
+    return isinstance(value, list | tuple) and not is_waveform(value)
 
 
 def _of_columns(
