@@ -29,8 +29,8 @@ def k_means(features: Tensor, clusters: int, seed: int) -> Tensor:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct samples than clusters
-        found = KMeans(clusters, n_init=10, random_state=seed).fit_predict(features.cpu().double().numpy())
-    return torch.from_numpy(found).long()
+        best = KMeans(clusters, n_init=10, random_state=seed)  # pyright: ignore[reportArgumentType]
+        return torch.from_numpy(best.fit_predict(features.cpu().double().numpy())).long()
 
 
 def purity(clusters: Tensor, labels: Tensor) -> float:

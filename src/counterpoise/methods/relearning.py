@@ -117,14 +117,14 @@ class ReLearning(Method):
                 return 0.0
             seed = int(torch.randint(1 << 31, (), generator=run.generator))
             purities.append(purity(k_means(scaled(features), clusters, seed), target))
-        return return_share(*purities, self.lam)
+        return return_share(purities[0], purities[1], self.lam)
 
     @torch.no_grad()
     def _return(self, encoder: nn.Module, start: nn.Module, share: float) -> None:
         """In place, so that the optimizer and whoever watches the tensors keep them."""
-        pairs = list(zip(encoder.parameters(), start.parameters(), strict=True))
+        pairs: list[tuple[Tensor, Tensor]] = [*zip(encoder.parameters(), start.parameters(), strict=True)]
         if self.statistics:
-            pairs += zip(encoder.buffers(), start.buffers(), strict=True)
+            pairs.extend(zip(encoder.buffers(), start.buffers(), strict=True))
         for now, then in pairs:
             if now.is_floating_point():
                 now.lerp_(then, share)
