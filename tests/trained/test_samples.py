@@ -11,8 +11,8 @@ import torch
 from made_up import trained
 
 import counterpoise as cp
-from counterpoise.data import Table, Tabular, Text, write_digits
-from counterpoise.encoders import CNN, SequenceGRU
+from counterpoise.data import Table, Tabular, Text, pad, write_digits
+from counterpoise.encoders import CNN, MLP, SequenceGRU
 from counterpoise.methods import Joint, Unimodal
 
 pd = pytest.importorskip("pandas")
@@ -245,6 +245,24 @@ def test_whole_numbers_stay_whole(tmp_path: Path) -> None:
     assert model.predict({"text": tokens[:2], "steps": np.ones((2, 5, 3))}).shape == (2,)
     with pytest.raises(TypeError, match=r"float64 where the model was trained on whole numbers \(torch.int64\)"):
         model.predict({"text": np.zeros(4)})
+
+
+def test_samples_of_different_lengths(tmp_path: Path) -> None:
+    rows = [{"steps": torch.randn(3 + i % 4, 3), "other": torch.randn(4), "label": "ab"[i % 2]} for i in range(60)]
+    data = cp.from_dataset(rows, collate={"steps": pad})
+    built = cp.build_model({"steps": SequenceGRU(3, 8), "other": MLP(4)}, task=data.task)
+    trainer = cp.Trainer(built, Joint(), epochs=1, batch_size=16, run_dir=tmp_path / "r", progress=False)
+    trainer.run(data)
+    model = cp.load(tmp_path / "r")
+    test = [rows[int(i)] for i in data.test.ids]
+    samples = [{m: row[m] for m in ("steps", "other")} for row in test]
+    wanted = trainer.model.task.predictions(trainer.predict(data.test).fused).numpy()
+    assert np.array_equal(model.predict_proba(samples), wanted)
+    columns = {m: [row[m] for row in samples] for m in ("steps", "other")}
+    assert np.array_equal(model.predict_proba(columns), wanted)
+    assert model.predict(samples[0]) in ("a", "b")
+    again = cp.load(model.save_pretrained(tmp_path / "f"))
+    assert np.array_equal(again.predict_proba(samples), wanted)
 
 
 def test_labels_are_needed_to_evaluate(model: cp.TrainedModel) -> None:

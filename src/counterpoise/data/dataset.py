@@ -48,7 +48,8 @@ class DatasetSplit(Split):
         present: Mapping[str, Tensor] | None = None,
     ):
         self.samples, self.target, self.task, self.ids = samples, target, task, ids
-        self.modalities, self.present, self.readers = samples.modalities, lacking(present), samples.readers
+        self.modalities, self.present = samples.modalities, lacking(present)
+        self.readers, self.collate = samples.readers, samples.collate
 
     def batch(self, indices: Sequence[int], modality: str, seed: int | None) -> Tensor:
         rows = torch.as_tensor(indices, dtype=torch.int64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,7 @@ class Split(ABC):
             sample lacks any.
         weight: (n,) numbers >= 0, how much each sample counts in the loss; None when all count alike.
         readers: modality -> what made its tensors of files, texts or other values; without one they came as they are.
+        collate: modality -> what makes one tensor of samples that differ in shape, where they do.
     """
 
     modalities: tuple[str, ...]
@@ -45,6 +46,7 @@ class Split(ABC):
     present: dict[str, Tensor] | None
     weight: Tensor | None = None
     readers: Mapping[str, Reader] = MappingProxyType({})
+    collate: Mapping[str, Callable[[list[Tensor]], Tensor]] = MappingProxyType({})
 
     def __len__(self) -> int:
         return len(self.target)
@@ -150,6 +152,7 @@ class _Subset(Split):
     def __init__(self, whole: Split, indices: Tensor):
         self.whole, self.indices = whole, indices
         self.modalities, self.task, self.readers = whole.modalities, whole.task, whole.readers
+        self.collate = whole.collate
         self.ids = [whole.ids[int(i)] for i in indices]
         self.target = whole.target[indices]
         self.present = lacking(whole.present, indices)

@@ -25,7 +25,8 @@ class Encoded(Split):
 
     def __init__(self, whole: Split, features: Mapping[str, Tensor], encoders: str):
         self.whole, self.features, self._encoders = whole, dict(features), encoders
-        self.modalities, self.task, self.ids, self.readers = whole.modalities, whole.task, whole.ids, whole.readers
+        self.modalities, self.task, self.ids = whole.modalities, whole.task, whole.ids
+        self.readers, self.collate = whole.readers, whole.collate
         self.target, self.present, self.weight = whole.target, whole.present, whole.weight
 
     def batch(self, indices: Sequence[int], modality: str, seed: int | None) -> Tensor:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from counterpoise.data.readers.base import Reader
 from counterpoise.data.split import Split
@@ -21,7 +21,7 @@ from counterpoise.losses import Loss
 from counterpoise.method import Method
 from counterpoise.model import MultimodalModel
 from counterpoise.portable.alike import difference
-from counterpoise.portable.objects import NotPortableError, is_ours, made, written
+from counterpoise.portable.objects import NotPortableError, imported, is_ours, made, written
 from counterpoise.task import task_of
 
 T = TypeVar("T")
@@ -38,14 +38,17 @@ class Input:
         reader: what makes a sample of a file, a text or another value, as ``written`` gives it; None where samples
             came as tensors.
         learnt: what it learnt from the training data.
-        shape: of one sample as the encoder gets it; None where no training sample had the modality.
+        shape: of one sample as the encoder gets it; None where they differ, or no training sample had the modality.
         dtype: its type, as "float32".
+        collate: what makes one tensor of samples that differ in shape, as ``written`` gives it; None where they do not,
+            or where it cannot be imported (then samples that are predicted together must have one shape).
     """
 
     reader: Any
     learnt: Mapping[str, Any]
     shape: Sequence[int] | None
     dtype: str
+    collate: Any = None
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,11 @@ class Description:
             if described.reader is not None
         }
 
+    def collates(self, *, trust: bool = False) -> dict[str, Callable[[list[Tensor]], Tensor]]:
+        """Modality -> what makes one tensor of its samples, of those that have something."""
+        stated = {m: described.collate for m, described in self.modalities.items() if described.collate is not None}
+        return {m: imported(values, trust=trust) for m, values in stated.items()}
+
 
 def reader_of(values: Any, learnt: Mapping[str, Any], *, trust: bool) -> Reader:
     """A reader that knows what it learnt."""
@@ -204,7 +212,17 @@ def _input(split: Split, modality: str, unknown: list[str]) -> Input:
         shape, dtype = (None, torch.float32) if example is None else (tuple(example.shape), example.dtype)
     values = None if reader is None else _certain(reader, f"readers[{modality!r}]", Reader, unknown)
     learnt = {} if reader is None else reader.learnt()
-    return Input(values, learnt, None if shape is None else list(shape), str(dtype).removeprefix("torch."))
+    together = split.collate.get(modality)
+    plain_shape = None if shape is None or together is not None else list(shape)
+    return Input(values, learnt, plain_shape, str(dtype).removeprefix("torch."), _importable(together))
+
+
+def _importable(function: Any) -> Any:
+    """A function by its import path; None where it has none."""
+    try:
+        return None if function is None else written(function, "collate")
+    except NotPortableError:
+        return None
 
 
 def _certain(part: object, name: str, kind: type[object], unknown: list[str]) -> Any:

@@ -189,6 +189,13 @@ def made(values: Any, kind: type[T], *, trust: bool = False) -> T:
     return found
 
 
+def imported(values: Any, *, trust: bool = False) -> Any:
+    """The class or function that ``written`` described; UntrustedError as from ``made``."""
+    if not trust and (others := foreign(values)):
+        raise UntrustedError(", ".join(others))
+    return _imported(str(values["object"]), trust)
+
+
 def _made(values: Any, trust: bool) -> Any:
     if isinstance(values, list):
         return [_made(inner, trust) for inner in values]

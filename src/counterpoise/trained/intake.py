@@ -15,6 +15,7 @@ from counterpoise._checks import did_you_mean
 from counterpoise.data.columns import BETWEEN
 from counterpoise.data.readers import Array, Reader, ReadError, Tabular
 from counterpoise.data.readers.base import all_finite
+from counterpoise.data.samples import Collate
 from counterpoise.portable import Input
 
 MISSING = ("NAType", "NaTType")
@@ -63,10 +64,11 @@ class Intake:
         modality: its name.
         described: what its samples were in training.
         reader: what made them; None where they came as tensors.
+        collate: what makes one tensor of several; None stacks them.
     """
 
-    def __init__(self, modality: str, described: Input, reader: Reader | None):
-        self.modality, self.reader = modality, reader
+    def __init__(self, modality: str, described: Input, reader: Reader | None, collate: Collate | None = None):
+        self.modality, self.reader, self.collate = modality, reader, collate
         self.shape = None if described.shape is None else tuple(described.shape)
         self.dtype: torch.dtype = getattr(torch, described.dtype)
 
@@ -128,6 +130,8 @@ class Intake:
         return x.to(self.dtype)
 
 
-def intakes(modalities: Mapping[str, Input], readers: Mapping[str, Reader]) -> dict[str, Intake]:
+def intakes(
+    modalities: Mapping[str, Input], readers: Mapping[str, Reader], collates: Mapping[str, Collate]
+) -> dict[str, Intake]:
     """One for each modality."""
-    return {m: Intake(m, described, readers.get(m)) for m, described in modalities.items()}
+    return {m: Intake(m, described, readers.get(m), collates.get(m)) for m, described in modalities.items()}

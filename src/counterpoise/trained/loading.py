@@ -81,6 +81,7 @@ def load(
         model = description.model(trust=trust) if build is None else build()
         method = made(description.method, Method, trust=trust) if method is None else method
         read_by = dict(readers or {}) or description.readers(trust=trust)
+        collates = description.collates(trust=trust)
         loss = made(description.loss, Loss, trust=trust) if description.loss else None
     except UntrustedError as error:
         raise UntrustedError(
@@ -91,7 +92,7 @@ def load(
     saved, result = (_of_run if file.name == MODEL else _of_folder)(folder, values)
     with content_of(folder / (BEST if file.name == MODEL else WEIGHTS)):
         trainer = _trainer(description, model, method, loss, accelerator, saved)
-    return TrainedModel(trainer, description, read_by, result)
+    return TrainedModel(trainer, description, read_by, result, collates)
 
 
 def _folder(source: str | PathLike[str]) -> Path:

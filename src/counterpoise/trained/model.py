@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from counterpoise.data.readers import Reader
+from counterpoise.data.samples import Collate
 from counterpoise.data.split import Split
 from counterpoise.engine import Predictions, Trainer
 from counterpoise.method import Method
@@ -42,6 +43,7 @@ class TrainedModel:
         description: what it is made of.
         readers: modality -> what reads it.
         result: what was measured of it (``result.json``); None when nothing was.
+        collates: modality -> what makes one tensor of samples that differ in shape.
 
     Attributes:
         trainer: evaluates splits, as in training.
@@ -55,9 +57,10 @@ class TrainedModel:
         description: Description,
         readers: dict[str, Reader],
         result: Mapping[str, Any] | None = None,
+        collates: Mapping[str, Collate] | None = None,
     ):
         self.trainer, self.description, self.result = trainer, description, result
-        self._intakes = intakes(description.modalities, readers)
+        self._intakes = intakes(description.modalities, readers, collates or {})
 
     @property
     def task(self) -> Task:

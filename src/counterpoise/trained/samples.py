@@ -54,7 +54,9 @@ class RawSamples(Split):
 
     def batch(self, indices: Sequence[int], modality: str, seed: int | None) -> Tensor:
         read = {int(i): self._sample(int(i), modality) for i in indices}
-        first = read[int(indices[0])]
+        first, together = read[int(indices[0])], self.intakes[modality].collate
+        if together is not None:
+            return together([read[int(i)] for i in indices])
         for i, x in read.items():
             if x.shape != first.shape:
                 other = f"{self._place(int(indices[0]), modality)} has {tuple(first.shape)}"
@@ -185,13 +187,14 @@ def _is_columns(data: Mapping[str, Any], intakes: Mapping[str, Intake]) -> bool:
 
 def _holds_several(value: Any, intake: Intake) -> bool:
     ready = isinstance(value, Tensor) or (isinstance(value, np.ndarray) and intake.reader is None)
-    if ready:
+    if ready:  # those that differ in shape come in lists
         return intake.shape is not None and value.ndim == len(intake.shape) + 1
     if isinstance(value, np.ndarray):
         return value.dtype.kind in "OU"
     if isinstance(value, list | tuple) and intake.reader is None:  # or the numbers of one sample
         first = next((item for item in value if not is_absent(item)), "")
-        return isinstance(first, str | Path) or np.ndim(first) == len(intake.shape or ())
+        ragged = intake.shape is None and isinstance(first, Tensor | np.ndarray)
+        return isinstance(first, str | Path) or ragged or np.ndim(first) == len(intake.shape or ())
     return isinstance(value, list | tuple) and not is_waveform(value)
 
 
