@@ -165,6 +165,16 @@ def test_a_bundle_with_absent_modalities_is_cross_validated() -> None:
         model.predict(Bundle({"audio": X[:, :3]}))
 
 
+def test_texts_are_a_modality_and_may_be_absent() -> None:
+    words = [None if i % 9 == 0 else ("good fine" if y == "yes" else "bad poor") for i, y in enumerate(Y)]
+    bundle = Bundle({"noise": rng.normal(size=(90, 2)), "note": words})
+    model = short(modalities=None, epochs=25).fit(bundle, Y)
+    there = bundle.present["note"]
+    assert model.score(bundle[there], Y[there]) > 0.95
+    assert np.isnan(model.votes(bundle)["note"][0]).all()
+    assert np.array_equal(pickle.loads(pickle.dumps(model)).predict(bundle), model.predict(bundle))
+
+
 @pytest.mark.parametrize(
     ("options", "x", "y", "message"),
     [
@@ -176,7 +186,7 @@ def test_a_bundle_with_absent_modalities_is_cross_validated() -> None:
         ({"modalities": {"a": "x"}}, X, Y, "X has no column names: pass a data frame"),
         ({"validation_fraction": 1.0}, X, Y, "validation_fraction must be a finite number > 0 and < 1; got 1.0"),
         ({}, Bundle({"a": X}), Y, "a Bundle names its modalities itself"),
-        ({"modalities": None}, Bundle({"a": X, "t": ["x"] * 90}), Y, "'t' holds str, and must be numbers"),
+        ({"modalities": None}, Bundle({"a": X, "t": [{}] * 90}), Y, "'t' must be numbers or texts; it holds dict"),
         ({}, np.where(X[3, 3] == X, np.nan, X), Y, "contains NaN"),
     ],
 )

@@ -18,12 +18,25 @@ from counterpoise._checks import number, settings
 from counterpoise._names import made
 from counterpoise.build import build_model
 from counterpoise.data.arrays import ArraySplit
+from counterpoise.data.layout import Layout
 from counterpoise.data.split import Split, Splits
 from counterpoise.data.splitting import holdout
 from counterpoise.engine import Trainer
 from counterpoise.engine.torch_optim import optimizer_of
 from counterpoise.estimators.inputs import Inputs, inputs_of
 from counterpoise.task import Task
+
+
+class Samples(ArraySplit):
+    """Samples in memory, some of whose modalities say themselves what they look like: texts, as numbers of words."""
+
+    def __init__(self, inputs: Any, target: Tensor, task: Task, layouts: Mapping[str, Layout], **more: Any):
+        super().__init__(inputs, target, task, **more)
+        self.layouts = layouts
+
+    def layout(self, modality: str) -> Layout:
+        return self.layouts[modality] if modality in self.layouts else super().layout(modality)
+
 
 PARTS = ("method", "optimizer", "schedule", "loss")
 """Parameters with parameters of their own: ``method__alpha``."""
@@ -112,7 +125,7 @@ class MultimodalEstimator(BaseEstimator):
             )
         train, val = holdout(task.strata(whole.target), self.validation_fraction, 0, names)
         task = self._fitted(task, whole.target[train])
-        whole = ArraySplit(whole.inputs, whole.target, task, present=whole.present, weight=whole.weight)
+        whole = Samples(whole.inputs, whole.target, task, inputs.layouts, present=whole.present, weight=whole.weight)
         self._train(Splits(whole.subset(torch.from_numpy(train)), whole.subset(torch.from_numpy(val))))
         return self
 
@@ -159,7 +172,8 @@ class MultimodalEstimator(BaseEstimator):
         count, size = len(inputs), max(2, self.batch_size)
         # whole batches only: the last bits of a matrix product depend on its size
         rows = torch.arange(-(-count // size) * size).clamp(max=count - 1)
-        whole = ArraySplit(inputs.values, torch.zeros(count, dtype=torch.int64), task, present=inputs.present)
+        nothing = torch.zeros(count, dtype=torch.int64)
+        whole = Samples(inputs.values, nothing, task, inputs.layouts, present=inputs.present)
         trainer = Trainer(self.model_, self.method_, batch_size=size, accelerator=self.accelerator, progress=False)
         try:
             found = trainer.predict(whole.subset(rows))
@@ -193,7 +207,7 @@ def _settings(part: str, value: Any) -> dict[str, Any]:
 
 def _whole(
     inputs: Inputs, target: Tensor, task: Task, weight: np.ndarray, groups: Any
-) -> tuple[ArraySplit, np.ndarray | None]:
+) -> tuple[Samples, np.ndarray | None]:
     """All samples that count, in an order of their own: identical ones merged, with the sum of their weights.
 
     So no sample is on both sides of a split, a weight of 2 is the sample twice to the bit, and the order of the rows
@@ -214,10 +228,11 @@ def _whole(
     _, first, place = np.unique(np.array(keys, "V16")[counted], return_index=True, return_inverse=True)
     sums = torch.from_numpy(np.bincount(place, weight[counted]))
     chosen = torch.from_numpy(counted[first])
-    split = ArraySplit(
+    split = Samples(
         {m: x[chosen] for m, x in inputs.values.items()},
         target[chosen],
         task,
+        inputs.layouts,
         present={m: mask[chosen] for m, mask in inputs.present.items()},
         weight=None if bool((sums == sums[0]).all()) else sums,
     )

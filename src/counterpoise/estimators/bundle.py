@@ -21,7 +21,7 @@ class Bundle:
     (4, 2, [None, 'you', 'there'])
 
     Args:
-        modalities: name -> (n, ...) numbers, or n texts or values that a reader takes. None in a list is a sample that
+        modalities: name -> (n, ...) numbers, or n texts, which become numbers of words. None in a list is a sample that
             lacks the modality; the other entries of a list of arrays must be of one shape.
         present: name -> (n,) bool, False where the sample lacks that modality and its row holds anything.
 

@@ -11,6 +11,8 @@ from sklearn.utils.validation import check_array, validate_data
 from torch import Tensor
 
 from counterpoise._checks import did_you_mean, misnamed
+from counterpoise.data.layout import Layout, layout_of_reader
+from counterpoise.data.readers import Text
 from counterpoise.estimators.bundle import Bundle
 
 ONE = "X"
@@ -23,10 +25,12 @@ class Inputs(NamedTuple):
     Attributes:
         values: modality -> (n, ...) tensor; rows of absent samples are zero.
         present: modality -> (n,) bool, where some sample lacks it.
+        layouts: modality -> what it looks like, where that is not read off the values.
     """
 
     values: dict[str, Tensor]
     present: dict[str, Tensor]
+    layouts: Mapping[str, Layout] = {}
 
     def __len__(self) -> int:
         return len(next(iter(self.values.values())))
@@ -104,12 +108,28 @@ def _of_bundle(estimator: Any, X: Bundle, modalities: Mapping[str, Any] | None, 
     elif names != estimator.modalities_in_:
         raise ValueError(f"X must have the modalities of fit, {', '.join(estimator.modalities_in_)}; it has {names}.")
     values, present = {}, {m: torch.from_numpy(mask) for m, mask in X.present.items()}
+    layouts: dict[str, Layout] = {}
     for m, column in X.modalities.items():
         if column.dtype == object:
-            raise ValueError(f"{m!r} holds {type(column[0]).__name__}, and must be numbers.")
+            values[m], layouts[m] = _texts(m, column)
+            continue
         flat = column.reshape(len(column), -1)
         if m in X.present:
             flat = np.where(X.present[m][:, None], flat, 0)
         flat = numbers(flat, dtype=np.float32, input_name=m)
         values[m] = torch.from_numpy(flat.reshape(column.shape) if column.ndim > 1 else flat)
-    return Inputs(values, present)
+    return Inputs(values, present, layouts)
+
+
+def _texts(modality: str, column: np.ndarray) -> tuple[Tensor, Layout]:
+    """The token numbers of texts, zeros where there is none."""
+    reader = Text()
+    wrong = next((value for value in column if value is not None and not isinstance(value, str)), None)
+    if wrong is not None:
+        raise ValueError(f"{modality!r} must be numbers or texts; it holds {type(wrong).__name__}.")
+    layout = layout_of_reader(modality, reader)
+    tokens = torch.zeros(len(column), *layout.shape, dtype=torch.int64)
+    for row, value in enumerate(column):
+        if value is not None:
+            tokens[row] = reader.read(value)
+    return tokens, layout

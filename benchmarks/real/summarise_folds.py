@@ -1,0 +1,80 @@
+"""``results.json`` of a comparison over folds -> docs/benchmarks/<set>.md.
+
+    python benchmarks/real/summarise_folds.py runs/real/ravdess_av --config benchmarks/real/ravdess_av.yaml
+
+What stands between the two "reading" marks of an existing page is kept: it is written by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from summarise import BEGIN, END, line, write
+
+from counterpoise.benchmark.folds import by_fold
+from counterpoise.benchmark.summary import summarize
+
+ABOUT = """RAVDESS speech (Livingstone and Russo, 2018; CC BY-NC-SA 4.0): 1440 clips of 24 actors, 8 emotions.
+
+The sound is 2 s at 16 kHz as a spectrogram of 65 frequencies and 63 frames, for a small convolutional network from
+scratch; the face is 35 action units of OpenFace, mean over the frames of a clip, as one `Tabular`. Each fold leaves one
+actor out; whole actors among the others select the weights."""
+
+
+def page(name: str, out: Path, config: Path, reading: str) -> str:
+    """The whole page."""
+    content = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    records, folds = content["runs"], content["folds"]["folds"]
+    rows = list(content["folds"]["scores"])
+    done = {n for n in range(len(folds)) if all(str(n) in content["folds"]["scores"][row] for row in rows)}
+    records = [record for record in records if record["fold"] in done]
+    columns = [f"fused/{metric}" for metric in ("accuracy", "macro_f1", "ece")]
+    summary = summarize(by_fold(records), seeds=len(done), columns=columns, ratio=content["summary"]["ratio"])
+    parts = [
+        f"# {name}",
+        ABOUT,
+        "## Reading",
+        f"{BEGIN}\n{reading}\n{END}",
+        "## Result",
+        f"{len(done)} of {len(folds)} actors were left out, one seed.",
+        summary.to_markdown().strip(),
+        "## Each actor",
+        "\n".join(_folds(content, rows, done)),
+        "## Commands",
+        _commands(config),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _folds(content: dict, rows: list[str], done: set[int]) -> list[str]:
+    lines = [line(["actor", "learned from", "tested on", *rows]), line(["---"] * (3 + len(rows)))]
+    for fold in content["folds"]["folds"]:
+        if fold["number"] in done:
+            scores = [f"{100 * content['folds']['scores'][row][str(fold['number'])]:.1f}" for row in rows]
+            lines.append(line([fold["held"], str(fold["learned"]), str(fold["tested"]), *scores]))
+    return lines
+
+
+def _commands(config: Path) -> str:
+    options = config.read_text(encoding="utf-8").strip()
+    return (
+        "```bash\nbenchmarks/real/ravdess_av.sh DATA\n```\n\nwith `clips.csv` and the folder `audio` in `DATA`; it "
+        "goes on where it stopped. The options that all rows share (`benchmarks/real/ravdess_av.yaml`):\n\n"
+        f"```yaml\n{options}\n```"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, help="folder with results.json, named like the set")
+    parser.add_argument("--config", type=Path, required=True, help="the options that all rows shared")
+    parser.add_argument("--docs", type=Path, default=Path("docs/benchmarks"), help="folder of the page")
+    given = parser.parse_args()
+    name = given.config.stem
+    write(given.docs / f"{name}.md", lambda reading: page(name, given.out, given.config, reading))
+
+
+if __name__ == "__main__":
+    main()
