@@ -42,7 +42,9 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_unknown_command(run: Run) -> None:
     done = run("reprot")
     assert done.code == 2
-    assert done.err.startswith("counterpoise: Unknown command 'reprot'. Did you mean 'report'? Known: benchmark, data,")
+    assert done.err.startswith(
+        "counterpoise: Unknown command 'reprot'. Did you mean 'report'? Known: auto, benchmark, data,"
+    )
 
 
 @pytest.mark.parametrize("name", COMMANDS)

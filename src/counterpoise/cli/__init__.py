@@ -12,6 +12,8 @@ COMMANDS = {
     "auto": ("cli.auto", "one model without a choice to make, and a page with the evidence"),
     "evaluate": ("cli.evaluate", "score a trained run on a split or on another table"),
     "predict": ("cli.predict", "a table in, probabilities per sample and per modality out"),
+    "export": ("cli.export", "a trained run as one file of ONNX, or .pt2"),
+    "serve": ("cli.serve", "a local page that takes a sample and shows the answer and each modality's vote"),
     "benchmark": ("cli.benchmark", "methods x seeds on one data set, compared to joint training"),
     "study": ("cli.study", "one of the studies: runs, numbers on disk, figures and a page"),
     "diagnose": ("cli.diagnose", "is the model imbalanced, which modality is starved, what to try"),

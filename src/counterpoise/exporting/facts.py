@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from counterpoise._checks import did_you_mean, settings
-from counterpoise.data import Reader, Split, TableSplit
+from counterpoise.data import Reader
 from counterpoise.exporting.graph import Graph, Named, kinds, mask_name
 from counterpoise.method import Method
 from counterpoise.types import FUSED
@@ -52,12 +52,7 @@ def described(graph: Graph, method: Method, inputs: Named, readers: Mapping[str,
 
 
 def _plain(reader: Reader) -> dict[str, Any]:
-    """The class and its options, as in a configuration."""
-    return {"class_path": f"{type(reader).__module__}.{type(reader).__qualname__}", "init_args": settings(reader)}
-
-
-def readers_of(split: Split) -> dict[str, Reader]:
-    """Modality -> reader of the table that a split is of; empty for others."""
-    while not isinstance(split, TableSplit) and isinstance(whole := getattr(split, "whole", None), Split):
-        split = whole
-    return dict(split.readers) if isinstance(split, TableSplit) else {}
+    """The class and its options, as in a configuration, and what it learnt from data."""
+    path = f"{type(reader).__module__}.{type(reader).__qualname__}"
+    learnt = {**reader.learnt(), **(reader.fitted or {})}
+    return {"class_path": path, "init_args": settings(reader), "learnt": learnt}

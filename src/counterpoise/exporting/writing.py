@@ -16,7 +16,7 @@ from torch import Tensor
 from counterpoise._checks import spelled
 from counterpoise._files import writing
 from counterpoise.data import Reader, Split
-from counterpoise.exporting.facts import KEY, described, readers_of
+from counterpoise.exporting.facts import KEY, described
 from counterpoise.exporting.graph import Graph, Named, mask_name
 from counterpoise.exporting.tracing import BATCH, quiet, traced
 from counterpoise.method import Method
@@ -60,7 +60,7 @@ def export(
         path: ends in ``.onnx`` (the extra ``export``) or ``.pt2`` (for ``torch.export.load``, which unpickles: open
             such files only of people you trust).
         example: a split, or modality -> array or tensor (n, ...): what a sample looks like. None of it is in the file.
-        readers: modality -> what makes a sample of a file or a text; None for those of the example's table.
+        readers: modality -> what makes a sample of a file or a text; None for those of the example.
         overwrite: replace a file that is there.
 
     Returns:
@@ -75,7 +75,7 @@ def export(
     graph = Graph(model, method)
     inputs = samples(example, graph.reads)
     graph.model.encode(inputs, graph.reads)  # says what does not fit
-    readers = (readers_of(example) if isinstance(example, Split) else {}) if readers is None else readers
+    readers = (example.readers if isinstance(example, Split) else {}) if readers is None else readers
     facts = json.dumps(described(graph, method, inputs, readers), default=str)
     present = {m: torch.ones(len(x), dtype=torch.bool) for m, x in inputs.items()}
     with torch.no_grad():

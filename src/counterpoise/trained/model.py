@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from counterpoise.data.readers import Reader
 from counterpoise.data.samples import Collate
 from counterpoise.data.split import Split
 from counterpoise.engine import Predictions, Trainer
+from counterpoise.exporting import export
 from counterpoise.method import Method
 from counterpoise.portable import Description
 from counterpoise.task import MultiLabel, Regression, Task
@@ -215,6 +217,30 @@ class TrainedModel:
         except ImportError as error:
             raise ImportError(f"push_to_hub {EXTRA}.") from error
         return OnHub(self).push_to_hub(repo_id, **options)
+
+    def export(self, path: str | PathLike[str], *, overwrite: bool = False) -> Path:
+        """Write the model into one file that predicts without this package; see ``counterpoise.export``.
+
+        Args:
+            path: ends in ``.onnx`` or ``.pt2``.
+            overwrite: replace a file that is there.
+
+        Raises:
+            ValueError: a modality of which no training sample said what it looks like.
+        """
+        example = {}
+        for m in self.modalities:
+            described = self.description.modalities[m]
+            if described.shape is None:
+                raise ValueError(f"No training sample had the modality {m!r}, so the shape of its input is not known.")
+            example[m] = torch.zeros(1, *described.shape, dtype=getattr(torch, described.dtype))
+        model, method = self.trainer.model, self.trainer.method
+        return export(model, method, path, example, readers=self.readers, overwrite=overwrite)
+
+    @property
+    def readers(self) -> dict[str, Reader]:
+        """Modality -> what reads it, of those that are not trained on tensors."""
+        return {m: intake.reader for m, intake in self._intakes.items() if intake.reader is not None}
 
     def __repr__(self) -> str:
         read = ", ".join(f"{m}: {type(i.reader).__name__ if i.reader else i.shape}" for m, i in self._intakes.items())
