@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from counterpoise._checks import did_you_mean
-from counterpoise.functional import rules
+from counterpoise.functional import precision, rules
 from counterpoise.functional.entropy import class_certainty, label_certainty
 from counterpoise.functional.modulation import true_probability
 from counterpoise.metrics import classification, multilabel, regression
@@ -376,7 +376,7 @@ class Regression(Task):
         return self.standardised(shown)
 
     def predictions(self, outputs: Tensor) -> Tensor:
-        return self.shown(outputs.double())
+        return self.shown(outputs.to(precision.widest(outputs.device)))
 
     def said(self, predictions: Tensor) -> list[str]:
         return ["|".join(f"{value:.6g}" for value in row) for row in predictions.tolist()]
@@ -388,7 +388,7 @@ class Regression(Task):
 @lru_cache(maxsize=32)
 def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
     """Made once, so that no step of training waits for a copy to the device."""
-    return torch.tensor(values, dtype=torch.float64, device=device)
+    return torch.tensor(values, dtype=precision.widest(device), device=device)
 
 
 TASKS = {task.kind: task for task in (SingleLabel, MultiLabel, Regression)}

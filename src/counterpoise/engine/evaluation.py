@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from counterpoise.data.split import Split
 from counterpoise.engine.loader import Loaders
 from counterpoise.engine.passes import encode, fuse
-from counterpoise.engine.replicas import Fabric, gather_rows
+from counterpoise.engine.replicas import Fabric, gather_rows, on_device
 from counterpoise.engine.setup import check_split
+from counterpoise.functional.precision import widest
 from counterpoise.method import Method
 from counterpoise.model import MultimodalModel
 from counterpoise.types import FUSED, Batch, Output
@@ -90,7 +91,7 @@ class Evaluator:
     def _version(self, modality: str) -> object:
         encoder = self._model.encoders[modality]
         tensors = [*encoder.parameters(), *encoder.buffers()]
-        sums = torch.stack([t.sum(dtype=torch.float64) for t in tensors]).tolist() if tensors else []
+        sums = torch.stack([t.sum(dtype=widest(t.device)) for t in tensors]).tolist() if tensors else []
         return [(id(t), t._version, total) for t, total in zip(tensors, sums, strict=True)]
 
     @torch.no_grad()
@@ -114,7 +115,7 @@ class Evaluator:
             frozen = fixed(p for m in stale for p in model.encoders[m].parameters())
             with evaluating(model, self._method), frozen:
                 for batch in self._loaders.get(split).batches(stale):
-                    batch = fabric.to_device(batch)
+                    batch = on_device(batch, fabric)
                     for m, z in encode(model, fabric, batch.inputs, stale, batch.present).items():
                         parts[m].append(z)
             for m in stale:
@@ -135,7 +136,7 @@ class Evaluator:
         """Every batch of a split with the model's output of these modalities, as ``Run.outputs``."""
         loader = self._loaders.get(split, everything=everything)
         for batch in loader.batches(names, order_seed=order_seed, drop_last=drop_last):
-            batch = self._fabric.to_device(batch)
+            batch = on_device(batch, self._fabric)
             with evaluating(self._model, self._method), torch.no_grad():
                 features = encode(self._model, self._fabric, batch.inputs, names, batch.present)
                 output = fuse(self._model, self._fabric, features, batch.present)

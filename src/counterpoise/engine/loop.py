@@ -14,7 +14,7 @@ from counterpoise._checks import whole
 from counterpoise.data.sampling import balanced
 from counterpoise.engine.cost import Meter, uncounted
 from counterpoise.engine.interrupt import Interrupt, Interrupted, shared
-from counterpoise.engine.replicas import any_of, together
+from counterpoise.engine.replicas import any_of, on_device, together
 from counterpoise.engine.reuse import encode_once
 from counterpoise.engine.run import Run
 from counterpoise.engine.saving import Checkpoints
@@ -155,7 +155,7 @@ def _epoch(run: Run, checkpoints: Checkpoints, interrupt: Interrupt, meter: Mete
     )
     for index, batch in enumerate(batches, start=state.batch_in_epoch):
         run.set_lr(index)
-        batch = run.fabric.to_device(batch)
+        batch = on_device(batch, run.fabric)
         for observer in run.observers:
             observer.on_batch_start(run, batch)
         loss = run.method.step(Step(run, batch, index, total))

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from counterpoise._checks import choice, whole
+from counterpoise.functional import precision
+from counterpoise.types import Batch
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -96,6 +98,14 @@ def started_by() -> tuple[str, int, int] | None:
         world, nodes = int(env["SLURM_STEP_NUM_TASKS"]), int(env["SLURM_STEP_NUM_NODES"])
         return "srun", world // nodes, nodes
     return None
+
+
+def on_device(batch: Batch, fabric: Fabric) -> Batch:
+    """The batch on the device of this replica; numbers to predict in float32 where it has no float64."""
+    if fabric.device.type in precision.WITHOUT_FLOAT64:
+        floats = {name: x for name, x in batch._asdict().items() if isinstance(x, Tensor) and x.is_floating_point()}
+        batch = batch._replace(**{name: x.float() for name, x in floats.items()})
+    return fabric.to_device(batch)
 
 
 def gather_rows(rows: Tensor, fabric: Fabric) -> Tensor:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from counterpoise._checks import choice, number
+from counterpoise.functional import precision
 
 Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 STATISTICS = ("batch_mean", "sample")
@@ -336,7 +337,7 @@ def rls_update(P: Tensor, r: Tensor, a: float) -> Tensor:
 
 def _reachable(x: Tensor) -> Tensor:
     """``x`` where float64 exists: Apple's devices have none, so there it goes to the CPU."""
-    return x.cpu() if x.device.type == "mps" else x
+    return x.cpu() if x.device.type in precision.WITHOUT_FLOAT64 else x
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from counterpoise._checks import choice, number
 from counterpoise.functional import batch_entropy_weights, certainty_weights, project_inputs, rls_update
+from counterpoise.functional.precision import widest
 from counterpoise.fusions import Shared
 from counterpoise.method import Info, Method
 from counterpoise.task import SingleLabel
@@ -72,8 +73,8 @@ class MLA(Method):
             )
         if self.mode == "released" and not isinstance(run.task, SingleLabel):
             raise ValueError("MLA(mode='released') weighs modalities by class probabilities; use mode='paper'.")
-        wide = torch.float32 if run.device.type == "mps" else torch.float64
-        self.register_buffer("P", torch.eye(fusion.head.in_features, dtype=wide, device=run.device))
+        size = fusion.head.in_features
+        self.register_buffer("P", torch.eye(size, dtype=widest(run.device), device=run.device))
 
     def step(self, step: Step) -> Tensor:
         losses = []

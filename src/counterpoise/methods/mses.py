@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from counterpoise._checks import number, whole
+from counterpoise.functional.precision import widest
 from counterpoise.functional.stopping import Patience, expired, observe
 from counterpoise.method import Info, Method
 from counterpoise.types import Output
@@ -64,7 +65,7 @@ class MSES(Method):
     def setup(self, run: Run) -> None:
         model = run.model
         for name, value in Patience.start(len(model.modalities))._asdict().items():
-            self.register_buffer(name, value)
+            self.register_buffer(name, value.to(widest(run.device)) if value.is_floating_point() else value)
         self.register_buffer("active", torch.ones(len(model.modalities)))
         # Kept as frozen modules, so that checkpoints hold them and no optimizer sees them.
         copies = {m: nn.ModuleList(copy.deepcopy(model.branch_of(m))).requires_grad_(False) for m in model.modalities}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from counterpoise._checks import choice, number, per_modality, whole
+from counterpoise.functional.precision import widest
 from counterpoise.functional.rates import accuracy_ratio, smoothed_rates
 from counterpoise.method import Info, Method
 from counterpoise.methods import _require
@@ -73,7 +74,7 @@ class MSLR(Method):
         _require.additive(self, run.model)
         self._start_rates(run.model.modalities)  # raises for rates that make no sense
         size = (self.window, len(run.model.modalities))
-        self.register_buffer("history", torch.zeros(size, dtype=torch.float64))
+        self.register_buffer("history", torch.zeros(size, dtype=widest(run.device)))
         self.register_buffer("seen", torch.tensor(0))
 
     def on_start(self, run: Run) -> None:
