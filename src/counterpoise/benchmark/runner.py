@@ -113,15 +113,15 @@ class Feed(Protocol):
         """The run to start next; None when there is none now."""
         ...
 
-    def done(self, config: Any, directory: Path) -> bool:
+    def done(self, run: Any, directory: Path) -> bool:
         """Whether what was asked for is in its directory."""
         ...
 
-    def enough(self, config: Any) -> bool:
+    def enough(self, run: Any) -> bool:
         """Asked again and again while it runs; True ends it early."""
         ...
 
-    def ended(self, config: Any, failure: Failure | None) -> None:
+    def ended(self, run: Any, failure: Failure | None) -> None:
         """What became of a run: None when it has a result. Not told of runs that an interruption stopped."""
         ...
 
@@ -136,16 +136,16 @@ class _Listed:
     def __init__(self, runs: Sequence[Runnable], done: Done):
         self.total, self.waiting, self._done, self._queue = len(runs), False, done, list(runs)
 
-    def done(self, config: Any, directory: Path) -> bool:
-        return self._done(config, directory)
+    def done(self, run: Any, directory: Path) -> bool:
+        return self._done(run, directory)
 
     def next(self) -> Runnable | None:
         return self._queue.pop(0) if self._queue else None
 
-    def enough(self, config: Any) -> bool:
+    def enough(self, run: Any) -> bool:
         return False
 
-    def ended(self, config: Any, failure: Failure | None) -> None:
+    def ended(self, run: Any, failure: Failure | None) -> None:
         pass
 
     def rest(self) -> list[str]:

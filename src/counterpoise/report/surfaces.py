@@ -203,8 +203,8 @@ def histograms(values: Mapping[str, Sequence[float] | np.ndarray], *, x: str, se
     span = span if span[0] < span[1] else (span[0] - 0.5, span[1] + 0.5)
     figure = new_figure(7, 0.7 + 1.55 * len(arrays))
     axes = figure.subplots(len(arrays), 1, squeeze=False, sharex=True, sharey=True).ravel()
-    for number, (ax, (title, values)) in enumerate(zip(axes, arrays.items(), strict=True)):
-        counted = histogram(values, span=span, threshold=threshold)
+    for number, (ax, (title, finite)) in enumerate(zip(axes, arrays.items(), strict=True)):
+        counted = histogram(finite, span=span, threshold=threshold)
         share = 100 * counted.counts / max(1, counted.n)
         ax.stairs(share, counted.edges, fill=True, color=PALETTE[number % len(PALETTE)], alpha=0.75)
         ax.axvline(threshold, color=INK, linewidth=0.9, linestyle=":")
