@@ -43,7 +43,7 @@ def test_unknown_command(run: Run) -> None:
     done = run("reprot")
     assert done.code == 2
     assert done.err.startswith(
-        "counterpoise: Unknown command 'reprot'. Did you mean 'report'? Known: auto, benchmark, data,"
+        "counterpoise: Unknown command 'reprot'. Did you mean 'report'? Known: auto, benchmark, completion, data,"
     )
 
 

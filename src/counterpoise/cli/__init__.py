@@ -21,6 +21,7 @@ COMMANDS = {
     "report": ("cli.report", "one HTML file with the tables and figures of finished runs"),
     "data": ("cli.data", "check or show a table; prepare published data sets"),
     "methods": ("cli.methods", "list the training methods, or explain one"),
+    "completion": ("cli.completion", "a script that completes commands and options by TAB"),
 }
 
 USAGE = """usage: counterpoise COMMAND [options]

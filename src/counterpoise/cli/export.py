@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
-from counterpoise.recipe.messages import Options
+from counterpoise.recipe.messages import Options, UsageError
 from counterpoise.recipe.trained import TRUST
 from counterpoise.trained import load
 
@@ -20,6 +21,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--force", action="store_true", help="overwrite it")
     parser.add_argument("--trust", action="store_true", help=TRUST)
     options = parser.parse_args(arguments)
+    if os.path.lexists(options.file) and not options.force:
+        raise UsageError(f"{options.file} exists. Pass --force to overwrite it.")
     model = load(options.run, trust=options.trust, accelerator="cpu")
     path = model.export(options.file, overwrite=options.force)
     print(f"Wrote {path}: {', '.join(model.modalities)} in, {model.task.kind} out.")
