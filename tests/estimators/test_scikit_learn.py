@@ -56,6 +56,18 @@ def test_it_learns_and_says_what_it_saw() -> None:
     assert np.allclose(votes["fused"], probabilities, atol=1e-6)
 
 
+def test_auto_pools_the_fused_and_the_own_heads() -> None:
+    model = short(method="auto", epochs=25).fit(X, Y)
+    assert type(model.method_).__name__ == "MSES"
+    assert model.method_.patience == 5
+    assert model.model_.pool is not None
+    assert model.model_.pool.experts == ("fused", "audio", "video")
+    assert model.score(X, Y) > 0.85
+    again = pickle.loads(pickle.dumps(clone(model).fit(X, Y)))
+    assert np.array_equal(again.predict_proba(X), model.predict_proba(X))
+    assert short(MultimodalRegressor, method="auto", epochs=2).fit(X, X[:, 0]).predict(X).shape == (90,)
+
+
 def test_parameters_reach_method_and_optimizer() -> None:
     model = MultimodalClassifier("OGM", optimizer="adamw")
     params = model.get_params()

@@ -29,6 +29,32 @@ def uncounted() -> Iterator[None]:
         _validating.reset(token)
 
 
+class _Counter:
+    """Counts the passes of the encoders that it hangs on, and of their copies, which share it.
+
+    Attributes:
+        state: where to count; None when the fit is over, so that it holds nothing and can be pickled.
+    """
+
+    def __init__(self, state: State):
+        self.state: State | None = state
+
+    def __deepcopy__(self, memo: object) -> _Counter:
+        return self
+
+    def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        if self.state is None or _validating.get() or not isinstance(output, Tensor) or not output.ndim:
+            return  # of what is no tensor the model says what is wrong
+        rows = len(output)
+        self.state.forward += rows
+        if output.requires_grad:
+            output.register_hook(lambda _: self._backward(rows))
+
+    def _backward(self, rows: int) -> None:
+        if self.state is not None:
+            self.state.backward += rows
+
+
 class Meter:
     """Adds up in ``state`` what a fit costs; a resumed run goes on adding.
 
@@ -46,21 +72,8 @@ class Meter:
         self._state, self._encoders, self._device, self._inside = state, list(encoders), device, inside
 
     def __enter__(self) -> Meter:
-        state = self._state
-
-        def forward(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-            # a function and no method: a deep copy of the encoder shares it
-            if _validating.get() or not isinstance(output, Tensor) or not output.ndim:  # the model says what is wrong
-                return
-            rows = len(output)
-            state.forward += rows
-            if output.requires_grad:
-                output.register_hook(lambda _: backward(rows))
-
-        def backward(rows: int) -> None:
-            state.backward += rows
-
-        self._handles = [encoder.register_forward_hook(forward) for encoder in self._encoders]
+        self._counter = _Counter(self._state)
+        self._handles = [encoder.register_forward_hook(self._counter) for encoder in self._encoders]
         if not self._inside:
             _forget_peak(self._device)
         self._start, _ = memory(self._device)
@@ -70,6 +83,7 @@ class Meter:
     def __exit__(self, *error: object) -> None:
         for handle in self._handles:
             handle.remove()
+        self._counter.state = None  # copies of the encoders keep it
 
     def skip(self) -> None:
         """The time since the last look was not the method's."""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from counterpoise._checks import number, settings
 from counterpoise._names import made
+from counterpoise.answer.preset import DEFAULT
 from counterpoise.build import build_model
 from counterpoise.data.arrays import ArraySplit
 from counterpoise.data.layout import Layout
@@ -40,6 +41,8 @@ class Samples(ArraySplit):
 
 PARTS = ("method", "optimizer", "schedule", "loss")
 """Parameters with parameters of their own: ``method__alpha``."""
+AUTO = "auto"
+"""The method that is no method: what ``cp.auto`` trains."""
 
 
 class MultimodalEstimator(BaseEstimator):
@@ -137,17 +140,22 @@ class MultimodalEstimator(BaseEstimator):
 
     def _train(self, data: Splits) -> None:
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        method = copy.deepcopy(made("method", self.method))
+        preset = DEFAULT if isinstance(self.method, str) and self.method.casefold() == AUTO else None
+        if preset is None:
+            method = copy.deepcopy(made("method", self.method))
+            building, sam = {"heads": method.own_heads}, self.sam
+        else:
+            method = preset.method(**preset.settings)
+            building, sam = preset.building, self.sam or preset.training["sam"]
         encoders = data if self.encoders is None else copy.deepcopy(dict(self.encoders))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = build_model(
-                encoders, self.fusion or method.default_fusion, task=data.task, heads=method.own_heads, example=data
-            )
+            fusion = self.fusion or method.default_fusion
+            model = build_model(encoders, fusion, task=data.task, example=data, **building)
         trainer = Trainer(
             model, method, epochs=self.epochs, batch_size=min(self.batch_size, len(data.train)),
             optimizer=copy.deepcopy(self.optimizer), schedule=copy.deepcopy(self.schedule),
-            loss=copy.deepcopy(self.loss), sam=self.sam, early_stopping=self.early_stopping, seed=seed,
+            loss=copy.deepcopy(self.loss), sam=sam, early_stopping=self.early_stopping, seed=seed,
             accelerator=self.accelerator, progress=False,
         )  # fmt: skip
         trainer.fit(data.train, data.val)

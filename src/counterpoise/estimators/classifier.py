@@ -31,7 +31,8 @@ class MultimodalClassifier(ClassifierMixin, MultimodalEstimator):
     (60, 2)
 
     Args:
-        method: how to train: a name, or one of ``counterpoise.methods``; ``method__alpha`` is an option of it.
+        method: how to train: a name, or one of ``counterpoise.methods``; ``method__alpha`` is an option of it. "auto"
+            trains and predicts as ``cp.auto`` does, at ``optimizer``'s learning rate.
         fusion: name or class of a fusion, or what makes one; the method's own default when None.
         encoders: modality -> name of an encoder, module, or function that makes one; a default for each when None.
         modalities: modality -> its columns of ``X``, as a slice, names or positions; None takes all as one modality.
