@@ -17,7 +17,7 @@ from counterpoise import cli, methods
 from counterpoise.data import READERS
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/architecture.md", "docs/guide.md", "docs/studies.md", "CONTRIBUTING.md")
+PAGES = ("README.md", "docs/architecture.md", "docs/guide.md", "docs/scripts.md", "docs/studies.md", "CONTRIBUTING.md")
 EVERY_PAGE = [p.relative_to(ROOT).as_posix() for p in [*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md"))]]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 ELSEWHERE = ("make ", ". .venv/")  # run by hand and by .ci/run
