@@ -198,7 +198,12 @@ def test_texts_are_a_modality_and_may_be_absent() -> None:
         ({"modalities": {"a": "x"}}, X, Y, "X has no column names: pass a data frame"),
         ({"validation_fraction": 1.0}, X, Y, "validation_fraction must be a finite number > 0 and < 1; got 1.0"),
         ({}, Bundle({"a": X}), Y, "a Bundle names its modalities itself"),
-        ({"modalities": None}, Bundle({"a": X, "t": [{}] * 90}), Y, "'t' must be numbers or texts; it holds dict"),
+        (
+            {"modalities": None},
+            Bundle({"a": X, "t": [{}] * 90}),
+            Y,
+            "'t' must be numbers, texts, names of files or pict",
+        ),
         ({}, np.where(X[3, 3] == X, np.nan, X), Y, "contains NaN"),
     ],
 )

@@ -13,15 +13,13 @@ from torch import Tensor
 
 from counterpoise._checks import choice
 
+from .guessed_columns import LARGEST, PICTURES, picture_size
 from .layout import Layout, layout_of_reader
 from .progress import after_two_seconds
-from .readers import READERS, Image, Reader, ReadError, guess
+from .readers import READERS, Frames, Image, Reader, ReadError, guess
 from .readers.base import all_finite
 from .seeding import sample_seed
 from .split import placed
-
-_LARGEST = 224
-"""Pixels to which a guess enlarges nothing: the default of ``Image``."""
 
 
 def is_absent(value: Any) -> bool:
@@ -54,11 +52,13 @@ def guessed(values: Sequence[Any]) -> Reader | None:
     """
     there = [value for value in values if not is_absent(value)]
     if there and all(isinstance(value, str) for value in there):
-        return READERS[guess(there[:1000])]()
+        reader = READERS[guess(there[:1000])]()
+        size = picture_size(there[:PICTURES]) if isinstance(reader, Image | Frames) else None
+        return reader if size is None or size >= LARGEST else type(reader)(size=size)
     if there and all(_is_picture(value) for value in there):
         sides = sorted(min(value.size) for value in there)
         grey = all(value.mode in ("1", "L") for value in there)
-        return Image(size=min(_LARGEST, sides[len(sides) // 2]), channels=1 if grey else 3)
+        return Image(size=min(LARGEST, sides[len(sides) // 2]), channels=1 if grey else 3)
     return None
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from counterpoise._checks import did_you_mean, misnamed, per_modality
+from counterpoise.data.values import is_absent
 
 
 class Bundle:
@@ -103,18 +104,13 @@ def _column(name: str, values: Any) -> tuple[np.ndarray, np.ndarray]:
     if isinstance(values, str) or not (isinstance(values, Sequence | np.ndarray) or hasattr(values, "__array__")):
         raise ValueError(f"Bundle: {name!r} must be an array or a list with a value per sample; got {values!r}.")
     rows = list(values if isinstance(values, Sequence) else np.asarray(values))
-    there = np.array([not _missing(row) for row in rows], bool)
+    there = np.array([not is_absent(row) for row in rows], bool)
     held = [row for row, is_there in zip(rows, there, strict=True) if is_there]
     if held and all(isinstance(row, np.ndarray | Tensor | list | tuple | int | float | np.number) for row in held):
         return _stacked(name, rows, there), there
     column = np.empty(len(rows), object)
     column[:] = [row if is_there else None for row, is_there in zip(rows, there, strict=True)]
     return column, there
-
-
-def _missing(value: Any) -> bool:
-    """None, and the NaN by which data frames say so."""
-    return value is None or (isinstance(value, float) and value != value)
 
 
 def _stacked(name: str, rows: Sequence[Any], there: np.ndarray) -> np.ndarray:

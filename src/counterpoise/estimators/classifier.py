@@ -19,9 +19,10 @@ from counterpoise.task import MultiLabel, SingleLabel, Task
 class MultimodalClassifier(ClassifierMixin, MultimodalEstimator):
     """A multimodal model as a classifier of scikit-learn: one of several classes, or any number of labels.
 
-    ``X`` is (n, columns) numbers or a data frame of numbers, divided among the modalities by ``modalities``, or a
-    `Bundle`. ``y`` is (n,) classes, or (n, labels) of zeros and ones for several labels. Identical samples are merged
-    and count as many times; a share of the samples is held back to select the weights by.
+    ``X`` is (n, columns) numbers or a data frame, divided among the modalities by ``modalities``, or a `Bundle`.
+    Columns of texts or names of files, and pictures in a bundle, go through a reader. ``y`` is (n,) classes, or (n, labels) of
+    zeros and ones for several labels. Identical samples are merged and count as many times; a share of the samples is
+    held back to select the weights by.
 
     >>> import numpy as np
     >>> from counterpoise.estimators import MultimodalClassifier
@@ -54,6 +55,7 @@ class MultimodalClassifier(ClassifierMixin, MultimodalEstimator):
         history_: losses and validation scores, one mapping per epoch.
         n_features_in_: columns, or modalities of a bundle.
         feature_names_in_: names of the columns, of a data frame.
+        readers_: modality -> what reads its texts, files or pictures, guessed from the samples of ``fit``.
     """
 
     def predict(self, X: Any) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import narwhals
 import numpy as np
 import torch
 from sklearn.utils.validation import check_array, validate_data
@@ -12,7 +13,8 @@ from torch import Tensor
 
 from counterpoise._checks import did_you_mean, misnamed
 from counterpoise.data.layout import Layout, layout_of_reader
-from counterpoise.data.readers import Text
+from counterpoise.data.readers import Reader, ReadError
+from counterpoise.data.values import guessed
 from counterpoise.estimators.bundle import Bundle
 
 ONE = "X"
@@ -42,7 +44,8 @@ def inputs_of(estimator: Any, X: Any, modalities: Mapping[str, Any] | None, *, r
     Args:
         estimator: that notes the number and names of the features.
         X: a ``Bundle``, a data frame, or (n, columns) numbers.
-        modalities: modality -> which columns, as names, positions or a slice; None takes all columns as one modality.
+        modalities: modality -> which columns, as names, positions or a slice; None takes all columns as one modality,
+            but for columns of texts, names of files or pictures, of which each is a modality by itself.
         reset: note what there is, as ``fit`` does.
 
     Raises:
@@ -50,6 +53,8 @@ def inputs_of(estimator: Any, X: Any, modalities: Mapping[str, Any] | None, *, r
     """
     if isinstance(X, Bundle):
         return _of_bundle(estimator, X, modalities, reset=reset)
+    if (frame := _frame_of_more_than_numbers(X)) is not None:
+        return _of_frame(estimator, frame, modalities, reset=reset)
     array: Any = validate_data(estimator, X, dtype=np.float32, reset=reset)
     names = getattr(estimator, "feature_names_in_", None)
     columns = {ONE: slice(None)} if modalities is None else _positions(modalities, names, array.shape[1])
@@ -99,6 +104,44 @@ def _position(modality: str, column: Any, place: Mapping[str, int], width: int) 
     return int(column) % width
 
 
+def _frame_of_more_than_numbers(X: Any) -> Any | None:
+    """A data frame some columns of which are no numbers, in the words of narwhals; None for all else."""
+    frame = narwhals.from_native(X, eager_only=True, pass_through=True)
+    if not isinstance(frame, narwhals.DataFrame):
+        return None
+    return None if all(_numeric(frame, name) for name in frame.columns) else frame
+
+
+def _numeric(frame: Any, name: str) -> bool:
+    dtype = frame[name].dtype
+    return dtype.is_numeric() or dtype == narwhals.Boolean
+
+
+def _of_frame(estimator: Any, frame: Any, modalities: Mapping[str, Any] | None, *, reset: bool) -> Inputs:
+    """The columns as a bundle: those of numbers side by side, another one as values that a reader takes."""
+    names = list(frame.columns)
+    of_numbers = [name for name in names if _numeric(frame, name)]
+    if reset:
+        estimator.n_features_in_, estimator.feature_names_in_ = len(names), np.array(names, object)
+    elif names != list(estimator.feature_names_in_):
+        raise ValueError(f"X must have the columns of fit, {', '.join(estimator.feature_names_in_)}; it has {names}.")
+    if modalities is None:
+        columns = {**({ONE: of_numbers} if of_numbers else {}), **{n: [n] for n in names if n not in of_numbers}}
+    else:
+        positions = _positions(modalities, estimator.feature_names_in_, len(names))
+        columns = {m: [names[i] for i in listed] for m, listed in positions.items()}
+    values: dict[str, Any] = {}
+    for m, chosen in columns.items():
+        others = [name for name in chosen if name not in of_numbers]
+        if others and len(chosen) > 1:
+            raise ValueError(
+                f"modalities[{m!r}]: column {others[0]!r} holds no numbers, so it must be a modality by itself (texts, "
+                "names of files), or become numbers first: put a ColumnTransformer with OneHotEncoder in front."
+            )
+        values[m] = frame[others[0]].to_list() if others else frame[chosen].to_numpy()
+    return _read_all(estimator, Bundle(values), reset=reset)
+
+
 def _of_bundle(estimator: Any, X: Bundle, modalities: Mapping[str, Any] | None, *, reset: bool) -> Inputs:
     if modalities is not None:
         raise ValueError("modalities= is for arrays and data frames; a Bundle names its modalities itself.")
@@ -107,11 +150,17 @@ def _of_bundle(estimator: Any, X: Bundle, modalities: Mapping[str, Any] | None, 
         estimator.n_features_in_, estimator.modalities_in_ = len(names), names
     elif names != estimator.modalities_in_:
         raise ValueError(f"X must have the modalities of fit, {', '.join(estimator.modalities_in_)}; it has {names}.")
+    return _read_all(estimator, X, reset=reset)
+
+
+def _read_all(estimator: Any, X: Bundle, *, reset: bool) -> Inputs:
     values, present = {}, {m: torch.from_numpy(mask) for m, mask in X.present.items()}
     layouts: dict[str, Layout] = {}
+    if reset:
+        estimator.readers_ = {m: _reader(m, column) for m, column in X.modalities.items() if column.dtype == object}
     for m, column in X.modalities.items():
-        if column.dtype == object:
-            values[m], layouts[m] = _texts(m, column)
+        if m in estimator.readers_:
+            values[m], layouts[m] = _read(m, estimator.readers_[m], column)
             continue
         flat = column.reshape(len(column), -1)
         if m in X.present:
@@ -121,15 +170,25 @@ def _of_bundle(estimator: Any, X: Bundle, modalities: Mapping[str, Any] | None, 
     return Inputs(values, present, layouts)
 
 
-def _texts(modality: str, column: np.ndarray) -> tuple[Tensor, Layout]:
-    """The token numbers of texts, zeros where there is none."""
-    reader = Text()
-    wrong = next((value for value in column if value is not None and not isinstance(value, str)), None)
-    if wrong is not None:
-        raise ValueError(f"{modality!r} must be numbers or texts; it holds {type(wrong).__name__}.")
+def _reader(modality: str, column: np.ndarray) -> Reader:
+    """What reads the values of a modality: texts, names of files, or pictures of PIL."""
+    reader = guessed([*column])
+    if reader is None:
+        kinds = sorted({type(value).__name__ for value in column if value is not None})
+        raise ValueError(f"{modality!r} must be numbers, texts, names of files or pictures; it holds {kinds}.")
+    if reader.shape is None:
+        reader.bind(next(value for value in column if value is not None))
+    return reader
+
+
+def _read(modality: str, reader: Reader, column: np.ndarray) -> tuple[Tensor, Layout]:
+    """What a reader makes of all values, zeros where there is none."""
     layout = layout_of_reader(modality, reader)
-    tokens = torch.zeros(len(column), *layout.shape, dtype=torch.int64)
+    read = torch.zeros(len(column), *layout.shape, dtype=reader.dtype)
     for row, value in enumerate(column):
         if value is not None:
-            tokens[row] = reader.read(value)
-    return tokens, layout
+            try:
+                read[row] = reader.read(value)
+            except ReadError as error:
+                raise ReadError(f"X[{modality!r}], sample {row}: {error.cell}", error.reason) from error
+    return read, layout
