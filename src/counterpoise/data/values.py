@@ -53,8 +53,9 @@ def guessed(values: Sequence[Any]) -> Reader | None:
     there = [value for value in values if not is_absent(value)]
     if there and all(isinstance(value, str) for value in there):
         reader = READERS[guess(there[:1000])]()
-        size = picture_size(there[:PICTURES]) if isinstance(reader, Image | Frames) else None
-        return reader if size is None or size >= LARGEST else type(reader)(size=size)
+        if isinstance(reader, Image | Frames) and (size := picture_size(there[:PICTURES])) is not None:
+            return type(reader)(size=min(size, LARGEST))
+        return reader
     if there and all(_is_picture(value) for value in there):
         sides = sorted(min(value.size) for value in there)
         grey = all(value.mode in ("1", "L") for value in there)

@@ -20,9 +20,9 @@ class MultimodalClassifier(ClassifierMixin, MultimodalEstimator):
     """A multimodal model as a classifier of scikit-learn: one of several classes, or any number of labels.
 
     ``X`` is (n, columns) numbers or a data frame, divided among the modalities by ``modalities``, or a `Bundle`.
-    Columns of texts or names of files, and pictures in a bundle, go through a reader. ``y`` is (n,) classes, or (n, labels) of
-    zeros and ones for several labels. Identical samples are merged and count as many times; a share of the samples is
-    held back to select the weights by.
+    Columns of texts or names of files, and pictures in a bundle, go through a reader. ``y`` is (n,) classes, or
+    (n, labels) of zeros and ones for several labels. Identical samples are merged and count as many times; a share of
+    the samples is held back to select the weights by.
 
     >>> import numpy as np
     >>> from counterpoise.estimators import MultimodalClassifier
