@@ -285,7 +285,8 @@ def test_parquet_holds_weights_and_numbers_to_predict_as_floats(tmp_path):
     columns = rows_of(label=numbers, sample_weight=numbers[::-1], other=numbers)
     pq.write_table(pa.table(columns), tmp_path / "t.parquet")
     table = Table(tmp_path / "t.parquet")
-    assert list(table.readers) == ["text"]  # a column of floats is no modality
+    assert list(table.readers) == ["text", "tabular"]
+    assert table.readers["tabular"].columns == ["other"]  # neither the label nor the weight
     data = table.samples(labelled=True)
     assert data.task.kind == "regression"
     assert data.target.flatten().tolist() == numbers

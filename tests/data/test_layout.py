@@ -28,9 +28,10 @@ def test_numbers_in_memory_are_known_by_their_axes(modality, kind, shape):
     assert train.subset([3, 1]).layout(modality) == (kind, shape, {})
 
 
-def test_whole_numbers_have_no_default_encoder():
-    with pytest.raises(ValueError, match=r"'tokens': no default encoder is known for samples of torch.int64 and shape"):
-        data().train.layout("tokens")
+def test_whole_numbers_are_tokens():
+    kind, shape, options = data().train.layout("tokens")
+    assert (kind, shape) == ("text", (9,))
+    assert options["vocab_size"] >= 2
 
 
 def test_a_reader_says_what_its_column_is(tmp_path):
@@ -41,3 +42,11 @@ def test_a_reader_says_what_its_column_is(tmp_path):
     assert layout.kind == "text"
     assert layout.shape == train.batch([0], "said", None).shape[1:]
     assert layout.options["vocab_size"] > int(torch.cat([train.batch([i], "said", None) for i in range(14)]).max())
+
+
+def test_splits_travel_to_workers_that_start_anew():
+    """As on macOS and Windows, where nothing is inherited."""
+    import pickle
+
+    split = pickle.loads(pickle.dumps(data().train))
+    assert torch.equal(split.batch([4, 2], "series", None), data().train.batch([4, 2], "series", None))

@@ -56,7 +56,7 @@ def test_loss(count, epoch):
 
 def test_prototypes_are_class_means_of_the_part():
     trainer, _ = ready(partial(PMR, fraction=0.5, momentum=0.25))
-    part, method = trainer.method._part, trainer.method
+    part, method = trainer.current.train_split.subset(trainer.method._rows), trainer.method
     assert part.target.bincount().tolist() == [9, 9, 9]
     trainer.model.eval()
     for m in NAMES[:2]:
@@ -81,11 +81,16 @@ def test_momentum_ends(momentum, moved):
     torch.testing.assert_close(trainer.method.get_buffer("prototypes_second"), old + moved)
 
 
+def without(trainer, label):
+    """No sample of a class in the part that prototypes are of."""
+    rows = trainer.method._rows
+    trainer.method._rows = rows[trainer.current.train_split.target[rows] != label]
+
+
 def test_a_class_without_samples_keeps_its_prototype():
     trainer, _ = ready()
     old = trainer.method.get_buffer("prototypes_first").clone()
-    part = trainer.method._part
-    trainer.method._part = part.subset((part.target != 1).nonzero().flatten())
+    without(trainer, 1)
     with torch.no_grad():
         trainer.model.encoders["first"][3].bias += 1.0
     trainer.method.on_epoch_start(trainer.current)
@@ -96,8 +101,7 @@ def test_a_class_without_samples_keeps_its_prototype():
 
 def test_a_class_never_seen_takes_no_part():
     trainer, step = first_step(PMR)
-    whole = trainer.method._part
-    trainer.method._part = whole.subset((whole.target != 1).nonzero().flatten())
+    without(trainer, 1)
     trainer.method.on_epoch_start(trainer.current)
     assert trainer.method.get_buffer("seen_first").tolist() == [True, False, True]
     _, loss, found = gradients(trainer, step)
@@ -164,8 +168,8 @@ def test_order_of_the_modalities_does_not_matter():
 
 def test_absent_samples_are_in_no_prototype_and_no_loss():
     trainer, step = ready(partial(PMR, fraction=1.0), absent=0.3)
-    split, part = trainer.current.train_split, trainer.method._part
-    assert len(part) == len(split)
+    split = trainer.current.train_split
+    assert len(trainer.method._rows) == len(split)
     trainer.model.eval()
     z = trainer.model.encoders["second"](split.batch(range(len(split)), "second", None)).detach()
     rows = (split.target == 0) & split.present["second"]

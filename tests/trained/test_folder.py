@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -169,10 +170,8 @@ def test_names_that_the_hub_does_not_give(
     def fails(*_: Any, **__: Any) -> str:
         if status is None:
             raise LocalEntryNotFoundError("offline")
-        import httpx
-
-        request = httpx.Request("GET", "https://hub/me/mine")
-        raise RepositoryNotFoundError("404 Client Error", response=httpx.Response(status, request=request))
+        answer: Any = SimpleNamespace(status_code=status, headers={}, request=None)
+        raise RepositoryNotFoundError("404 Client Error", response=answer)
 
     monkeypatch.setattr(hub, "snapshot_download", fails)
     monkeypatch.setattr("huggingface_hub.hub_mixin.hf_hub_download", fails)

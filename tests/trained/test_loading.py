@@ -223,7 +223,7 @@ def test_writing_it_down_moves_no_random_number(tmp_path: Path) -> None:
 def test_folders_that_hold_no_model(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"There is no folder .*runs/x"):
         cp.load(tmp_path / "runs" / "x")
-    with pytest.raises(FileNotFoundError, match=r"holds no trained model: it has no model\.json"):
+    with pytest.raises(FileNotFoundError, match=r"holds no trained model: it has neither model\.json"):
         cp.load(tmp_path)
     trained(tmp_path / "run")
     with pytest.raises(FileNotFoundError, match=r"Did you mean 'run'"):

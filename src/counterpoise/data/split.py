@@ -7,7 +7,6 @@ import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +17,10 @@ from counterpoise.task import SingleLabel, Task
 
 if TYPE_CHECKING:
     from counterpoise.data.readers import Reader
+
+
+_NONE: Mapping[str, Any] = {}
+"""Of no modality; never written to, and a plain dict so that splits travel to workers."""
 
 
 class Split(ABC):
@@ -45,8 +48,8 @@ class Split(ABC):
     target: Tensor
     present: dict[str, Tensor] | None
     weight: Tensor | None = None
-    readers: Mapping[str, Reader] = MappingProxyType({})
-    collate: Mapping[str, Callable[[list[Tensor]], Tensor]] = MappingProxyType({})
+    readers: Mapping[str, Reader] = _NONE
+    collate: Mapping[str, Callable[[list[Tensor]], Tensor]] = _NONE
 
     def __len__(self) -> int:
         return len(self.target)

@@ -94,15 +94,14 @@ class PMR(Method):
         for m in model.modalities:
             self.register_buffer(f"prototypes_{m}", torch.zeros(model.num_classes, model.fusion.dims[m]))
             self.register_buffer(f"seen_{m}", torch.zeros(model.num_classes, dtype=torch.bool))
-        rows = stratified(data.target, self.fraction, torch.Generator().manual_seed(run.seed))
-        self._part = data.subset(rows)
+        self._rows = stratified(data.target, self.fraction, torch.Generator().manual_seed(run.seed))
 
     def on_epoch_start(self, run: Run) -> None:
         totals: dict[str, tuple[Tensor, Tensor]] = {}
         for m in run.model.modalities:
             prototypes, seen = self._prototypes(m)
             totals[m] = torch.zeros_like(prototypes), torch.zeros_like(seen, dtype=prototypes.dtype)
-        for batch, output in run.outputs(self._part, shard=True):
+        for batch, output in run.outputs(run.train_split.subset(self._rows), shard=True):
             for m, z in output.features.items():
                 rows = None if batch.present is None else batch.present.get(m)
                 sums, counts = class_sums(z, batch.target, run.model.num_classes, rows)

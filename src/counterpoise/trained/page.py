@@ -11,7 +11,7 @@ from counterpoise.trained.model import TrainedModel
 from counterpoise.trained.votes import Answer, Prediction
 
 if TYPE_CHECKING:
-    from gradio import Blocks
+    from gradio import Blocks  # pyright: ignore[reportMissingImports]
 
 HEADER = ("modality", "says", "how sure", "share")
 
@@ -28,7 +28,7 @@ def page(model: TrainedModel, *, title: str) -> Blocks:
     """
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing is sent anywhere
     try:
-        import gradio
+        import gradio  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError("The page needs gradio: pip install 'counterpoise[serve]'.") from error
 
@@ -60,7 +60,7 @@ def page(model: TrainedModel, *, title: str) -> Blocks:
 
 def _input(modality: str, model: TrainedModel) -> Any:
     """The part of the page that takes one modality."""
-    import gradio
+    import gradio  # pyright: ignore[reportMissingImports]
 
     reader = model.readers.get(modality)
     label = modality if reader is not None else f"{modality} (.npy)"  # of a model that was trained on tensors
