@@ -126,6 +126,7 @@ def modules(folder: Path, monkeypatch: pytest.MonkeyPatch, **sources: str) -> No
     monkeypatch.setenv("PYTHONPATH", found)
 
 
+@pytest.mark.slow  # half a minute
 @pytest.mark.usefixtures("started")
 def test_killed_runs_are_retried_and_failing_ones_are_not(tmp_path: Path) -> None:
     configs = {config.method: config for config in grid(["Good", "Killed", "WorkerKilled", "Bad", "Doomed"], [0])}

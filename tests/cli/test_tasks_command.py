@@ -167,6 +167,7 @@ def test_methods_that_are_about_classes_are_refused_before_the_first_run(folder,
     assert not (tmp_path / "out" / "runs").exists()
 
 
+@pytest.mark.slow  # trains every method
 def test_a_comparison_of_numbers(folder, tmp_path, capsys):
     data = ["--data", folder / "data.csv", *COLUMNS, "--data.label", "price"]
     options = ["--epochs", 4, "--batch_size", 16, "--seeds", "0,1", "--progress", "false", "--out", tmp_path / "out"]

@@ -85,6 +85,7 @@ def test_a_metric_by_import_path_says_which_end_is_the_best(
     assert "Did you mean 'accuracy'" in unknown.err
 
 
+@pytest.mark.slow  # ten seconds
 def test_real_processes_and_a_loss(run: Run, tiny: Sequence[str]) -> None:
     done = run("tune", *tiny, *SEARCH, "--monitor", "loss", "--trials", "2", "--jobs", "2", "--out", "t")
     assert done.code == 0, done.err

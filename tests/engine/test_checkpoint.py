@@ -229,7 +229,7 @@ def dying_at(monkeypatch, number):
     return calls
 
 
-@pytest.mark.parametrize("name", ["LoadsBest", "IGM"])
+@pytest.mark.parametrize("name", [pytest.param("LoadsBest", marks=pytest.mark.slow), "IGM"])
 def test_death_between_any_two_file_operations(tmp_path, monkeypatch, name):
     whole, data = build(name)
     whole.fit(data.train, data.val)

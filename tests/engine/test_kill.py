@@ -77,7 +77,9 @@ def run(name, path, pipe):
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "Joint" else ()) for name in METHODS]
+)
 def test_killed_at_many_moments(tmp_path, name):
     """Forked, so that a start costs nothing; killed inside batches, evaluations and writes alike."""
     draw, context, killed = random.Random(name), multiprocessing.get_context("fork"), 0

@@ -48,6 +48,7 @@ def result(out: Path, name: str) -> dict:
     return json.loads((out / name / "data.json").read_text())["result"]
 
 
+@pytest.mark.slow  # trains a study
 def test_stages_coincide_until_a_direction_acts(out: Path) -> None:
     found = result(out, "interaction")
     assert found["stages"] == ["audio 1", "image 1", "audio 2", "image 2"]
