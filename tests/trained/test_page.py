@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import gc
 import json
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,9 @@ def served(model: TrainedModel) -> Iterator[Any]:
     blocks.launch(server_name="127.0.0.1", quiet=True, prevent_thread_lock=True)
     yield blocks
     blocks.close(verbose=False)
+    with warnings.catch_warnings():  # gradio leaves sockets open; let them go here and in nobody else's test
+        warnings.simplefilter("ignore")
+        gc.collect()
 
 
 def test_votes_in_words():

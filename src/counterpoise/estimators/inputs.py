@@ -107,7 +107,7 @@ def _position(modality: str, column: Any, place: Mapping[str, int], width: int) 
 def _frame_of_more_than_numbers(X: Any) -> Any | None:
     """A data frame some columns of which are no numbers, in the words of narwhals; None for all else."""
     frame = narwhals.from_native(X, eager_only=True, pass_through=True)
-    if not isinstance(frame, narwhals.DataFrame):
+    if not isinstance(frame, narwhals.DataFrame) or not all(isinstance(name, str) for name in frame.columns):
         return None
     return None if all(_numeric(frame, name) for name in frame.columns) else frame
 
