@@ -86,6 +86,7 @@ def test_many_comparisons_are_corrected_by_holm_and_the_table_says_so() -> None:
     among = summarize([*records()[:5], *(record("W", s, v) for s, v in enumerate(weak)), *many])
     differences = [summary.rows["W"]["fused/accuracy"].difference for summary in (alone, among)]
     assert [d.clear for d in differences if d] == [True, False]
+    assert "\n*: more than chance at 5 %." in alone.to_markdown()  # one comparison is corrected for nothing
     assert (
         "No difference is more than chance at 5 %, by Holm's correction for the 21 comparisons" in among.to_markdown()
     )

@@ -63,14 +63,20 @@ def difference_notes(summary: Summary) -> list[str]:
     if summary.ratio:
         text += f"; folds share what they learn from, so its variance is times 1/k + {summary.ratio:.3g} "
         text += "(Nadeau and Bengio, 2003)"
-    cells = [(c, cells[c]) for cells in summary.rows.values() for c in summary.columns if c in cells]
-    found = [cell.difference for column, cell in cells if says_how_good(column) and cell.difference is not None]
-    if all(difference.corrected is None for difference in found):
+    columns = [
+        [cells[c].difference for cells in summary.rows.values() if c in cells]
+        for c in summary.columns
+        if says_how_good(c)
+    ]
+    tested = [[d for d in column if d is not None and d.corrected is not None] for column in columns]
+    if not any(tested):
         return [f"{text}."]
-    count = f"the {len(summary.rows) - 1} comparisons of a column"
-    if any(difference.clear for difference in found):
-        return [f"{text}.", f"*: more than chance at {level}, by Holm's correction for {count}; intervals have none."]
-    return [f"{text}.", f"No difference is more than chance at {level}, by Holm's correction for {count}."]
+    count = max(map(len, tested))
+    many = f", by Holm's correction for the {count} comparisons of a column" if count > 1 else ""
+    if any(difference.clear for column in tested for difference in column):
+        apart = "; intervals have none" if many else ""
+        return [f"{text}.", f"*: more than chance at {level}{many}{apart}."]
+    return [f"{text}.", f"No difference is more than chance at {level}{many}."]
 
 
 def selection_notes(records: Sequence[Mapping[str, Any]], split: str) -> list[str]:
