@@ -1,6 +1,6 @@
 """Everything about a GPU in one command: whether runs are right there, how fast they are, what a step is made of.
 
-    python benchmarks/gpu.py                          on the first GPU, at most 8 minutes
+    python benchmarks/gpu.py                          on the first GPU, a budget of 440 s
     python benchmarks/gpu.py --device cpu --quick     the same on the CPU, small, to see that it runs
     python benchmarks/gpu.py --released PATH          IGM's released code beside, from a checkout
 

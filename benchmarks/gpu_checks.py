@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -105,17 +106,10 @@ def checked(device: str, names: list[str] | None = None) -> dict[str, dict[str, 
     step waits for it.
     """
     accelerator = "gpu" if device == "cuda" else "cpu"
-    plain = testing.trainer_for
+    chosen = {name: make for name, make in makers().items() if names is None or name in names}
     # the checks of the suite train on the CPU unless told otherwise
-    testing.trainer_for = lambda *args, **options: plain(*args, **{"accelerator": accelerator, **options})
-    results: dict[str, dict[str, str]] = {}
-    try:
-        for name, make in makers().items():
-            if names is None or name in names:
-                results[name] = _checked(name, make, accelerator)
-    finally:
-        testing.trainer_for = plain
-    return results
+    with mock.patch.object(testing, "trainer_for", partial(trainer_for, accelerator=accelerator)):
+        return {name: _checked(name, make, accelerator) for name, make in chosen.items()}
 
 
 def _checked(name: str, make: Callable[[], Method], accelerator: str) -> dict[str, str]:

@@ -167,6 +167,11 @@ def test_a_seed_for_what_is_made_already_is_refused(encoders, fusion, name):
         build_model(encoders, fusion, num_classes=2, seed=0)
 
 
+@pytest.mark.parametrize("make", [partial(MLP, 3, dim=7), lambda dim=7: MLP(3, dim=dim), lambda **_: MLP(3, dim=7)])
+def test_what_makes_an_encoder_may_have_arguments_with_defaults(make):
+    assert build_model({"a": make}, num_classes=2).fusion.dims == {"a": 7}
+
+
 def test_what_makes_an_encoder_must_make_one():
     with pytest.raises(ValueError, match=r"encoders\['a'\] must be an nn.Module; got int"):
         build_model({"a": lambda: 3}, num_classes=2)  # type: ignore[dict-item]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import partial
 from inspect import signature
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, TypeGuard, overload
 
 import torch
 from torch import Tensor, nn
@@ -113,13 +113,23 @@ def _default(example: Split, modality: str) -> nn.Module:
 def _made(modality: str, encoder: nn.Module | Callable[[], nn.Module] | str, example: Split | None) -> nn.Module:
     if isinstance(encoder, str):
         return _named(modality, encoder, example)
-    function = callable(encoder) and not isinstance(encoder, type | nn.Module) and not signature(encoder).parameters
-    made = encoder() if function else encoder
+    made = encoder() if _makes(encoder) else encoder
     if not isinstance(made, nn.Module):
         given = f"the class {made.__name__}" if isinstance(made, type) else type(made).__name__
         how = "; make one: " + f"{made.__name__}(...)" if isinstance(made, type) else ""
         raise ValueError(f"encoders[{modality!r}] must be an nn.Module; got {given}{how}.")
     return made
+
+
+def _makes(encoder: object) -> TypeGuard[Callable[[], nn.Module]]:
+    """Whether it is a function that can be called without arguments."""
+    if isinstance(encoder, type | nn.Module) or not callable(encoder):
+        return False
+    try:
+        signature(encoder).bind()
+    except TypeError:
+        return False
+    return True
 
 
 def _named(modality: str, name: str, example: Split | None) -> nn.Module:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from counterpoise.engine import SGD, AdamW, Cosine, TorchOptim, Trainer
-from counterpoise.engine.torch_optim import optimizer_of
+from counterpoise.engine.torch_optim import optimizer_of, torch_names
 from counterpoise.losses import Focal
 from counterpoise.methods import OGM, Joint
 from counterpoise.testing import assert_same, everything, resumes_exactly, tiny_model, trainer_for
@@ -92,6 +92,19 @@ def test_stopped_and_resumed_it_ends_as_if_it_had_not_been(name, monkeypatch) ->
     resumes_exactly(Joint, TWO, None)
 
 
+@pytest.mark.parametrize("name", list(torch_names()))
+def test_every_class_of_torch_trains(name) -> None:
+    trainer, data = trainer_for(Joint, epochs=1, optimizer=name)
+    before = everything(trainer)["model.encoders.first.0.weight"]
+    trainer.fit(data.train, data.val)
+    assert not torch.equal(everything(trainer)["model.encoders.first.0.weight"], before)
+
+
+def test_arguments_without_names_are_not_dropped() -> None:
+    with pytest.raises(ValueError, match="optimizer must be of the class Optimizer"):
+        trainer_for(Joint, optimizer=partial(torch.optim.SGD, 0.1))
+
+
 def test_an_optimizer_from_elsewhere() -> None:
     settings = optimizer_of(Halving)
     assert settings.name == f"{__name__}.Halving"
@@ -113,6 +126,8 @@ def test_an_optimizer_from_elsewhere() -> None:
         (lambda: TorchOptim("no_such_package.X"), "cannot be imported: No module named 'no_such_package'"),
         (lambda: optimizer_of("sparseadam"), "SparseAdam cannot train here: it takes sparse gradients only"),
         (lambda: optimizer_of(torch.optim.LBFGS), "LBFGS cannot train here"),
+        (lambda: optimizer_of("muon"), "Muon cannot train here: it takes matrices only"),
+        (lambda: TorchOptim("torch.optim.Muon"), "Muon cannot train here: it takes matrices only"),
         (lambda: optimizer_of("rmspropp"), "Unknown optimizer 'rmspropp'. Did you mean 'RMSprop'"),
     ],
 )

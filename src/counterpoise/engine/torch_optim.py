@@ -18,6 +18,7 @@ LINEAR = ("ASGD", "SGD")
 """Those whose step is proportional to the gradient; of all others a constant factor on it cancels out, or nearly."""
 UNFIT = {
     "LBFGS": "it evaluates the loss several times a step",
+    "Muon": "it takes matrices only, and models have biases",
     "SparseAdam": "it takes sparse gradients only",
 }
 
@@ -60,17 +61,18 @@ class TorchOptim(Optimizer):
 def torch_names() -> dict[str, type[torch.optim.Optimizer]]:
     """Name -> class, of everything in ``torch.optim`` that can train here."""
     classes = {name: cls for name, cls in vars(torch.optim).items() if inspect.isclass(cls)}
-    known = (torch.optim.Optimizer, *(classes[name] for name in UNFIT))
-    return {n: c for n, c in classes.items() if issubclass(c, torch.optim.Optimizer) and c not in known}
+    leave = (torch.optim.Optimizer.__name__, *UNFIT)
+    return {n: c for n, c in classes.items() if issubclass(c, torch.optim.Optimizer) and n not in leave}
 
 
 def torch_class(name: str) -> Callable[..., torch.optim.Optimizer]:
     """The optimizer class of this name or import path; ValueError when there is none, or it cannot be used."""
+    package, _, bare = name.rpartition(".")
     for unfit, reason in UNFIT.items():
-        if name.rsplit(".", 1)[-1].casefold() == unfit.casefold():
+        if bare.casefold() == unfit.casefold() and (not package or package.startswith("torch.optim")):
             raise ValueError(f"optimizer {unfit} cannot train here: {reason}. Known: {', '.join(torch_names())}.")
     folded = {known.casefold(): cls for known, cls in torch_names().items()}
-    if "." not in name:
+    if not package:
         if name.casefold() not in folded:
             raise ValueError(did_you_mean("optimizer", name, torch_names()))
         return folded[name.casefold()]
@@ -96,7 +98,8 @@ def optimizer_of(value: Any) -> Any:
         if "." not in value and value.casefold() not in map(str.casefold, (*torch_names(), *UNFIT)):
             raise ValueError(did_you_mean("optimizer", value, {*ours, *torch_names()} - {TorchOptim.__name__}))
         return TorchOptim(value)
-    cls, options = (value.func, dict(value.keywords)) if isinstance(value, partial) else (value, {})
+    bound = isinstance(value, partial) and not value.args
+    cls, options = (value.func, dict(value.keywords)) if bound else (value, {})
     if not inspect.isclass(cls) or not issubclass(cls, torch.optim.Optimizer):
         return value
     path = cls.__name__ if cls in torch_names().values() else f"{cls.__module__}.{cls.__qualname__}"

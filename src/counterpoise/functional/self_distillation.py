@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from counterpoise.functional.alignment import distillation_losses
 from counterpoise.functional.modulation import true_probability
 
 
@@ -44,11 +45,6 @@ def distilled(a: Tensor, b: Tensor, target: Tensor) -> Distilled:
     """
     t_a, t_b = true_probability(a, target).detach(), true_probability(b, target).detach()
     right = (a.argmax(1) == target) | (b.argmax(1) == target)
-    log_a, log_b = a.log_softmax(1), b.log_softmax(1)
     a_leads = (t_a >= t_b).unsqueeze(1)
-    strong, weak = torch.where(a_leads, log_a, log_b).detach(), torch.where(a_leads, log_b, log_a)
-    return Distilled(
-        (t_a - t_b).abs() * right,
-        (a - b).square().mean(1),
-        (strong.exp() * (strong - weak)).sum(1),
-    )
+    strong, weak = torch.where(a_leads, a, b), torch.where(a_leads, b, a)
+    return Distilled((t_a - t_b).abs() * right, (a - b).square().mean(1), distillation_losses(weak, strong))

@@ -56,7 +56,6 @@ class ReLearning(Method):
         state="a copy of each encoder",
     )
     tasks = (SingleLabel,)
-    count: Tensor
     initial: nn.ModuleDict
 
     def __init__(
@@ -70,8 +69,8 @@ class ReLearning(Method):
         self.statistics = statistics
 
     def setup(self, run: Run) -> None:
-        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
-        copies = {m: copy.deepcopy(e).requires_grad_(False) for m, e in run.model.encoders.items()}
+        encoders = run.model.encoders if self._acts else {}
+        copies = {m: copy.deepcopy(e).requires_grad_(False) for m, e in encoders.items()}
         self.initial = nn.ModuleDict(copies)
 
     def must_finish(self) -> str | None:
@@ -83,26 +82,25 @@ class ReLearning(Method):
 
     def on_epoch_end(self, run: Run, scores: Mapping[str, float]) -> None:
         every = self.every or max(1, run.epochs // (self.times + 1))
-        due = run.epoch > 0 and run.epoch % every == 0 and run.epoch + 1 < run.epochs
-        if not self._acts or not due or int(self.count) >= self.times:
+        due = run.epoch % every == 0 and 0 < run.epoch <= self.times * every and run.epoch + 1 < run.epochs
+        if not self._acts or not due:
             return
         seen, unseen = self._features(run, run.train_split), self._features(run, run.val_split)
         for m in run.model.modalities:
             share = self._share(run, m, seen[m], unseen[m])
             self._return(run.model.encoders[m], self.initial[m], share)
             run.log({f"{m}/returned": share})
-        self.count += 1
 
     def _features(self, run: Run, split: Split) -> dict[str, Labelled]:
         """Features and classes of the samples that have each modality, at most ``samples`` of the split."""
         if len(split) > self.samples:
             split = split.subset(torch.randperm(len(split), generator=run.generator)[: self.samples])
-        found: dict[str, list[Labelled]] = {m: [] for m in run.model.modalities}
+        batches: dict[str, list[Labelled]] = {m: [] for m in run.model.modalities}
         for batch, output in run.outputs(split):
             for m, z in output.features.items():
                 rows = slice(None) if batch.present is None or m not in batch.present else batch.present[m]
-                found[m].append((z[rows].cpu(), batch.target[rows].cpu()))
-        return {m: (torch.cat([z for z, _ in parts]), torch.cat([y for _, y in parts])) for m, parts in found.items()}
+                batches[m].append((z[rows].cpu(), batch.target[rows].cpu()))
+        return {m: (torch.cat([z for z, _ in parts]), torch.cat([y for _, y in parts])) for m, parts in batches.items()}
 
     def _share(self, run: Run, modality: str, seen: Labelled, unseen: Labelled) -> float:
         """How far the encoder of a modality goes back; 0 with a warning where there is too little to cluster."""
