@@ -219,6 +219,16 @@ def test_three_data_sets_stay_apart():
     assert stated.train.present is None
     assert stated.val.present is not None
     assert stated.val.present["second"].tolist() == [False] + [True] * 17
+    named = from_dataset(sets, present={"validation": {"second": torch.arange(18) > 0}})
+    assert named.val.present is not None
+    assert named.val.present["second"].tolist() == [False] + [True] * 17
+    with pytest.raises(
+        ValueError, match=r"present\['second'\] must be \(54,\) booleans; got torch.bool of shape \(55,\)"
+    ):
+        from_dataset(sets, present={"train": {"second": np.ones(55, bool)}, "val": {"second": np.ones(17, bool)}})
+    for wrong in ({"second": np.ones(90, bool)}, {"val": np.ones(18, bool)}, np.ones(90, bool)):
+        with pytest.raises(ValueError, match=r"present must map data sets \(train, val, test\) to the masks of each"):
+            from_dataset(sets, present=wrong)
     with pytest.raises(ValueError, match="labels must have an entry for each data set: train, val, test"):
         from_dataset(sets, labels={"train": [0] * 54})
     with pytest.raises(ValueError, match="split is not used"):

@@ -78,6 +78,8 @@ def test_splitters_of_scikit_learn_by_object_name_and_positions() -> None:
         (("GroupKFold:5", Y), "GroupKFold cannot divide these samples: The 'groups' parameter"),
         (("KFold:5", Y, GROUP), "KFold puts samples of the group 'g0' on both sides"),
         (([([0, 1], [1, 2])], Y), "none in both and neither empty"),
+        (([([0, 1], [2]), ([-1, 0], [59])], Y), r"Fold 1: positions must be in 0\.\.59; got -1"),
+        (([([0, 1], [60])], Y), r"Fold 0: positions must be in 0\.\.59; got 60"),
     ],
 )
 def test_what_divides_nothing(arguments, message) -> None:
@@ -115,6 +117,13 @@ def test_numbers_are_standardised_by_the_training_part_of_each_fold() -> None:
         assert data.test.target.flatten().tolist() == target[parts["test"]].flatten().tolist()
     assert isinstance(whole.task, Regression)
     assert whole.task.center == (0.0,)
+
+
+def test_a_scale_that_was_stated_stays_in_every_fold(tmp_path) -> None:
+    stated = Regression(["x"], [100.0], [7.0])
+    samples = Table(table(tmp_path), {"label": Tabular(["label"])}, label="x", task=stated).samples()
+    pair = folds_of(3, stated.strata(samples.target))[0]
+    assert divided(samples, parts_of(pair, stated, samples.target, None, 0.2, 0)).task is stated
 
 
 def table(folder, **columns):

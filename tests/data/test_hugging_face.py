@@ -170,6 +170,25 @@ def test_a_dict_of_parts():
         from_hf({"train": parts["train"], "unsupervised": parts["test"]}, modalities=["numbers"])
 
 
+def test_what_is_absent_in_a_part_of_another_name_is_absent():
+    columns = [["a", "b"], ["", "d"], ["e", "f"]]
+    features = {name: FEATURES[name] for name in ("words", "numbers", "label")}
+    parts = {
+        name: Rows({"words": words, "numbers": [[1.0], [2.0]], "label": [0, 1]}, features)
+        for name, words in zip(("train", "validation", "test"), columns, strict=True)
+    }
+    data = from_hf(parts, readers={"words": Text(length=2)})
+    assert data.val.present is not None
+    assert data.val.present["words"].tolist() == [False, True]
+
+
+def test_labels_that_are_passed_have_names_of_their_own():
+    labels = ["low", "high"] * (N // 2)
+    data = from_hf(rows(), modalities=["numbers"], labels=labels)
+    assert data.classes == ("high", "low")
+    assert all(data.classes[y] == labels[int(i)] for i, y in zip(data.val.ids, data.val.target.tolist(), strict=True))
+
+
 class Streamed:
     features = FEATURES
 

@@ -148,6 +148,34 @@ def test_dates_are_times(tmp_path):
         windows(write(tmp_path / "log.csv", rows), CHANNELS, 3)
 
 
+def test_what_pandas_has_for_nothing_is_nothing():
+    import pandas as pd
+
+    log = pd.DataFrame({"id": ["one"] * 4, "time": range(4), "ax": pd.array([1, 2, None, None], dtype="Int64")})
+    found = windows(log, {"acc": ["ax"]}, 2, label=None)
+    assert found.present["acc"].tolist() == [True, False]
+    log["id"] = pd.array(["one", "one", None, "one"], dtype="string")
+    with pytest.raises(ValueError, match="row 3 has no id"):
+        windows(log, {"acc": ["ax"]}, 2, label=None)
+
+
+@pytest.mark.parametrize("kind", ["plain", "zone", "objects"])
+def test_dates_of_a_frame_are_times(kind):
+    import pandas as pd
+
+    moments = pd.Series(pd.date_range("2024-03-31T00:59:58", periods=4, freq="s", tz="UTC"))
+    as_given = {
+        "plain": moments.dt.tz_localize(None),
+        "zone": moments.dt.tz_convert("Europe/Paris"),  # whose clocks go on an hour within
+        "objects": pd.Series(list(moments.dt.tz_localize(None).dt.to_pydatetime()), dtype=object),
+    }
+    log = pd.DataFrame({"id": ["one"] * 4, "time": as_given[kind], "ax": range(4)})
+    assert windows(log, {"acc": ["ax"]}, 1, label=None).start.tolist() == [0, 1, 2, 3]
+    log.loc[2, "time"] = pd.NaT
+    with pytest.raises(ValueError, match=r"row 3 has no time \(1 rows in all\)"):
+        windows(log, {"acc": ["ax"]}, 1, label=None)
+
+
 def test_a_window_without_any_value_lacks_the_modality(tmp_path):
     rows = [*recording("one", 4), *recording("two", 4)]
     for row in rows[4:]:

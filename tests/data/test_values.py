@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Any
 
 import numpy as np
@@ -170,3 +171,17 @@ def test_values_that_say_too_little(inputs: Any, options: Any, message: str):
 def test_a_text_after_numbers_is_named():
     with pytest.raises(ReadError, match="sample 1, 'x': is a str; say how it is read"):
         from_dataset([{"x": 1, "label": 0}, {"x": "words", "label": 1}])
+
+
+def test_warnings_name_the_line_that_calls():
+    y = np.arange(40) % 2
+    pixels, parts = np.zeros((40, 4, 4, 3), np.uint8), ["train"] * 30 + ["dev"] * 10
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        from_arrays({"a": pixels}, y, split=parts)
+        from_dataset([{"a": x, "label": i} for x, i in zip(pixels, y, strict=True)], split=parts)
+    texts = [str(w.message) for w in caught]
+    assert (
+        sum("uint8 pictures" in text for text in texts) == sum("'dev' is read as 'val'" in text for text in texts) == 2
+    )
+    assert {w.filename for w in caught} == {__file__}

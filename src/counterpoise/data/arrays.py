@@ -155,7 +155,7 @@ def from_arrays(
         else:
             ready[m], masks[m] = _decoded(m, reader, x, len(target), masks.get(m))
         if note:
-            warnings.warn(f"inputs[{m!r}]: {note}.", stacklevel=2)
+            warnings.warn(f"inputs[{m!r}]: {note}.", stacklevel=3)
     made = {m: x.reader for m, x in ready.items() if isinstance(x, Decoded)}
     whole = ArraySplit(ready, target, kind, present=masks, readers=made)
     return divide(whole, split=split, val=val, test=test, group=group, seed=seed, task=task, weight=sample_weight)

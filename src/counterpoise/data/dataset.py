@@ -234,13 +234,18 @@ def _by_part(datasets: Mapping[str, Any]) -> dict[str, Any]:
     return {str(part_of(name)): _checked(one) for name, one in datasets.items()}
 
 
+def _of_parts(values: Any) -> dict[str | None, Any]:
+    """What is given under the names of the parts; None for a name of no part, and for what is no mapping."""
+    return {part_of(str(part)): one for part, one in values.items()} if isinstance(values, Mapping) else {None: values}
+
+
 def _joined(name: str, values: Any | None, sets: Mapping[str, Any]) -> list[Any] | None:
     """One list of what is given for each part."""
     if values is None:
         return None
-    if not isinstance(values, Mapping) or {part_of(str(part)) for part in values} != set(sets):
+    by_part = _of_parts(values)
+    if set(by_part) != set(sets):
         raise ValueError(f"{name} must have an entry for each data set: {', '.join(sets)}.")
-    by_part = {part_of(part): one for part, one in values.items()}
     return list(chain.from_iterable(_listed(by_part[part], len(one), name) for part, one in sets.items()))
 
 
@@ -248,11 +253,16 @@ def _joined_masks(present: Any | None, sets: Mapping[str, Any]) -> dict[str, Any
     """Modality -> the masks of all parts, one after another; a part that names it not is complete."""
     if present is None:
         return None
-    names = dict.fromkeys(m for masks in present.values() for m in masks)
-    whole = {
-        part: {**{m: np.ones(len(one), bool) for m in names}, **present.get(part, {})} for part, one in sets.items()
-    }
-    return {m: np.concatenate([np.asarray(masks[m]) for masks in whole.values()]) for m in names}
+    by_part = _of_parts(present)
+    if not set(by_part) <= set(sets) or not all(isinstance(masks, Mapping) for masks in by_part.values()):
+        raise ValueError(
+            f"present must map data sets ({', '.join(sets)}) to the masks of each, as {{'{next(iter(sets))}': "
+            "{'audio': mask}}."
+        )
+    names = dict.fromkeys(m for masks in by_part.values() for m in masks)
+    complete = {part: dict.fromkeys(names, np.ones(len(one), bool)) for part, one in sets.items()}
+    whole = {part: {**masks, **by_part.get(part, {})} for part, masks in complete.items()}
+    return {m: torch.cat([mask_of(m, whole[part][m], len(one)) for part, one in sets.items()]) for m in names}
 
 
 def _listed(values: Any, size: int, name: str) -> Sequence[Any]:

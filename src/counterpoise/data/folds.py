@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from counterpoise._checks import did_you_mean, whole
+from counterpoise.data.arrays import assemble
 from counterpoise.data.split import Split, Splits
-from counterpoise.data.splitting import holdout
+from counterpoise.data.splitting import held_out, holdout
 from counterpoise.task import MultiLabel, Regression, Task
 
 GROUP = "group"
@@ -57,6 +58,9 @@ def folds_of(
         wrong = next((part for part in (train, test) if part.ndim != 1 or part.dtype.kind not in "iu"), None)
         if wrong is not None or not len(train) or not len(test) or np.intersect1d(train, test).size:
             raise ValueError(f"Fold {number}: (train, test) must be positions, none in both and neither empty.")
+        outside = [i for part in (train, test) for i in (part.min(), part.max()) if not 0 <= i < len(strata)]
+        if outside:
+            raise ValueError(f"Fold {number}: positions must be in 0..{len(strata) - 1}; got {outside[0]}.")
     return pairs
 
 
@@ -78,12 +82,7 @@ def parts_of(
 
 def divided(whole_set: Split, parts: Mapping[str, np.ndarray]) -> Splits:
     """The parts of a data set at these positions; what is learned from data is learned from the training part."""
-    rows = {name: torch.from_numpy(np.asarray(where)) for name, where in parts.items()}
-    samples = whole_set.fitted(rows["train"])
-    if isinstance(samples.task, Regression):
-        samples = samples.subset(torch.arange(len(samples)))
-        samples.task = Regression.fitted(samples.task.names, samples.target[rows["train"]])
-    return Splits(*(samples.subset(rows[name]) for name in ("train", "val", "test")))
+    return assemble(whole_set.fitted(torch.from_numpy(parts["train"])), parts)
 
 
 def _refuse_unseen(parts: Mapping[str, np.ndarray], task: Task, target: Any) -> None:
@@ -117,9 +116,7 @@ def _equal(count: int, strata: np.ndarray, group: np.ndarray | None, seed: int) 
     for number in range(count):
         held = left
         if number < count - 1:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message=".*cannot be divided.*")  # said where a fold trains
-                kept, out = holdout(strata[left], 1 / (count - number), seed, None if group is None else group[left])
+            kept, out = held_out(strata[left], 1 / (count - number), seed, None if group is None else group[left])
             held, left = left[out], left[kept]
         pairs.append((np.setdiff1d(everyone, held), held))
     return pairs

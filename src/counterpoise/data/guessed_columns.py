@@ -13,8 +13,8 @@ import numpy as np
 
 from .columns import Columns
 from .readers import READERS, Frames, Image, Reader, Tabular, guess
-from .readers.guessing import MISSING
-from .tabular_columns import decided, is_number
+from .readers.guessing import MISSING, is_number
+from .tabular_columns import decided
 
 LOOKED_AT = 1000  # cells of a column
 PICTURES = 20  # of which the size is looked at

@@ -54,7 +54,7 @@ def from_hf(
         if name not in features:
             raise ValueError("modalities: " + did_you_mean("column", name, features))
     unused = {name: why for name, f in features.items() if name != label and (why := _why_not(f))}
-    chosen = list(modalities or [name for name in features if name != label and name not in unused])
+    chosen = [n for n in features if n != label and n not in unused] if modalities is None else list(modalities)
     if not chosen:
         why = "; ".join(f"{name!r} is {reason}" for name, reason in unused.items())
         raise ValueError(f"No column could be a modality: {why}. Name them: modalities=[...].")
@@ -65,7 +65,7 @@ def from_hf(
         said += [f"{name!r} is not used: {why}" for name, why in unused.items()]
     if said:
         warnings.warn(f"{'; '.join(said)}. Say otherwise: modalities=, readers=.", stacklevel=2)
-    options = {**_found(parts, chosen, label, features), **options}
+    options = {**_found(parts, chosen, None if "labels" in options else label, features), **options}
     narrow = {part: _narrowed(one, [*chosen, label]) for part, one in parts.items()}
     return from_dataset(
         narrow.get("", narrow),
@@ -121,10 +121,12 @@ def _reader(feature: Any, parts: Mapping[str, Any], name: str) -> Reader | None:
     return {"audio": Audio, "text": Text}[kind]() if kind in ("audio", "text") else None
 
 
-def _found(parts: Mapping[str, Any], chosen: Sequence[str], label: str, features: Mapping[str, Any]) -> dict[str, Any]:
+def _found(
+    parts: Mapping[str, Any], chosen: Sequence[str], label: str | None, features: Mapping[str, Any]
+) -> dict[str, Any]:
     """What columns say without reading samples: labels, names of classes, and what is present where that is known."""
     found: dict[str, Any] = {}
-    if label in features:
+    if label is not None and label in features:
         labels = {part: list(one[label]) for part, one in parts.items()}
         found["labels"] = labels.get("", labels)
         if type(features[label]).__name__ == "ClassLabel":

@@ -226,7 +226,7 @@ def parts(split: Any, size: int, *, name: str = "split") -> dict[str, np.ndarray
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
     if others:
-        warnings.warn(f"{name}: " + ", ".join(f"{n!r} is read as {p!r}" for n, p in others.items()), stacklevel=4)
+        warnings.warn(f"{name}: " + ", ".join(f"{n!r} is read as {p!r}" for n, p in others.items()), stacklevel=5)
     of = {part: [n for n in found if part_of(n) == part] for part in PARTS}
     return {part: np.flatnonzero(np.isin(texts, words)) for part, words in of.items() if words}
 

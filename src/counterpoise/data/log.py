@@ -142,7 +142,7 @@ def windows(
         found.add(name, at, times, values)
     if not found.starts:
         raise ValueError(f"No recording has {length} rows, the length of a window; the longest has {found.longest}.")
-    return found.made(labels, rule, recordings, rows, group, split)
+    return found.made(labels, rule, recordings, group, split)
 
 
 def _labels(rows: Rows, name: str, rule: str) -> np.ndarray:
@@ -228,7 +228,6 @@ class _Cut:
         labels: np.ndarray | None,
         rule: str,
         recordings: np.ndarray,
-        rows: Rows,
         group: str | None,
         split: str | None,
     ) -> Windows:
@@ -239,15 +238,16 @@ class _Cut:
             x[~present[m]] = 0
         first = np.array([at[0] for at in self.starts])
         label = None if labels is None else np.array([_label(labels[at], rule) for at in self.starts])
-        apart = recordings if group is None else self._of_recordings(rows, recordings, group)
-        parts = None if split is None else self._of_recordings(rows, recordings, split)[first]
+        apart = recordings if group is None else self._of_recordings(recordings, group)
+        parts = None if split is None else self._of_recordings(recordings, split)[first]
         return Windows(
             inputs, present, label, recordings[first], np.array(self.begins), apart[first], parts, list(self.notes())
         )
 
-    def _of_recordings(self, rows: Rows, recordings: np.ndarray, name: str) -> np.ndarray:
+    def _of_recordings(self, recordings: np.ndarray, name: str) -> np.ndarray:
         """(rows,) a column that has one value for each recording; ValueError naming a row that has another."""
-        values, first = rows.names(name), {}
+        rows, first = self.rows, {}
+        values = rows.names(name)
         for row, (recording, value) in enumerate(zip(recordings.tolist(), values.tolist(), strict=True)):
             if first.setdefault(recording, value) != value:
                 raise ValueError(

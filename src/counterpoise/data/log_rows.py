@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +12,9 @@ import numpy as np
 from counterpoise._checks import did_you_mean
 
 from .columns import Columns
+from .readers.guessing import is_number
 from .table_files import SUFFIXES
+from .values import is_absent
 
 Cells = Sequence[Any] | np.ndarray
 
@@ -41,7 +44,7 @@ class Rows(NamedTuple):
 
     def _number(self, name: str, row: int, cell: Any) -> float:
         try:
-            return np.nan if cell is None else float(cell)
+            return np.nan if is_absent(cell) else float(cell)
         except (TypeError, ValueError):
             raise ValueError(f"{self.place(row)}: {name} must be a number; found {cell!r}.") from None
 
@@ -49,11 +52,10 @@ class Rows(NamedTuple):
         """(rows,) float64, in seconds where the cells are dates; ValueError naming the row that is neither."""
         cells = self.columns[name]
         dates = isinstance(cells, np.ndarray) and cells.dtype.kind == "M"
-        if not dates and not any(isinstance(c, str) and not _is_number(c) for c in cells[:100]):
-            values = self.numbers(name)
-        else:
-            values = self._seconds(name, cells)
-        return self.filled(name, values)
+        if not dates:
+            there = (cell for cell in cells[:100] if not is_absent(cell))
+            dates = any(not is_number(cell) if isinstance(cell, str) else isinstance(cell, date) for cell in there)
+        return self.filled(name, self._seconds(name, cells) if dates else self.numbers(name))
 
     def filled(self, name: str, values: np.ndarray) -> np.ndarray:
         """``values`` when none is NaN; ValueError naming the first row that has none."""
@@ -63,23 +65,25 @@ class Rows(NamedTuple):
         return values
 
     def _seconds(self, name: str, cells: Cells) -> np.ndarray:
+        given = cells if isinstance(cells, np.ndarray) and cells.dtype.kind == "M" else list(map(_moment, cells))
         try:
-            moments = np.asarray(cells, "datetime64[ns]")
+            moments = np.asarray(given, "datetime64[ns]")
         except ValueError:
-            for row, cell in enumerate(cells):
+            for row, cell in enumerate(given):
                 try:
                     np.datetime64(cell)
                 except ValueError:
                     what = "a number, or a date as 2020-01-31T10:00:00"
                     raise ValueError(f"{self.place(row)}: {name} must be {what}; found {cell!r}.") from None
             raise
-        return np.where(np.isnat(moments), np.nan, (moments - moments.min()) / np.timedelta64(1, "s"))
+        first = np.fmin.reduce(moments, initial=np.datetime64("NaT"))  # of those that there are
+        return (moments - first) / np.timedelta64(1, "s")
 
     def names(self, name: str) -> np.ndarray:
         """(rows,) text; ValueError naming the row that has none."""
         cells = self.columns[name]
         for row, cell in enumerate(cells):
-            if cell is None or cell != cell:
+            if is_absent(cell) or cell != cell:
                 raise ValueError(f"{self.place(row)} has no {name}.")
         return np.array([str(cell) for cell in cells])
 
@@ -141,9 +145,8 @@ def _in_memory(log: Any, names: Sequence[str]) -> Rows:
     return Rows(cells, lambda row: f"log, row {row + 1}")
 
 
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
+def _moment(cell: Any) -> Any:
+    """A date as NumPy takes it: in UTC where it has a time zone."""
+    if is_absent(cell):
+        return np.datetime64("NaT")
+    return cell.astimezone(UTC).replace(tzinfo=None) if isinstance(cell, datetime) and cell.tzinfo else cell

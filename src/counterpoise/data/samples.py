@@ -15,7 +15,7 @@ from counterpoise._checks import did_you_mean, misnamed, per_modality
 
 from .readers import Reader, ReadError
 from .readers.base import all_finite
-from .seeding import borrowed_generators, sample_seed
+from .seeding import borrowed_generators, draw_of, sample_seed
 from .tensors import tensor_of
 from .values import as_numbers, guessed, is_absent, one_by_one, reader_of, spelt
 
@@ -174,7 +174,7 @@ class Samples:
             with suppress(ValueError):  # said where it is read
                 _, how = as_numbers(modality, tensor_of(value, modality)[None])
         if how:
-            warnings.warn(f"{modality!r}: {how}.", stacklevel=4)
+            warnings.warn(f"{modality!r}: {how}.", stacklevel=5)
 
     def _sample(self, index: int, seed: int | None, seeded: Callable[[int], None]) -> dict[str, Any]:
         seeded(sample_seed(seed, index, ""))
@@ -215,10 +215,7 @@ class Samples:
                 return x.to(torch.float32)[None]
             x, _ = as_numbers(modality, x[None])
             return x[0]
-        draw = None
-        if seed is not None and not reader.plain:
-            draw = torch.Generator().manual_seed(sample_seed(seed, index, reader.stream or modality))
-        return reader.read(value, draw)
+        return reader.read(value, draw_of(reader, modality, index, seed))
 
     def _compare(self, modality: str, x: Tensor, index: int) -> None:
         """ReadError for another shape or type than that of the first sample that was seen."""

@@ -6,9 +6,13 @@ import hashlib
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+
+if TYPE_CHECKING:
+    from .readers import Reader
 
 
 def sample_seed(seed: int | None, row: int, stream: str) -> int:
@@ -21,6 +25,20 @@ def sample_seed(seed: int | None, row: int, stream: str) -> int:
     """
     key = hashlib.blake2b(f"{seed} {row} {stream}".encode(), digest_size=8)
     return int.from_bytes(key.digest(), "little") >> 1
+
+
+def draw_of(reader: Reader, modality: str, row: int, seed: int | None) -> torch.Generator | None:
+    """What a reader draws the augmentation of one sample from; None in evaluation, and where it draws nothing.
+
+    Args:
+        reader: of the modality.
+        modality: its name.
+        row: position of the sample in the whole data set.
+        seed: of the epoch; None for evaluation.
+    """
+    if seed is None or reader.plain:
+        return None
+    return torch.Generator().manual_seed(sample_seed(seed, row, reader.stream or modality))
 
 
 @contextmanager

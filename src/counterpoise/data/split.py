@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from counterpoise.data.layout import Layout, layout_of_sample
-from counterpoise.task import SingleLabel, Task
+from counterpoise.task import Regression, SingleLabel, Task
 
 if TYPE_CHECKING:
     from counterpoise.data.readers import Reader
@@ -144,7 +144,11 @@ class Split(ABC):
 
         That is how numbers to predict are standardised, and what readers learn (the means of a `Tabular`, say).
         """
-        return self
+        if not isinstance(self.task, Regression):
+            return self
+        again = self.subset(range(len(self)))
+        again.task = Regression.fitted(self.task.names, self.target[positions(indices, len(self))])
+        return again
 
     def subset(self, indices: Sequence[int] | Tensor) -> Split:
         """These samples only, in this order. Positions may repeat; IndexError when one is out of range."""

@@ -35,6 +35,25 @@ def holdout(
         ValueError: share out of range, or nothing can be held out: one sample, one group, or no
             class (group) that can be spared.
     """
+    kept, held = held_out(strata, share, seed, group)
+    strata = np.asarray(strata)
+    if strata.ndim == 1:
+        labels = _numbered(strata)
+        alone = np.flatnonzero(np.bincount(labels[held], minlength=labels.max() + 1) == 0)
+        if len(alone):
+            values = np.unique(strata)[alone]
+            warnings.warn(
+                f"{len(alone)} of {labels.max() + 1} classes cannot be divided and stay whole in the larger part "
+                f"(class numbers {', '.join(map(str, values[:5].tolist()))}{', ...' if len(alone) > 5 else ''}).",
+                stacklevel=2,
+            )
+    return kept, held
+
+
+def held_out(
+    strata: Sequence[int] | np.ndarray, share: float, seed: int, group: Sequence[Any] | np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `holdout`, without a warning: for samples that training divides again, or that nobody sees."""
     number("share", share, above=0, below=1)
     strata = np.asarray(strata)
     if strata.ndim == 2:
@@ -52,14 +71,6 @@ def holdout(
         raise ValueError(
             f"Cannot split off {share:.0%} of {len(labels)} samples: every class has only one {unit}. "
             "Give the split yourself (a split column or array), or add data."
-        )
-    alone = np.flatnonzero(np.bincount(labels[held], minlength=labels.max() + 1) == 0)
-    if len(alone):
-        values = np.unique(strata)[alone]
-        warnings.warn(
-            f"{len(alone)} of {labels.max() + 1} classes cannot be divided and stay whole in the larger part "
-            f"(class numbers {', '.join(map(str, values[:5].tolist()))}{', ...' if len(alone) > 5 else ''}).",
-            stacklevel=2,
         )
     return np.flatnonzero(~held), np.flatnonzero(held)
 

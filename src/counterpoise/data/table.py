@@ -234,7 +234,7 @@ class Table:
         """Part name -> row numbers, as training uses them; deterministic by ``seed``."""
         self._sound()
         strata = self.labels.task.strata(self.labels.target)
-        group = self.columns.coded(self.group).ranks() if self.group in self.columns else None
+        group = self._group()
         if self.folds is not None:
             return self._fold(group)
         if self.split not in self.columns:
@@ -246,9 +246,14 @@ class Table:
     @cached_property
     def pairs(self) -> Pairs:
         """Row numbers to learn from and to test on of each fold, where there are folds."""
-        group = self.columns.coded(self.group).ranks() if self.group in self.columns else None
         folds = GROUP if is_column(self.folds) else self.folds
-        return [] if folds is None else folds_of(folds, self.labels.task.strata(self.labels.target), group, self.seed)
+        if folds is None:
+            return []
+        return folds_of(folds, self.labels.task.strata(self.labels.target), self._group(), self.seed)
+
+    def _group(self) -> np.ndarray | None:
+        """(rows,) a number for the group of each; None without that column."""
+        return self.columns.coded(self.group).ranks() if self.group in self.columns else None
 
     @property
     def held(self) -> str:

@@ -16,7 +16,7 @@ from .columns import Names
 from .layout import Layout, layout_of_reader
 from .readers import Reader, ReadError
 from .readers.base import all_finite
-from .seeding import sample_seed
+from .seeding import draw_of
 from .split import Split, digest, lacking, positions, weighed
 from .targets import standardised
 
@@ -105,13 +105,10 @@ class TableSplit(Split):
         source, reader = table.source(row, modality), self.readers[modality]
         if source is None:
             return None
-        generator = None
-        if seed is not None and not reader.plain:
-            generator = torch.Generator().manual_seed(sample_seed(seed, row, reader.stream or modality))
         try:
             cache = table.caches.get(modality)
             decoded = reader.decode(source) if cache is None else cache.decode(source)
-            x = reader.transform(decoded, generator)
+            x = reader.transform(decoded, draw_of(reader, modality, row, seed))
             if not all_finite(x):
                 raise ReadError(source, "holds NaN or infinity")
         except ReadError as error:

@@ -11,7 +11,7 @@ import numpy as np
 
 from .columns import Columns
 from .readers import Tabular
-from .readers.guessing import MISSING, looks
+from .readers.guessing import MISSING, is_number, looks
 
 if TYPE_CHECKING:
     from .table import Table
@@ -70,15 +70,6 @@ def kind_of(columns: Columns, name: str) -> tuple[bool, str]:
             f"{name}: {len(different)} whole numbers are taken as a number; categories can say otherwise",
         )
     return True, ""
-
-
-def is_number(cell: str) -> bool:
-    """Whether it can be read as one; infinity is one that is refused later."""
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
 
 
 def notes_of(table: Table) -> Iterator[str]:

@@ -44,9 +44,13 @@ def tensor_of(values: Any, name: str) -> Tensor:
         array = array.astype(np.float32)
     elif not kind.isnative:
         array = array.astype(kind.newbyteorder("="))
+    if min(array.strides, default=0) < 0:
+        array = np.ascontiguousarray(array)
+    if array.flags.writeable:
+        return torch.from_numpy(array)
     with warnings.catch_warnings():  # nothing here writes to the array
         warnings.filterwarnings("ignore", message=".*not writable.*")
-        return torch.from_numpy(np.ascontiguousarray(array) if min(array.strides, default=0) < 0 else array)
+        return torch.from_numpy(array)
 
 
 def _dense(values: Tensor, name: str) -> Tensor:

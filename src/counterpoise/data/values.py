@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from counterpoise._checks import choice
+from counterpoise._checks import choice, settings
 
 from .guessed_columns import LARGEST, PICTURES, picture_size
 from .layout import Layout, layout_of_reader
 from .progress import after_two_seconds
 from .readers import READERS, Frames, Image, Reader, ReadError, guess
 from .readers.base import all_finite
-from .seeding import sample_seed
+from .seeding import draw_of
 from .split import placed
 
 
@@ -54,7 +54,7 @@ def guessed(values: Sequence[Any]) -> Reader | None:
     if there and all(isinstance(value, str) for value in there):
         reader = READERS[guess(there[:1000])]()
         if isinstance(reader, Image | Frames) and (size := picture_size(there[:PICTURES])) is not None:
-            return type(reader)(size=min(size, LARGEST))
+            return type(reader)(size=size)
         return reader
     if there and all(_is_picture(value) for value in there):
         sides = sorted(min(value.size) for value in there)
@@ -69,11 +69,15 @@ def _is_picture(value: Any) -> bool:
     return isinstance(value, Pillow.Image)
 
 
+def changed(reader: Reader) -> dict[str, Any]:
+    """The settings of a reader that differ from its defaults."""
+    plain = settings(type(reader)())
+    return {name: value for name, value in settings(reader).items() if value != plain[name]}
+
+
 def spelt(reader: Reader) -> str:
     """A reader as one may write it, with what differs from its defaults."""
-    plain, kind = type(reader)(), type(reader).__name__
-    changed = [f"{k}={v!r}" for k, v in vars(reader).items() if k[0] != "_" and v != getattr(plain, k, v)]
-    return f"{kind}({', '.join(changed)})"
+    return f"{type(reader).__name__}({', '.join(f'{name}={value!r}' for name, value in changed(reader).items())})"
 
 
 def one_by_one(values: Any) -> list[Any] | None:
@@ -128,8 +132,8 @@ class Decoded:
         there = torch.tensor([self.samples[row] is not None for row in rows], dtype=torch.bool)
         read = [self._sample(row, seed) for row in rows if self.samples[row] is not None]
         if not read:
-            first = next(row for row, sample in enumerate(self.samples) if sample is not None)
-            return self._sample(first, None).new_zeros(len(rows), *self._sample(first, None).shape)
+            example = self._sample(next(row for row, x in enumerate(self.samples) if x is not None), None)
+            return example.new_zeros(len(rows), *example.shape)
         return placed(torch.stack(read), there.nonzero().flatten(), len(rows))
 
     def layout(self) -> Layout:
@@ -141,12 +145,9 @@ class Decoded:
         return [self.reader.fingerprint(), *("" if sample is None else sample for sample in self.samples)]
 
     def _sample(self, row: int, seed: int | None) -> Tensor:
-        draw = None
-        if seed is not None and not self.reader.plain:
-            draw = torch.Generator().manual_seed(sample_seed(seed, row, self.reader.stream or self.modality))
         decoded = self.samples[row]
         assert decoded is not None
-        x = self.reader.transform(decoded, draw)
+        x = self.reader.transform(decoded, draw_of(self.reader, self.modality, row, seed))
         if not all_finite(x):
             raise ReadError(f"inputs[{self.modality!r}], sample {row}", "holds NaN or infinity")
         return x

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from counterpoise._checks import choice, number, per_modality, whole
-from counterpoise.data.splitting import holdout as split_off
+from counterpoise.data.splitting import held_out
 from counterpoise.functional.blending import blend_weights
 from counterpoise.method import Info, Method
 from counterpoise.types import Output, Phase
@@ -116,12 +115,10 @@ class GBlending(Method):
     def _parts(self, run: Run) -> _Parts:
         """The same at every call, so that a resumed run agrees."""
         split, seed = run.train_split, run.seed
-        with warnings.catch_warnings():  # a class with one sample stays on the training side
-            warnings.filterwarnings("ignore", message=".*classes cannot be divided.*")
-            strata = split.task.strata(split.target)
-            kept, held = split_off(strata, self.holdout, seed)
-            # the training loss is measured on as many samples as the held-out one
-            seen = kept[split_off(strata[kept], min(len(held) / len(kept), 0.5), seed)[1]]
+        strata = split.task.strata(split.target)
+        kept, held = held_out(strata, self.holdout, seed)  # a class with one sample stays on the training side
+        # the training loss is measured on as many samples as the held-out one
+        seen = kept[held_out(strata[kept], min(len(held) / len(kept), 0.5), seed)[1]]
         kept, held, seen = torch.from_numpy(kept), torch.from_numpy(held), torch.from_numpy(seen)
         return _Parts(kept, split.subset(kept), split.subset(seen), split.subset(held))
 

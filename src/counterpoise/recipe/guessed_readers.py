@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -10,9 +9,10 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from counterpoise._checks import did_you_mean, settings
+from counterpoise._checks import did_you_mean
 from counterpoise.data.readers import Reader
 from counterpoise.data.source import Table
+from counterpoise.data.values import changed
 from counterpoise.recipe.messages import UsageError, usage
 
 _OPTION = r"--data\.modalities\.([^.]+)\.(\w+)"
@@ -69,9 +69,8 @@ def _written(modality: str, reader: Reader, stated: Sequence[str]) -> Iterator[t
     """A guessed reader as options; what follows from others that are stated is left to be guessed again."""
     option = f"--data.modalities.{modality}"
     yield option, type(reader).__name__
-    defaults = {name: p.default for name, p in inspect.signature(type(reader).__init__).parameters.items()}
     kinds = ("numbers", "categories")
     again = kinds if any(name in kinds for name in stated) else ()
-    for name, value in settings(reader).items():
-        if value != defaults[name] and name not in (*stated, *again):
+    for name, value in changed(reader).items():
+        if name not in (*stated, *again):
             yield f"{option}.{name}", json.dumps(value)

@@ -28,7 +28,7 @@ def looks(cell: str, root: Path) -> str:
     """
     if cell.casefold() in MISSING:
         return "missing"
-    if _is_float(cell):
+    if is_number(cell):
         return "number"
     try:
         if (root / cell).exists():
@@ -41,7 +41,8 @@ def looks(cell: str, root: Path) -> str:
     return "path" if one_word and ("/" in cell or "\\" in cell or _ENDING.fullmatch(cell[-7:])) else "text"
 
 
-def _is_float(cell: str) -> bool:
+def is_number(cell: str) -> bool:
+    """Whether it can be read as one, NaN and infinity too."""
     try:
         float(cell)
     except ValueError:
