@@ -132,7 +132,7 @@ def test_a_resumed_run_does_not_train_teachers_again(tmp_path):
     assert_same(teachers(whole), teachers(again))
 
 
-@pytest.mark.parametrize("arguments", [{"lam": -1.0}, {"teacher_epochs": 0}])
+@pytest.mark.parametrize("arguments", [{"lam": -1.0}, {"teacher_epochs": 0}, {"teacher_epochs": 1.5}])
 def test_settings_out_of_range(arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):
         UMT(**arguments)

@@ -35,8 +35,8 @@ class _Row(nn.Module):
                 f"{type(self).__name__}(numbers={self.numbers}, levels={list(self.levels)}) takes (batch, {width}); "
                 f"got {tuple(x.shape)}."
             )
-        found, *categories = x.float().split([self.numbers, *self.levels], dim=1)
-        return found, tuple(categories)
+        numbers, *categories = x.float().split([self.numbers, *self.levels], dim=1)
+        return numbers, tuple(categories)
 
 
 class TabularMLP(_Row):

@@ -77,12 +77,12 @@ def torch_class(name: str) -> Callable[..., torch.optim.Optimizer]:
             raise ValueError(did_you_mean("optimizer", name, torch_names()))
         return folded[name.casefold()]
     try:
-        found = resolve_name(name)
+        resolved = resolve_name(name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"optimizer {name!r} cannot be imported: {error}.") from error
-    if not inspect.isclass(found) or not issubclass(found, torch.optim.Optimizer):
-        raise ValueError(f"optimizer {name!r} must be a subclass of torch.optim.Optimizer; it is {found!r}.")
-    return found
+    if not inspect.isclass(resolved) or not issubclass(resolved, torch.optim.Optimizer):
+        raise ValueError(f"optimizer {name!r} must be a subclass of torch.optim.Optimizer; it is {resolved!r}.")
+    return resolved
 
 
 def optimizer_of(value: Any) -> Any:

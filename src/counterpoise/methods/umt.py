@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from counterpoise._checks import number
+from counterpoise._checks import number, whole
 from counterpoise.functional.alignment import feature_distances
 from counterpoise.functional.means import masked_mean
 from counterpoise.method import Info, Method
@@ -51,10 +51,8 @@ class UMT(Method):
     def __init__(self, lam: float = 10.0, teacher_epochs: int | None = None):
         super().__init__()
         self.lam = number("lam", lam, low=0)
-        if teacher_epochs is not None:
-            number("teacher_epochs", teacher_epochs, low=1)
+        self.teacher_epochs = None if teacher_epochs is None else whole("teacher_epochs", teacher_epochs, low=1)
         self.teachers = nn.ModuleDict()
-        self.teacher_epochs = teacher_epochs
 
     def train(self, mode: bool = True) -> UMT:
         super().train(mode)
