@@ -38,6 +38,7 @@ def test_one_sample_with_votes(run: Run, texts: Path) -> None:
         (row,) = [line.split() for line in rows if line.split()[0] == m]
         assert row == [m, vote.answer, f"{max(vote.probabilities.values()):.3f}", f"{vote.share:+.3f}"]
     told = json.loads(run("predict", "r", "--said", "word1 hello", "--json").out)
+    assert told == json.loads(run("predict", "--json", "--said", "word1 hello", "r").out)
     assert told["votes"]["seen"] == {"answer": None, "probabilities": None, "share": pytest.approx(0, abs=1e-9)}
     assert {p.name for p in Path().iterdir()} == {"r", "texts.csv"}  # nothing is written
 
@@ -100,6 +101,8 @@ def test_classes_of_a_user_need_trust(run: Run, texts: Path, tmp_path: Path, mon
     assert "my_texts_of_predict.Mine" in done.err
     assert run("predict", "r", "--said", "word1", "--trust").code == 0
     assert run("evaluate", "r", "--table", texts, "--trust").code == 0
+    done = run("export", "r", "m.onnx")
+    assert (done.code, "Pass --trust" in done.err) == (2, True)
 
 
 def test_misuse(run: Run, texts: Path) -> None:

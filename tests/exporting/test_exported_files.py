@@ -16,7 +16,9 @@ from torch import Tensor, nn
 import counterpoise as cp
 from counterpoise import encoders
 from counterpoise.data import Audio, Image
+from counterpoise.data.arrays import ArraySplit
 from counterpoise.exporting import Exported, export
+from counterpoise.exporting.writing import samples
 from counterpoise.fusions import Concat
 from counterpoise.method import Method
 
@@ -263,6 +265,15 @@ def test_what_cannot_be_exported_is_named(encoder, fusion, method, message, tmp_
 def test_examples_and_paths_that_do_not_fit(small, name, example, error, message, tmp_path):
     with pytest.raises(error, match=message):
         export(small[0], cp.methods.Joint(), tmp_path / name, example)
+
+
+def test_the_example_of_a_split_is_a_sample_that_has_the_modality(small, tmp_path):
+    inputs, target = {"a": torch.rand(4, 5), "t": torch.arange(24).reshape(4, *TEXT) % 20}, torch.arange(4) % 3
+    some = ArraySplit(inputs, target, small[0].task, present={"t": torch.tensor([False, False, True, True])})
+    assert torch.equal(samples(some, ("a", "t"))["t"], inputs["t"][[2, 2]])
+    none = ArraySplit(inputs, target, small[0].task, present={"t": torch.zeros(4, dtype=torch.bool)})
+    with pytest.raises(ValueError, match="example: no sample has the modality 't'"):
+        export(small[0], cp.methods.Joint(), tmp_path / "m.onnx", none)
 
 
 def test_nothing_is_overwritten_unasked(small, tmp_path):

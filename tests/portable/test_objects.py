@@ -172,6 +172,13 @@ def test_guessed_arguments_are_held_against_the_original() -> None:
             assert difference(layer, again(layer)) == said
 
 
+def test_one_value_twice_is_held_against_both() -> None:
+    rate = float("0.5")
+    mine, other = Kept(2), Kept(2)
+    mine.rates, other.rates = [rate, rate], [float("0.5"), 0.25]  # type: ignore[assignment]
+    assert "rates of the object is [0.5, 0.5], and made again [0.5, 0.25]" in str(difference(mine, other))
+
+
 def test_patched_and_other_modules_are_seen() -> None:
     layer = nn.Linear(2, 2)
     layer.forward = lambda x: x  # type: ignore[method-assign]
@@ -244,6 +251,8 @@ def test_what_does_not_fit_is_said() -> None:
         made({"class_path": "counterpoise.encoders.mlp.MLP", "init_args": {"in_dim": 1}}, Fusion)
     with pytest.raises(ValueError, match="described by its class_path"):
         made(None, Fusion)
+    with pytest.raises(ValueError, match="'load' is no type of tensors"):
+        made({"class_path": "counterpoise.encoders.mlp.MLP", "init_args": {"in_dim": {"dtype": "load"}}}, nn.Module)
 
 
 def test_making_it_again_says_nothing_twice() -> None:

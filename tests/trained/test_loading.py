@@ -18,8 +18,10 @@ from torch import nn
 
 import counterpoise as cp
 from counterpoise import methods
+from counterpoise.encoders import MLP
 from counterpoise.engine import CheckpointError
 from counterpoise.fusions import Late, Shared
+from counterpoise.losses import CrossEntropy
 from counterpoise.methods import Joint
 from counterpoise.portable import UntrustedError
 from counterpoise.testing import trainer_for
@@ -210,6 +212,35 @@ def test_a_method_inside_a_function(tmp_path: Path) -> None:
     same(cp.load(tmp_path / "r", method=Mine()), trainer, data.test)
 
 
+def test_a_reader_that_is_given_leaves_the_others(tmp_path: Path) -> None:
+    table = cp.data.write_digits(tmp_path / "clips", size=100)
+    data = cp.Table(table, {"audio": cp.data.Audio(8000, 0.5), "image": cp.data.Image(size=8, channels=1)}).splits()
+    trainer = cp.Trainer(cp.build_model(data), Joint(), epochs=1, batch_size=16, run_dir=tmp_path / "r", progress=False)
+    trainer.run(data)
+    own = cp.data.Image(size=8, channels=1)
+    model = cp.load(tmp_path / "r", readers={"image": own})
+    assert model.reader("image") is own
+    assert isinstance(model.reader("audio"), cp.data.Audio)
+    with pytest.raises(ValueError, match=r"readers: Unknown modality 'picture'\..*Known: audio, image"):
+        cp.load(tmp_path / "r", readers={"picture": own})
+
+
+def test_a_loss_that_is_not_known_is_not_needed(tmp_path: Path) -> None:
+    class Own(CrossEntropy):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("seen", torch.ones(2))
+
+    _, data = trainer_for(Joint)
+    model = cp.build_model({m: MLP(6, dim=4) for m in ("first", "second")}, task=data.task)
+    trainer = cp.Trainer(model, Joint(), epochs=1, batch_size=9, run_dir=tmp_path / "r", progress=False, loss=Own())
+    with pytest.warns(UserWarning, match="because loss is .*Own, defined inside a function"):
+        trainer.fit(data.train, data.val)
+    with pytest.warns(UserWarning, match="The loss of this model was not written down; evaluate reports the task's"):
+        loaded = cp.load(tmp_path / "r")
+    same(loaded, trainer, data.test)
+
+
 def test_writing_it_down_moves_no_random_number(tmp_path: Path) -> None:
     results = []
     for name in ("a", None):
@@ -232,6 +263,10 @@ def test_folders_that_hold_no_model(tmp_path: Path) -> None:
     newer = {**json.loads(text), "format": 7, "versions": {"counterpoise": "3.2.1"}}
     (tmp_path / "run" / "model.json").write_text(json.dumps(newer))
     with pytest.raises(ValueError, match=r"has format 7, written by counterpoise 3\.2\.1; .*pip install -U"):
+        cp.load(tmp_path / "run")
+    older = {name: value for name, value in json.loads(text).items() if name != "labels"}
+    (tmp_path / "run" / "model.json").write_text(json.dumps({**older, "versions": {"counterpoise": "0.0.1"}}))
+    with pytest.raises(ValueError, match=r"by counterpoise 0\.0\.1, in another way .*KeyError: 'labels'.*train again"):
         cp.load(tmp_path / "run")
     (tmp_path / "run" / "model.json").write_text(text[:100])
     with pytest.raises(CheckpointError, match=r"model\.json is damaged"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import counterpoise as cp
 from counterpoise.data import Table, Tabular, Text, pad, write_digits
 from counterpoise.encoders import CNN, MLP, SequenceGRU
 from counterpoise.methods import Joint, Unimodal
+from counterpoise.trained.intake import typed
+from counterpoise.trained.page import sample_of
 
 pd = pytest.importorskip("pandas")
 
@@ -169,6 +172,11 @@ def test_columns_of_numbers_and_categories(tmp_path: Path) -> None:
         model.predict({"who": {"agee": 3}})
     with pytest.raises(TypeError, match=r"sample 0, 'who': it is read from the columns age, sex, as a dict; got 3"):
         model.predict({"who": 3})
+    assert sample_of(model, ['{"age": 71}', ""]) == {"who": {"age": 71}}
+    with pytest.raises(ValueError, match=r"who takes its columns, as .*; got '71'"):
+        sample_of(model, ["71", "word1"])
+    with pytest.raises(ValueError, match="at least one modality"):
+        sample_of(model, [None, ""])
 
 
 NO_FILE = {"audio": "nowhere.wav"}
@@ -245,6 +253,23 @@ def test_whole_numbers_stay_whole(tmp_path: Path) -> None:
     assert model.predict({"text": tokens[:2], "steps": np.ones((2, 5, 3))}).shape == (2,)
     with pytest.raises(TypeError, match=r"float64 where the model was trained on whole numbers \(torch.int64\)"):
         model.predict({"text": np.zeros(4)})
+
+
+def test_a_column_alone_is_typed_as_it_is() -> None:
+    assert typed(Tabular(["age"]), "71") == "71"
+    assert typed(Tabular(["age"]), '{"age": 71}') == {"age": 71}
+    assert typed(None, '{"age": 71}') == '{"age": 71}'
+
+
+def test_what_makes_a_batch_and_is_no_function_is_left_out(tmp_path: Path) -> None:
+    rows = [{"steps": torch.randn(3 + i % 2, 3), "other": torch.randn(4), "label": "ab"[i % 2]} for i in range(40)]
+    data = cp.from_dataset(rows, collate={"steps": partial(pad)})
+    built = cp.build_model({"steps": SequenceGRU(3, 8), "other": MLP(4)}, task=data.task)
+    cp.Trainer(built, Joint(), epochs=1, batch_size=8, run_dir=tmp_path / "r", progress=False).run(data)
+    model = cp.load(tmp_path / "r")
+    assert model.predict({m: rows[0][m] for m in ("steps", "other")}) in ("a", "b")
+    with pytest.raises(ValueError, match=r"sample 1, 'steps': it has shape \(4, 3\)"):
+        model.predict([{m: row[m] for m in ("steps", "other")} for row in rows[:2]])
 
 
 def test_samples_of_different_lengths(tmp_path: Path) -> None:

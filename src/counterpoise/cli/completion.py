@@ -35,9 +35,9 @@ def main(arguments: Sequence[str]) -> int:
     """Print the script that completes commands and options in a shell."""
     parser = Options(
         prog="counterpoise completion",
-        description="Completion of commands and options by TAB: put `source <(counterpoise completion bash)` into "
-        "~/.bashrc, the same with zsh into ~/.zshrc, or the output for fish into "
-        "~/.config/fish/completions/counterpoise.fish.",
+        description="Completion of commands and options by TAB: write the output to a file and `source` that in "
+        "~/.bashrc (zsh: ~/.zshrc), or for fish to ~/.config/fish/completions/counterpoise.fish. Making it takes "
+        "seconds, so not at every start of a shell; make it again after an upgrade.",
     )
     parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="which shell")
     shell = parser.parse_args(arguments).shell

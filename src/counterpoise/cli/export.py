@@ -6,8 +6,7 @@ import os
 from collections.abc import Sequence
 
 from counterpoise.recipe.messages import Options, UsageError
-from counterpoise.recipe.trained import TRUST
-from counterpoise.trained import load
+from counterpoise.recipe.trained import TRUST, loaded
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -23,7 +22,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     if os.path.lexists(options.file) and not options.force:
         raise UsageError(f"{options.file} exists. Pass --force to overwrite it.")
-    model = load(options.run, trust=options.trust, accelerator="cpu")
+    model = loaded(options.run, trust=options.trust, accelerator="cpu")
     path = model.export(options.file, overwrite=options.force)
     print(f"Wrote {path}: {', '.join(model.modalities)} in, {model.task.kind} out.")
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,11 +13,11 @@ from rich.text import Text
 
 from counterpoise._checks import shown
 from counterpoise._json import to_json
-from counterpoise.data import Tabular
 from counterpoise.recipe.messages import Options, UsageError
 from counterpoise.recipe.trained import loaded
 from counterpoise.task import Regression, Task
 from counterpoise.trained import Prediction, TrainedModel
+from counterpoise.trained.intake import typed
 from counterpoise.trained.votes import Answer
 
 MOST = 5
@@ -66,16 +65,11 @@ def predict_one(run: str, sample: Mapping[str, str], *, trust: bool, as_json: bo
 
 
 def _value(model: TrainedModel, modality: str, text: str) -> Any:
-    """What was typed, as the modality takes it; columns of numbers and categories come as JSON."""
-    if not isinstance(model.reader(modality), Tabular):
-        return text
+    """What was typed, as the modality takes it."""
     try:
-        columns = json.loads(text)
-    except ValueError:
-        columns = None
-    if not isinstance(columns, dict):
-        raise UsageError(f'--{modality} takes its columns, as \'{{"age": 71, "sex": "f"}}\'; got {text!r}.')
-    return columns
+        return typed(model.reader(modality), text)
+    except ValueError as error:
+        raise UsageError(f"--{modality} {error}") from error
 
 
 def _said(answer: Answer) -> str:

@@ -35,7 +35,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="of one sample: print JSON")
     parser.add_argument("--force", action="store_true", help="overwrite it")
     parser.add_argument("--trust", action="store_true", help=TRUST)
-    described = described_at(Path(next((a for a in arguments if not a.startswith("-")), "")))
+    folders = (Path(a) for a in arguments if not a.startswith("-"))
+    described = next(filter(None, map(described_at, folders)), None)  # wherever the run stands among the options
     add_modalities(parser, {} if described is None else described.modalities)
     options = parser.parse_args(arguments)
     if sample := sample_of(options):

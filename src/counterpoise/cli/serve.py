@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from counterpoise.recipe.messages import Options
-from counterpoise.recipe.trained import TRUST
-from counterpoise.trained import load
+from counterpoise.recipe.trained import TRUST, loaded
 from counterpoise.trained.page import page
 
 
@@ -23,7 +22,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--port", type=int, default=7860, help="of the address; 0 takes a free one")
     parser.add_argument("--trust", action="store_true", help=TRUST)
     options = parser.parse_args(arguments)
-    shown = page(load(options.run, trust=options.trust), title=options.run)
+    shown = page(loaded(options.run, trust=options.trust), title=options.run)
     shown.launch(
         server_name=options.host,
         server_port=options.port or None,

@@ -77,6 +77,11 @@ def checked_weights(weights: Any, size: int, name: str, place: Callable[[int], s
     return None if bool((weights == weights[0]).all()) else weights
 
 
+def no_targets(task: Task, count: int) -> Tensor:
+    """The target of samples without one: -1, or NaN."""
+    return torch.full((count,), -1) if isinstance(task, SingleLabel) else torch.full((count, task.width), torch.nan)
+
+
 def standardised(task: Task, given: Task | str | None, target: Tensor) -> Task:
     """A regression that was asked for by name, standardised by these training samples; any other task as it is."""
     return Regression.fitted(task.names, target) if isinstance(task, Regression) and given is not task else task

@@ -14,7 +14,7 @@ from counterpoise._names import made
 from counterpoise.data.arrays import ArraySplit
 from counterpoise.data.sampling import SAMPLERS
 from counterpoise.data.split import Split, Splits
-from counterpoise.data.targets import checked_weights
+from counterpoise.data.targets import checked_weights, no_targets
 from counterpoise.data.tensors import tensor_of
 from counterpoise.engine.optim import SGD, Constant, Optimizer, Schedule
 from counterpoise.engine.torch_optim import optimizer_of
@@ -112,12 +112,14 @@ class Parts(NamedTuple):
     loss: Loss
 
 
-def parts_of(model: object, method: Any, optimizer: Any, schedule: Any, loss: Any) -> Parts:
+def parts_of(model: MultimodalModel, method: Any, optimizer: Any, schedule: Any, loss: Any) -> Parts:
     """The parts of a trainer, the defaults where they are None; ValueError for what is none, and unknown names."""
     method, optimizer = made("method", method), optimizer_of(optimizer)
     schedule, loss = made("schedule", schedule), made("loss", loss)
     check_parts(model=model, method=method, optimizer=optimizer, schedule=schedule, loss=loss)
-    return Parts(method, optimizer or SGD(), schedule or Constant(), loss or Likelihood())
+    loss = loss or Likelihood()
+    loss.prepare(model.task)
+    return Parts(method, optimizer or SGD(), schedule or Constant(), loss)
 
 
 def check_parts(**parts: object) -> None:
@@ -236,9 +238,7 @@ def unlabelled(
         shapes = ", ".join(f"{m}: {tuple(x.shape)}" for m, x in inputs.items())
         raise ValueError(f"samples must be (n, ...) with one n; got {shapes}.")
     count = len(next(iter(inputs.values())))
-    single = isinstance(model.task, SingleLabel)
-    target = torch.full((count,), -1) if single else torch.full((count, model.task.width), torch.nan)
-    return ArraySplit(inputs, target, model.task)
+    return ArraySplit(inputs, no_targets(model.task, count), model.task)
 
 
 def check_whole(splits: object) -> None:

@@ -100,9 +100,7 @@ class Trainer:
         monitor, metrics = setup.check_metrics(model.task, metrics, monitor)
         setup.check_sampler(model.task, sampler)
         setup.check_stopping(parts.method, early_stopping)
-        parts.loss.prepare(model.task)
-        hardware = {"accelerator": accelerator, "devices": devices, "num_nodes": num_nodes, "precision": precision}
-        fabric = _launched(fabric, batch_size, hardware)
+        fabric = _launched(fabric, batch_size, accelerator, devices, num_nodes, precision)
         shown = [ConsoleProgress()] if progress and fabric.is_global_zero else []
         self.current = Run(
             model,
@@ -250,9 +248,11 @@ class Trainer:
         return export(self.model, self.method, path, example, overwrite=overwrite)
 
 
-def _launched(fabric: Fabric | None, batch_size: int, hardware: dict[str, Any]) -> Fabric:
+def _launched(
+    fabric: Fabric | None, batch_size: int, accelerator: str, devices: int, num_nodes: int, precision: str
+) -> Fabric:
     """The replicas: somebody's own, or new ones that are started here."""
-    made = fabric or make_fabric(**hardware)
+    made = fabric or make_fabric(accelerator=accelerator, devices=devices, num_nodes=num_nodes, precision=precision)
     if batch_size % made.world_size:
         raise ValueError(f"batch_size={batch_size} must be a multiple of the {made.world_size} replicas.")
     if fabric is None and made.world_size > 1:

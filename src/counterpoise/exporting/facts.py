@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from counterpoise._checks import did_you_mean, settings
+from counterpoise._checks import per_modality, settings
 from counterpoise.data import Reader
 from counterpoise.exporting.graph import Graph, Named, kinds, mask_name
 from counterpoise.method import Method
@@ -27,9 +27,7 @@ def described(graph: Graph, method: Method, inputs: Named, readers: Mapping[str,
         readers: modality -> what makes a sample of a file or a text, for those that have one.
     """
     model = graph.model
-    for m in readers:
-        if m not in model.modalities:
-            raise ValueError("readers: " + did_you_mean("modality", m, model.modalities))
+    per_modality("readers", readers, model.modalities)
     return {
         "format": FORMAT,
         "task": model.task.to_dict(),

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from counterpoise._checks import did_you_mean
+from counterpoise._checks import per_modality
 from counterpoise.exporting.facts import FORMAT, KEY
 from counterpoise.exporting.writing import EXTRA
 from counterpoise.task import Task, task_of
@@ -73,10 +73,8 @@ class Exported:
         Raises:
             ValueError: an input that the model does not take, or of another shape or type, naming it.
         """
-        for argument, given in (("inputs", inputs), ("present", present or {})):
-            for m in given:
-                if m not in self.modalities:
-                    raise ValueError(f"{argument}: " + did_you_mean("modality", m, self.modalities))
+        per_modality("inputs", inputs, self.modalities)
+        per_modality("present", present or {}, self.modalities)
         arrays = {m: self._checked(m, np.asarray(x)) for m, x in inputs.items()}
         if len(sizes := {m: len(x) for m, x in arrays.items()}) == 0 or len(set(sizes.values())) > 1:
             raise ValueError(f"inputs must be of one number of samples, at least of one modality; got {sizes}.")

@@ -87,7 +87,7 @@ def _culprit(graph: Graph, inputs: Named, present: Named) -> str:
     for name, part in parts.items():
         try:
             recorded(_Part(graph, part), inputs, present)
-        except Exception:  # as above
+        except Exception:  # of the compiler, which has many
             return name
     return f"predict of method {type(graph.method).__name__}"
 

@@ -94,12 +94,20 @@ def samples(example: Split | Mapping[str, Any], modalities: tuple[str, ...]) -> 
     for m in modalities:
         if m not in (example.modalities if isinstance(example, Split) else example):
             raise ValueError(f"example: the model reads modality {m!r}, which is not there.")
-        x = example.batch([0], m, None) if isinstance(example, Split) else torch.as_tensor(example[m])
+        x = _first(example, m) if isinstance(example, Split) else torch.as_tensor(example[m])
         if x.ndim < 2 or len(x) == 0:
             raise ValueError(f"example[{m!r}] must be (n, ...) with at least one sample; got shape {tuple(x.shape)}.")
         x = x[:1].detach().cpu()
         inputs[m] = torch.cat([x, x]).to(torch.float32 if x.is_floating_point() else x.dtype)
     return inputs
+
+
+def _first(split: Split, modality: str) -> Tensor:
+    """(1, ...), the first sample that has the modality."""
+    x = split.example(modality)
+    if x is None:
+        raise ValueError(f"example: no sample has the modality {modality!r}.")
+    return x.unsqueeze(0)
 
 
 def _target(path: str | PathLike[str], overwrite: bool) -> Path:

@@ -73,13 +73,13 @@ def _named(name: str) -> str:
     return f"the module {name}" if name else "the object"
 
 
-def _alike(a: Any, b: Any, seen: set[int]) -> bool:
+def _alike(a: Any, b: Any, seen: set[tuple[int, int]]) -> bool:
     """Equal values, at any depth; functions and classes only when they are the same ones."""
-    if a is b or id(a) in seen:
+    if a is b or (id(a), id(b)) in seen:
         return True
     if type(a) is not type(b):
         return False
-    seen.add(id(a))
+    seen.add((id(a), id(b)))
     if isinstance(a, nn.Parameter):
         return a.shape == b.shape
     if isinstance(a, Tensor):

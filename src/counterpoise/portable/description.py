@@ -21,7 +21,7 @@ from counterpoise.losses import Loss
 from counterpoise.method import Method
 from counterpoise.model import MultimodalModel
 from counterpoise.portable.alike import difference
-from counterpoise.portable.objects import NotPortableError, imported, is_ours, made, written
+from counterpoise.portable.objects import NotPortableError, dtype_of, imported, is_ours, made, written
 from counterpoise.task import task_of
 
 T = TypeVar("T")
@@ -49,6 +49,11 @@ class Input:
     shape: Sequence[int] | None
     dtype: str
     collate: Any = None
+
+    @property
+    def of_torch(self) -> torch.dtype:
+        """``dtype``; ValueError where the text names none."""
+        return dtype_of(self.dtype)
 
 
 @dataclass(frozen=True)
@@ -101,11 +106,11 @@ class Description:
             source: what messages call it.
 
         Raises:
-            ValueError: of a newer version of this library, or no description.
+            ValueError: of another version of this library, or no description.
         """
         number = values.get("format") if isinstance(values, Mapping) else None
+        by = dict(values.get("versions") or {}).get("counterpoise", "of another version") if number else ""
         if isinstance(number, int) and number > FORMAT:
-            by = dict(values.get("versions") or {}).get("counterpoise", "a newer version")
             raise ValueError(
                 f"{source} has format {number}, written by counterpoise {by}; this version reads formats up to "
                 f"{FORMAT}. Upgrade: pip install -U counterpoise."
@@ -115,7 +120,13 @@ class Description:
             named = {f.name: values[f.name] for f in fields(cls)}
             return cls(**{**named, "modalities": inputs})
         except (LookupError, TypeError, AttributeError) as error:
-            raise ValueError(f"{source} describes no trained model: {type(error).__name__}: {error}.") from error
+            said = f"{type(error).__name__}: {error}"
+            if isinstance(number, int):
+                raise ValueError(
+                    f"{source} was written by counterpoise {by}, in another way than this version reads ({said}). Load "
+                    "it with that version, or train again."
+                ) from error
+            raise ValueError(f"{source} describes no trained model: {said}.") from error
 
     # -- what it describes -------------------------------------------------------------------------
     def model(self, *, trust: bool = False) -> MultimodalModel:
@@ -124,12 +135,13 @@ class Description:
         fusion = made(self.fusion, Fusion, trust=trust)
         return MultimodalModel(encoders, fusion, task=task_of(self.task), pool=self.pool)
 
-    def readers(self, *, trust: bool = False) -> dict[str, Reader]:
-        """Modality -> its reader, of those that have one."""
+    def readers(self, given: Mapping[str, Reader] | None = None, *, trust: bool = False) -> dict[str, Reader]:
+        """Modality -> its reader, of those that have one; those that are ``given`` are not made."""
+        given = given or {}
         return {
-            m: reader_of(described.reader, described.learnt, trust=trust)
+            m: given[m] if m in given else reader_of(described.reader, described.learnt, trust=trust)
             for m, described in self.modalities.items()
-            if described.reader is not None
+            if m in given or described.reader is not None
         }
 
     def collates(self, *, trust: bool = False) -> dict[str, Callable[[list[Tensor]], Tensor]]:
@@ -220,9 +232,10 @@ def _input(split: Split, modality: str, unknown: list[str]) -> Input:
 def _importable(function: Any) -> Any:
     """A function by its import path; None where it has none."""
     try:
-        return None if function is None else written(function, "collate")
+        values = None if function is None else written(function, "collate")
     except NotPortableError:
         return None
+    return values if values is not None and "object" in values else None  # of an object nobody knows the arguments
 
 
 def _certain(part: object, name: str, kind: type[object], unknown: list[str]) -> Any:

@@ -210,12 +210,20 @@ def _made(values: Any, trust: bool) -> Any:
         pairs = [(_made(key, trust), _made(item, trust)) for key, item in inner]
         return OrderedDict(pairs) if tag == "ordered" else dict(pairs)
     if tag == "dtype":
-        return getattr(torch, inner)
+        return dtype_of(inner)
     if tag == "float":
         return float(inner)
     if tag == "object":
         return _imported(inner, trust)
     raise ValueError(f"{tag!r} is no part of a description")
+
+
+def dtype_of(name: Any) -> torch.dtype:
+    """The type of tensors of that name; ValueError for anything else that torch has."""
+    dtype = getattr(torch, str(name), None)
+    if not isinstance(dtype, torch.dtype):
+        raise ValueError(f"{name!r} is no type of tensors")
+    return dtype
 
 
 def _imported(path: str, trust: bool) -> Any:

@@ -31,18 +31,18 @@ PYTHON = """{run} was trained from Python, so what makes its data is not written
 TRUST = "import the classes outside this package that the run's config.yaml names, such as a method of your own"
 
 
-def loaded(run: str, *, trust: bool = False) -> TrainedModel:
+def loaded(run: str, *, trust: bool = False, accelerator: str = "auto") -> TrainedModel:
     """A trained model, wherever it comes from; errors name the options of the command line.
 
     Raises:
         UsageError: it names something outside this package and there is no trust, or it can be made from Python only.
     """
     try:
-        return load_model(run, trust=trust)
+        return load_model(run, trust=trust, accelerator=accelerator)
     except UntrustedError as error:
         raise UsageError(
             f"{run} is made of classes that are not of this package. Pass --trust when you know where it comes from; "
-            f"nothing was imported. ({str(error).split(': ', 1)[-1].split('. ')[0]})"
+            f"nothing was imported. ({error.__cause__})"
         ) from error
     except NeedsPythonError as error:
         raise UsageError(str(error)) from error

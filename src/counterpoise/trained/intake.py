@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,28 +12,41 @@ import torch
 from torch import Tensor
 
 from counterpoise._checks import did_you_mean
+from counterpoise.data import values as of_memory
 from counterpoise.data.columns import BETWEEN
 from counterpoise.data.readers import Array, Reader, ReadError, Tabular
 from counterpoise.data.readers.base import all_finite
 from counterpoise.data.samples import Collate
 from counterpoise.portable import Input
 
-MISSING = ("NAType", "NaTType")
-"""What pandas has for a cell that holds nothing."""
-
 
 def is_absent(value: Any) -> bool:
-    """Whether a value stands for nothing: None, an empty text, a NaN of a frame."""
-    if value is None or type(value).__name__ in MISSING:
-        return True
-    if isinstance(value, Mapping):  # of columns that are one modality
-        return all(map(is_absent, value.values()))
-    return not value.strip() if isinstance(value, str) else isinstance(value, float) and math.isnan(value)
+    """Whether a value stands for nothing: as in memory, and columns that are one modality where all of them do."""
+    return all(map(is_absent, value.values())) if isinstance(value, Mapping) else of_memory.is_absent(value)
 
 
 def columns_of(reader: Reader | None) -> tuple[str, ...]:
     """The columns that a reader takes together; none of one that takes a single value."""
     return tuple(reader.columns) if isinstance(reader, Tabular) else ()
+
+
+def typed(reader: Reader | None, text: str) -> Any:
+    """What was typed, as its reader takes it; several columns come as JSON.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if not isinstance(reader, Tabular):
+        return text
+    try:
+        columns = json.loads(text)
+    except ValueError:
+        columns = None
+    if not isinstance(columns, dict) and len(reader.columns) == 1:
+        return text
+    if not isinstance(columns, dict):
+        raise ValueError(f'takes its columns, as \'{{"age": 71, "sex": "f"}}\'; got {text!r}.')
+    return columns
 
 
 def _cell(reader: Tabular, values: Mapping[str, Any]) -> str:
@@ -70,7 +83,7 @@ class Intake:
     def __init__(self, modality: str, described: Input, reader: Reader | None, collate: Collate | None = None):
         self.modality, self.reader, self.collate = modality, reader, collate
         self.shape = None if described.shape is None else tuple(described.shape)
-        self.dtype: torch.dtype = getattr(torch, described.dtype)
+        self.dtype = described.of_torch
 
     def sample(self, value: Any, folder: Path) -> Tensor:
         """The tensor of one value that is not absent.

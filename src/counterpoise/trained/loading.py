@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from counterpoise._checks import nearest
+from counterpoise._checks import nearest, per_modality
 from counterpoise.data.arrays import ArraySplit
 from counterpoise.data.readers import Reader
 from counterpoise.engine import CheckpointError, Trainer
@@ -75,12 +75,13 @@ def load(
     folder = _folder(source)
     values, file = _values(folder)
     description = Description.from_dict(values, str(file))
+    per_modality("readers", readers or {}, description.modalities)
     given = {"build": build, "method": method, "readers": readers}
     _refuse_unknown(description, folder, given)
     try:
         model = description.model(trust=trust) if build is None else build()
         method = made(description.method, Method, trust=trust) if method is None else method
-        read_by = dict(readers or {}) or description.readers(trust=trust)
+        read_by = description.readers(readers, trust=trust)
         collates = description.collates(trust=trust)
         loss = made(description.loss, Loss, trust=trust) if description.loss else None
     except UntrustedError as error:
@@ -178,6 +179,9 @@ def _trainer(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they were said when it was trained
             trainer.check(_blank(description))
+    if loss is None:  # no prediction needs it
+        warnings.warn("The loss of this model was not written down; evaluate reports the task's own.", stacklevel=3)
+        saved = {**saved, "loss": trainer.loss.state_dict()}
     put_selected(trainer.current, {**saved, "method": saved["method"] if has_own_rule(method) else {}})
     return trainer
 
@@ -185,7 +189,7 @@ def _trainer(
 def _blank(description: Description) -> ArraySplit:
     """Two samples of zeros: methods size their buffers by some."""
     inputs = {
-        m: torch.zeros(2, *(described.shape or (1,)), dtype=getattr(torch, described.dtype))
+        m: torch.zeros(2, *((1,) if described.shape is None else described.shape), dtype=described.of_torch)
         for m, described in description.modalities.items()
     }
     task = task_of(description.task)

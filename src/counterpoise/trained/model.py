@@ -226,14 +226,17 @@ class TrainedModel:
             overwrite: replace a file that is there.
 
         Raises:
-            ValueError: a modality of which no training sample said what it looks like.
+            ValueError: a modality of which training did not say one shape.
         """
         example = {}
         for m in self.modalities:
             described = self.description.modalities[m]
             if described.shape is None:
-                raise ValueError(f"No training sample had the modality {m!r}, so the shape of its input is not known.")
-            example[m] = torch.zeros(1, *described.shape, dtype=getattr(torch, described.dtype))
+                raise ValueError(
+                    f"The shape of the input {m!r} is not known: no training sample had the modality, or its samples "
+                    "differ in shape. counterpoise.export takes an example."
+                )
+            example[m] = torch.zeros(1, *described.shape, dtype=described.of_torch)
         model, method = self.trainer.model, self.trainer.method
         return export(model, method, path, example, readers=self.readers, overwrite=overwrite)
 

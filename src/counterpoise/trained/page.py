@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from counterpoise.data.readers import Audio, Image, ReadError
 from counterpoise.task import Regression
+from counterpoise.trained.intake import typed
 from counterpoise.trained.model import TrainedModel
 from counterpoise.trained.votes import Answer, Prediction
 
@@ -33,14 +35,11 @@ def page(model: TrainedModel, *, title: str) -> Blocks:
         raise ImportError("The page needs gradio: pip install 'counterpoise[serve]'.") from error
 
     def answer(*values: Any) -> tuple[Any, list[list[str]]]:
-        sample = {m: value for m, value in zip(model.modalities, values, strict=True) if value not in (None, "")}
-        if not sample:
-            raise gradio.Error("Give at least one modality.", print_exception=False)
         try:
-            found = model.predict(sample, explain=True)
+            found = model.predict(sample_of(model, values), explain=True)
         except (ReadError, ValueError, TypeError) as error:
             raise gradio.Error(str(error), print_exception=False) from error
-        return _shown(model, found), votes(found)
+        return found.probabilities, votes(found)
 
     with gradio.Blocks(title=f"counterpoise: {title}") as blocks:
         gradio.Markdown(
@@ -74,10 +73,17 @@ def _input(modality: str, model: TrainedModel) -> Any:
     return gradio.File(type="filepath", **named)
 
 
-def _shown(model: TrainedModel, found: Prediction) -> dict[str, float]:
-    """What is predicted, by names, as the page shows it."""
-    assert found.probabilities is not None
-    return dict(found.probabilities)
+def sample_of(model: TrainedModel, values: Sequence[Any]) -> dict[str, Any]:
+    """What was given of each modality, without those that were left out; ValueError where nothing was given."""
+    sample = {m: value for m, value in zip(model.modalities, values, strict=True) if value not in (None, "")}
+    if not sample:
+        raise ValueError("Give at least one modality.")
+    for m, value in sample.items():
+        try:
+            sample[m] = typed(model.reader(m), value)
+        except ValueError as error:
+            raise ValueError(f"{m} {error}") from error
+    return sample
 
 
 def votes(found: Prediction) -> list[list[str]]:

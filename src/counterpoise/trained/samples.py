@@ -14,8 +14,9 @@ from counterpoise._checks import did_you_mean
 from counterpoise.data.readers import Array, Reader, ReadError
 from counterpoise.data.split import Split, digest, lacking
 from counterpoise.data.table import Table
+from counterpoise.data.targets import no_targets
 from counterpoise.data.values import is_waveform
-from counterpoise.task import SingleLabel, Task
+from counterpoise.task import Task
 from counterpoise.trained.intake import Intake, columns_of, is_absent
 
 TAKEN = (
@@ -48,7 +49,7 @@ class RawSamples(Split):
         self.modalities = tuple(columns)
         count = len(next(iter(columns.values())))
         self.ids = list(map(str, range(count))) if ids is None else ids
-        self.target = unlabelled(task, count)
+        self.target = no_targets(task, count)
         there = {m: [not is_absent(value) for value in values] for m, values in columns.items()}
         self.present = lacking({m: torch.tensor(mask, dtype=torch.bool) for m, mask in there.items()})
 
@@ -77,11 +78,6 @@ class RawSamples(Split):
 
     def fingerprint(self) -> str:
         return digest(*self.modalities, *self.ids)
-
-
-def unlabelled(task: Task, count: int) -> Tensor:
-    """The target of samples without one: -1, or NaN."""
-    return torch.full((count,), -1) if isinstance(task, SingleLabel) else torch.full((count, task.width), torch.nan)
 
 
 def samples_of(
