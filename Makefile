@@ -40,7 +40,7 @@ bench-real: setup
 
 # writes docs/performance.md; leave the machine idle meanwhile; IGM is a checkout of IGM's released code
 bench: setup
-	for script in $(filter-out benchmarks/measure.py benchmarks/released.py benchmarks/gpu% benchmarks/diagnosis%,$(wildcard benchmarks/*.py)); do \
+	for script in $(filter-out benchmarks/measure.py benchmarks/released.py benchmarks/gpu% benchmarks/answer% benchmarks/diagnosis%,$(wildcard benchmarks/*.py)); do \
 		$(BIN)/python $$script || exit 1; done
 ifdef IGM
 	$(BIN)/python benchmarks/released.py $(IGM)

@@ -15,6 +15,7 @@ from summarise import BEGIN, END, line, write
 
 from counterpoise.benchmark.folds import by_fold
 from counterpoise.benchmark.summary import summarize
+from counterpoise.report.figures import seeds_text
 
 ABOUT = """RAVDESS speech (Livingstone and Russo, 2018; CC BY-NC-SA 4.0): 1440 clips of 24 actors, 8 emotions.
 
@@ -38,7 +39,7 @@ def page(name: str, out: Path, config: Path, reading: str) -> str:
         "## Reading",
         f"{BEGIN}\n{reading}\n{END}",
         "## Result",
-        f"{len(done)} of {len(folds)} actors were left out, one seed.",
+        f"{len(done)} of {len(folds)} actors were left out, {seeds_text([len({r['seed'] for r in records})])}.",
         summary.to_markdown().strip(),
         "## Each actor",
         "\n".join(_folds(content, rows, done)),

@@ -65,7 +65,7 @@ def build_model(
     example = _part(example)
     if isinstance(encoders, Split | Splits):
         example = _part(encoders)
-        encoders = {m: partial(_default, example, m) for m in example.modalities}
+        encoders = {m: partial(encoder_for, example, m) for m in example.modalities}
     if not encoders:
         raise ValueError("encoders: a model needs at least one modality; got none.")
     if not isinstance(encoders, Mapping):
@@ -105,7 +105,8 @@ def _part(data: Split | Splits | None) -> Split | None:
     return data.train if isinstance(data, Splits) else data
 
 
-def _default(example: Split, modality: str) -> nn.Module:
+def encoder_for(example: Split, modality: str) -> nn.Module:
+    """The default encoder of what a sample of this modality looks like."""
     layout = example.layout(modality)
     return default_encoder(layout.kind, layout.shape, **layout.options)
 

@@ -10,11 +10,12 @@ import torch
 
 import counterpoise as cp
 from counterpoise.answer.auto import auto
+from counterpoise.answer.evidence import measure
 from counterpoise.answer.preset import DEFAULT
 from counterpoise.answer.rates import Trial, best_rate, left, rates_of
 from counterpoise.cli import main
 from counterpoise.data import write_digits
-from counterpoise.engine import SGD, RunDirectoryError, Trainer
+from counterpoise.engine import SGD, RunDirectoryError, Trainer, evaluation
 from counterpoise.methods import MSES
 
 FEW: dict[str, Any] = {"epochs": 2, "batch_size": 16}
@@ -123,6 +124,7 @@ def test_what_is_left_of_a_budget():
     trials = [Trial(0.1, 1.0, 3.0, 1.0), Trial(0.2, 1.0, 2.0, 2.0)]
     assert left(None, trials) is None
     assert left(20.0, trials) == 15.0
+    assert left(20.0, []) == 20.0
     expected = r"budget=6 seconds is too little for one run: .* 5\.0 s and an epoch takes 2\.0 s"
     with pytest.raises(ValueError, match=expected):
         left(6.0, trials)
@@ -134,6 +136,26 @@ def test_a_budget_ends_the_run_and_the_page_says_so(tmp_path, monkeypatch):
     assert found.result["epochs"] == 1
     assert found.evidence.out_of_time
     assert "The budget ended the run" in str(found)
+
+
+def test_a_budget_at_a_given_rate(capsys):
+    found = auto(arrays(), optimizer=SGD(lr=0.02), budget="1h", **FEW)
+    assert found.trainer.current.budget == 3600
+    assert not found.evidence.out_of_time
+    common = ["--data=digits", "--data.size=150", "--epochs=1", "--batch_size=16", "--progress=false"]
+    assert run(["auto", *common, "--optimizer.lr=0.02", "--budget=1h", "--run_dir=null"]) == 0
+    assert "The model reaches" in capsys.readouterr().out
+
+
+def test_the_evidence_encodes_the_test_split_once(monkeypatch):
+    data, encoded = arrays(), []
+    found = auto(data, optimizer=SGD(lr=0.02), **FEW)
+    batches = -(-len(data.test) // FEW["batch_size"]) - (-len(data.val) // FEW["batch_size"])
+    encode = evaluation.encode
+    monkeypatch.setattr(evaluation, "encode", lambda *args: encoded.append(1) or encode(*args))
+    again = measure(found.trainer, data, found.result, [])
+    assert len(encoded) <= batches
+    assert (again.score, again.metrics) == (found.evidence.score, found.evidence.metrics)
 
 
 # -- bad input -----------------------------------------------------------------------------------------

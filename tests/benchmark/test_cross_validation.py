@@ -99,6 +99,24 @@ def test_what_is_finished_is_not_trained_again(tmp_path, monkeypatch) -> None:
     assert len(trained) == 6
 
 
+def test_a_finished_run_from_other_weights_is_not_taken_for_this_one(tmp_path) -> None:
+    data = from_arrays(INPUTS, Y)
+    first, other = (
+        cross_validate(data, lambda data, seed=seed: build_model(data, "Late", seed=seed), cv=2, out=tmp_path, **SHORT)
+        for seed in (1, 2)
+    )
+    assert not np.array_equal(first.predictions, other.predictions)
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_a_run_that_was_out_of_time_goes_on(tmp_path) -> None:
+    data = from_arrays(INPUTS, Y)
+    for budget, epochs in ((1e-9, 1), (None, 2)):
+        cross_validate(data, cv=2, out=tmp_path, budget=budget, **SHORT)
+        lines = [len(path.read_text().splitlines()) for path in tmp_path.glob("*/metrics.jsonl")]
+        assert lines == [epochs, epochs]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -117,3 +135,8 @@ def test_folds_of_other_data_are_not_compared() -> None:
     data = from_arrays(INPUTS, torch.from_numpy(Y))
     with pytest.raises(ValueError, match="both must be of the same folds"):
         cross_validate(data, cv=2, **SHORT).difference(cross_validate(data, cv=3, **SHORT))
+    halves = [(np.arange(30), np.arange(30, 60)), (np.arange(30, 60), np.arange(30))]
+    odd = [(np.arange(i, 60, 2), np.arange(1 - i, 60, 2)) for i in (0, 1)]
+    one, other = (cross_validate(data, cv=pairs, **SHORT) for pairs in (halves, odd))
+    with pytest.raises(ValueError, match="pass the same data, cv and groups"):
+        one.difference(other)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 RATES = "rates.json"
 """File of the trials, in the run directory; it is there before the run begins."""
 LABEL = "auto"
-OWN = ("method", "sam", "pool", "heads", "label", "progress")
+OWN = ("method", "sam", "pool", "heads", "label")
 
 
 @dataclass(frozen=True)

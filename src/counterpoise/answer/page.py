@@ -104,7 +104,7 @@ def _reliability(found: Evidence) -> Figure:
 
 def _subsets(found: Evidence) -> Markup:
     rows = [[name.replace("+", " + "), percent(score)] for name, score in found.subsets.items()]
-    return html_table([f"when only these are there ({found.yardstick}, %)", SPLITS[found.part]], rows, numbers=1)
+    return html_table(["only with", f"{found.yardstick} (%, {SPLITS[found.part]})"], rows, numbers=1)
 
 
 def _metrics(found: Evidence) -> Markup:

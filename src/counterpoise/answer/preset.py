@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from counterpoise.build import build_model
+from counterpoise.build import build_model, encoder_for
 from counterpoise.data.split import Splits
-from counterpoise.encoders import default_encoder
 from counterpoise.method import Method
 from counterpoise.methods import MSES
 from counterpoise.model import MultimodalModel
@@ -55,10 +55,5 @@ def model_of(data: Splits, encoders: Mapping[str, Any] | None, preset: Preset, *
         ValueError: for an encoder of a modality that the data do not have, and as ``build_model``.
     """
     given = dict(encoders or {})
-    made = {m: given.pop(m) if m in given else _default(data, m) for m in data.modalities}
+    made = {m: given.pop(m, partial(encoder_for, data.train, m)) for m in data.modalities}
     return build_model({**made, **given}, task=data.task, example=data.train, **{**preset.building, **building})
-
-
-def _default(data: Splits, modality: str) -> Any:
-    layout = data.train.layout(modality)
-    return lambda: default_encoder(layout.kind, layout.shape, **layout.options)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from typing import Any
 
 from counterpoise.data.split import Splits
 from counterpoise.engine import Trainer
+from counterpoise.engine.cost import longest_epoch
 
 FACTORS = (0.3, 1.0, 3.0)
 """Rates that are tried, in units of the optimizer's own."""
@@ -72,9 +72,7 @@ def _tried(trainer: Trainer, data: Splits, rate: float) -> Trial:
         return Trial(rate, None, trainer.current.state.seconds, 0.0)
     history = trainer.history
     least = min(record["val/fused/loss"] for record in history)
-    ends = [0.0, *(record["seconds"] for record in history)]
-    longest = max(after - before for before, after in pairwise(ends))
-    return Trial(rate, least if math.isfinite(least) else None, ends[-1], longest)
+    return Trial(rate, least if math.isfinite(least) else None, history[-1]["seconds"], longest_epoch(history))
 
 
 def best_rate(trials: Sequence[Trial]) -> float:
@@ -83,9 +81,9 @@ def best_rate(trials: Sequence[Trial]) -> float:
 
 
 def left(budget: float | None, trials: Sequence[Trial]) -> float | None:
-    """Seconds that remain for the run; ValueError when they are too few for one epoch."""
-    if budget is None:
-        return None
+    """Seconds that remain for the run; ValueError when the trials left too few for one epoch."""
+    if budget is None or not trials:
+        return budget
     spent, epoch = sum(trial.seconds for trial in trials), max(trial.epoch for trial in trials)
     if budget - spent < epoch:
         raise ValueError(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +23,7 @@ from counterpoise.data.folds import divided, folds_of, parts_of
 from counterpoise.data.split import Split, Splits
 from counterpoise.data.table import Table
 from counterpoise.engine import Trainer
+from counterpoise.engine.saving import digest_of
 from counterpoise.method import Method
 from counterpoise.metrics.comparing import Interval, t_interval
 from counterpoise.metrics.result import result_of
@@ -70,10 +69,8 @@ class CrossValidation:
         Raises:
             ValueError: the other has other folds.
         """
-        if list(self.folds) != list(other.folds):
-            raise ValueError(
-                "difference: both must be of the same folds; pass the same data, cv, groups and seed of it."
-            )
+        if (list(self.folds), list(self.ids)) != (list(other.folds), list(other.ids)):
+            raise ValueError("difference: both must be of the same folds; pass the same data, cv and groups.")
         column = score or f"fused/{self.monitor}"
         values = (self.scores[column].mean(1) - other.scores[column].mean(1)).tolist()
         return t_interval(values, ratio=ratio_of(self.folds), confidence=confidence)
@@ -140,9 +137,7 @@ def cross_validate(
     folds, scores, parts, tested, monitor = [], {}, {seed: [] for seed in seeds}, [], ""
     for place, pair in enumerate(pairs):
         fold_data = divided(samples, parts_of(pair, samples.task, samples.target, groups, val, 0))
-        assert fold_data.test is not None
-        held = sorted(set(map(str, groups[pair[1]].tolist()))) if groups is not None else []
-        folds.append(Fold(place, ", ".join(held) if len(held) <= 3 else "", len(pair[0]), len(pair[1])))
+        folds.append(_fold(place, pair, groups))
         tested += [samples.ids[int(i)] for i in pair[1]]
         for seed in seeds:
             folder = None if out is None else Path(out) / f"fold{place}-s{seed}"
@@ -150,8 +145,7 @@ def cross_validate(
             monitor = trainer.monitor or result["monitor"]
             for name, value in result["test"].items():
                 scores.setdefault(name, {})[place, seed] = value
-            found = trainer.predict(fold_data.test)
-            parts[seed].append(OutOfFold(fold_data.task, found.named(), found.target, found.present or {}))
+            parts[seed].append(_out_of_fold(trainer, fold_data))
     return CrossValidation(
         folds,
         {name: _array(values, len(pairs), seeds) for name, values in scores.items()},
@@ -178,13 +172,23 @@ def _trained(
         return trainer, trainer.run(data)
     assert data.test is not None
     decides = [trainer.fingerprint(data.train, data.val), data.test.fingerprint()]
-    digest = hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()[:10]
-    run_dir = trainer.run_dir = folder.with_name(f"{folder.name}-{digest}")
+    run_dir = trainer.run_dir = folder.with_name(f"{folder.name}-{digest_of(decides, model)}")
     result = result_of(run_dir)
-    if result is None or not result.get("test"):
+    if result is None or not result.get("test") or result.get("out_of_time"):
         return trainer, trainer.run(data, resume=True)
     trainer.restore(run_dir / "best.ckpt", data.val)
     return trainer, result
+
+
+def _fold(place: int, pair: tuple[np.ndarray, np.ndarray], groups: np.ndarray | None) -> Fold:
+    held = [] if groups is None else sorted(set(map(str, groups[pair[1]].tolist())))
+    return Fold(place, ", ".join(held) if len(held) <= 3 else "", len(pair[0]), len(pair[1]))
+
+
+def _out_of_fold(trainer: Trainer, data: Splits) -> OutOfFold:
+    assert data.test is not None
+    found = trainer.predict(data.test)
+    return OutOfFold(data.task, found.named(), found.target, found.present or {})
 
 
 def _metrics(scores: Mapping[str, Any]) -> list[str]:

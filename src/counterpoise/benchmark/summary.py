@@ -161,7 +161,7 @@ class Summary:
         if any("/" in column and not column.startswith("fused/") for column in self.columns):
             notes += read_out_notes(self.unimodal)
         if any(not cell.complete for cell in cells):
-            notes.append("n=a/b: only a of b seeds are there, so the cell is not ranked.")
+            notes.append(f"n=a/b: only a of b {self.units} are there, so the cell is not ranked.")
         return notes
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,12 @@ def uncounted() -> Iterator[None]:
         yield
     finally:
         _validating.reset(token)
+
+
+def longest_epoch(history: Sequence[Mapping[str, Any]]) -> float:
+    """Seconds of the longest epoch, of the lines of ``metrics.jsonl``; 0 without any."""
+    ends = [0.0, *(record["seconds"] for record in history)]
+    return max((after - before for before, after in pairwise(ends)), default=0.0)
 
 
 class _Counter:

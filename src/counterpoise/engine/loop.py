@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from importlib import import_module
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from counterpoise._checks import whole
 from counterpoise.data.sampling import balanced
-from counterpoise.engine.cost import Meter, uncounted
+from counterpoise.engine.cost import Meter, longest_epoch, uncounted
 from counterpoise.engine.interrupt import Interrupt, Interrupted, shared
 from counterpoise.engine.replicas import any_of, on_device, together
 from counterpoise.engine.reuse import encode_once
@@ -122,9 +121,9 @@ def _enter(run: Run, index: int) -> None:
 
 def _out_of_time(run: Run) -> bool:
     """Whether another epoch as long as the longest so far would not end within the budget; one is always trained."""
-    ends = [0.0, *(record["seconds"] for record in run.history)]
-    longest = max((after - before for before, after in pairwise(ends)), default=0.0)
-    return run.budget is not None and len(ends) > 1 and ends[-1] + longest > run.budget
+    if run.budget is None or not run.history:
+        return False
+    return run.history[-1]["seconds"] + longest_epoch(run.history) > run.budget
 
 
 def _had_stage(run: Run, *, over: bool) -> None:

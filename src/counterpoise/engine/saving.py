@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import warnings
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from torch import Tensor
 
@@ -25,6 +28,7 @@ from counterpoise.engine.record import RunDirectory
 from counterpoise.engine.replicas import Fabric, any_of, precision_of
 from counterpoise.engine.run import Run
 from counterpoise.engine.state import untouched_randomness
+from counterpoise.model import MultimodalModel
 from counterpoise.portable import described
 
 
@@ -184,6 +188,18 @@ def fingerprint_of(run: Run) -> dict[str, Any]:
         ),
         "trainer": {name: str(getattr(run, name)) for name in numbers},
     }
+
+
+def digest_of(settings: Any, model: MultimodalModel) -> str:
+    """Ten hexadecimal digits of plain settings and of the weights that a model has before training.
+
+    They name the directory of a run of a model that somebody makes in Python, where no recipe says how.
+    """
+    found = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=5)
+    for value in model.state_dict().values():
+        if isinstance(value, Tensor):
+            found.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def _described(run: Run, data: str) -> dict[str, Any]:

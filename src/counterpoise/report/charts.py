@@ -183,7 +183,7 @@ def bars(groups: Mapping[str, Mapping[str, Seeds]], *, x: str, share: bool = Fal
     ax.set_ylim(top - 0.2, -0.28)
     ax.set_xlim(right=1.12 * far) if far > 0 else None
     ax.axvline(0, color=INK, linewidth=0.9)
-    ax.set_xlabel(f"{_spread_of(x, share)}, n = {seeds_text(counts)}")
+    ax.set_xlabel(f"{_spread_of(x, share, drawn=max(counts, default=0) > 1)}, n = {seeds_text(counts)}")
     ax.grid(axis="y", visible=False)
     key(figure, drawn, line=False)
     return figure
@@ -304,8 +304,8 @@ def _differences(ax: Any, summary: Summary, labels: Sequence[str], metric: str) 
 
 
 # -- texts and ticks -----------------------------------------------------------------------------------
-def _spread_of(what: str, share: bool) -> str:
-    return f"{what}{' (%)' if share else ''}, mean ± sd"
+def _spread_of(what: str, share: bool, *, drawn: bool = True) -> str:
+    return f"{what}{' (%)' if share else ''}" + (", mean ± sd" if drawn else "")
 
 
 def _sd(values: np.ndarray) -> float | None:

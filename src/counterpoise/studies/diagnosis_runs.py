@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +30,7 @@ from counterpoise.analysis import (
 from counterpoise.benchmark.display import clock
 from counterpoise.data.split import Split, Splits
 from counterpoise.engine import Trainer
+from counterpoise.engine.saving import digest_of
 from counterpoise.engine.state import mix, seed_everything
 from counterpoise.fusions.base import stack_present
 from counterpoise.method import Method
@@ -244,8 +243,7 @@ def _checked(build: Callable[[], MultimodalModel]) -> tuple[str, ...]:
 
 def _trained(trainer: Trainer, data: Splits, runs: Path, name: str, options: dict[str, Any]) -> Opened:
     """Train, or go on, or open what is finished; the directory is named after all that makes the run what it is."""
-    settings = json.dumps(trainer.fingerprint(data.train, data.val), sort_keys=True)
-    directory = runs / f"{name}-{_digest(settings, trainer.model.state_dict().values())}"
+    directory = runs / f"{name}-{digest_of(trainer.fingerprint(data.train, data.val), trainer.model)}"
     if finished(directory):
         trainer.restore(directory / "best.ckpt", data.val)
     else:
@@ -253,12 +251,3 @@ def _trained(trainer: Trainer, data: Splits, runs: Path, name: str, options: dic
         trainer = Trainer(trainer.model, trainer.method, **{**options, **own})
         trainer.run(data, resume=True)
     return Opened.at(trainer, directory)
-
-
-def _digest(settings: str, start: Iterable[Any]) -> str:
-    """Ten hexadecimal digits of the settings and the weights before training."""
-    found = hashlib.blake2b(settings.encode(), digest_size=5)
-    for value in start:
-        if isinstance(value, Tensor):
-            found.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
