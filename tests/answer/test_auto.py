@@ -71,6 +71,7 @@ def test_a_trial_is_a_short_run_of_the_same_model_from_the_same_weights():
 def test_a_given_rate_is_not_tried(tmp_path):
     found = auto(arrays(), optimizer=SGD(lr=0.02), run_dir=tmp_path / "run", **FEW)
     assert found.trials == []
+    assert str(found).endswith("s of training.")
     assert found.trainer.current.optimizer_settings.lr == 0.02
     assert not (tmp_path / "run" / "rates.json").exists()
 

@@ -127,6 +127,8 @@ def test_fewer_seeds_than_asked_is_said_and_not_ranked() -> None:
     assert cell.rank is None
     assert "99.0 ± 0.0<br>n=3/5" in summary.to_markdown()
     assert "only a of b seeds" in summary.to_markdown()
+    over_folds = summarize([*records()[:5], *(record("IGM", s, 0.99) for s in range(3))], ratio=0.25)
+    assert "only a of b folds" in over_folds.to_markdown()
     asked = summarize(records(), seeds=7)
     assert "n=5/7" in asked.to_markdown()
     assert "n=" not in summarize(records()).to_markdown()

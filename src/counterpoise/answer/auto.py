@@ -100,7 +100,7 @@ def auto(
     check_whole(data)
     epochs = options.pop("epochs", 20)
     optimizer = options.pop("optimizer", None)
-    settings = {**preset.training, "seed": seed, **options}
+    settings = {**preset.training, "seed": seed, "progress": False, **options}
 
     def make(lr: float | None, **more: Any) -> Trainer:
         chosen = optimizer if lr is None else SGD(lr)
@@ -109,8 +109,7 @@ def auto(
 
     rates = [] if optimizer is not None else rates_of(SGD().lr)
     seconds = None if budget is None else duration("budget", budget)
-    quiet = {"progress": False}
-    trials = tried(lambda **more: make(**quiet, **more), data, rates, epochs, seconds, run_dir, resume)
+    trials = tried(make, data, rates, epochs, seconds, run_dir, resume)
     trainer = make(
         best_rate(trials) if trials else None,
         epochs=epochs,

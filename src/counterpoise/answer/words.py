@@ -94,8 +94,9 @@ def _doubts(found: Evidence) -> list[str]:
 
 
 def _cost(cost: Mapping[str, float]) -> str:
+    tried = cost["seconds of trials"]
     return (
         f"Cost: {cost['parameters']:,.0f} parameters, {cost['milliseconds a sample']:.2f} ms a sample at prediction, "
-        f"{cost['seconds of training']:.1f} s of training and {cost['seconds of trials']:.1f} s of trials of the "
-        "learning rate."
+        f"{cost['seconds of training']:.1f} s of training"
+        + (f" and {tried:.1f} s of trials of the learning rate." if tried else ".")
     )

@@ -134,24 +134,22 @@ def cross_validate(
     seeds = [whole("seeds", seed, low=0) for seed in seeds]
     samples, groups = _whole_of(data), _groups(data, groups)
     pairs = folds_of(cv, samples.task.strata(samples.target), groups)
-    folds, scores, parts, tested, monitor = [], {}, {seed: [] for seed in seeds}, [], ""
+    scores, parts, monitor = {}, {seed: [] for seed in seeds}, ""
     for place, pair in enumerate(pairs):
         fold_data = divided(samples, parts_of(pair, samples.task, samples.target, groups, val, 0))
-        folds.append(_fold(place, pair, groups))
-        tested += [samples.ids[int(i)] for i in pair[1]]
         for seed in seeds:
             folder = None if out is None else Path(out) / f"fold{place}-s{seed}"
             trainer, result = _trained(fold_data, build, method, seed, folder, settings)
-            monitor = trainer.monitor or result["monitor"]
+            monitor = trainer.monitor
             for name, value in result["test"].items():
                 scores.setdefault(name, {})[place, seed] = value
             parts[seed].append(_out_of_fold(trainer, fold_data))
     return CrossValidation(
-        folds,
+        [_fold(place, pair, groups) for place, pair in enumerate(pairs)],
         {name: _array(values, len(pairs), seeds) for name, values in scores.items()},
         _together([pooled(parts[seed], _metrics(scores)) for seed in seeds]),
         np.stack([_shown(parts[seed]).numpy() for seed in seeds]),
-        tested,
+        [samples.ids[int(i)] for _, test in pairs for i in test],
         monitor,
     )
 

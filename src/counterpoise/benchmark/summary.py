@@ -183,9 +183,8 @@ def summarize(
 
     Args:
         records: contents of ``result.json`` files; rows are told apart by ``"label"``, or else ``"method"``.
-        columns: scores to show; by default every fused score, the accuracy (or whatever was
-            monitored) of each modality, the gap between modalities in
-            per cent, the seconds, and the passes of training.
+        columns: scores to show; by default every fused score, the accuracy (or whatever was monitored) of each
+            modality, the gap between modalities in per cent, the seconds, and the passes of training.
         baseline: row the differences refer to; without such a row there are no differences.
         seeds: how many were asked for; by default as many as occur anywhere in the records.
         split: ``"test"`` or ``"val"``; records without it are skipped.
@@ -209,12 +208,10 @@ def summarize(
     for label, by_seed in scores.items():
         cells = {}
         for column in columns:
-            values = {seed: s[column] for seed, s in sorted(by_seed.items()) if _known(s.get(column))}
-            if not values:
-                continue
-            others = {seed: s[column] for seed, s in base.items() if _known(s.get(column))}
-            difference = paired_difference(values, others, confidence, ratio) if label != baseline else None
-            cells[column] = Cell(values, *mean_sd(values.values()), asked, difference)
+            if values := _of_column(by_seed, column):
+                others = {} if label == baseline else _of_column(base, column)
+                difference = paired_difference(values, others, confidence, ratio)
+                cells[column] = Cell(values, *mean_sd(values.values()), asked, difference)
         rows[label] = cells
     rows = corrected(rows, 1 - confidence)
     alone = {_label(record) for record in records if record["method"] == unimodal}
@@ -276,6 +273,10 @@ def _heading(column: str) -> str:
 
 def _lines(column: str, cell: Cell | None) -> tuple[str, str]:
     return cell_text(column, cell), small_print(column, cell)
+
+
+def _of_column(by_seed: Mapping[int, Mapping[str, float]], column: str) -> dict[int, float]:
+    return {seed: scores[column] for seed, scores in sorted(by_seed.items()) if _known(scores.get(column))}
 
 
 def _known(value: object) -> bool:
