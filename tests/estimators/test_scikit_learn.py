@@ -63,6 +63,8 @@ def test_auto_pools_the_fused_and_the_own_heads() -> None:
     assert model.model_.pool is not None
     assert model.model_.pool.experts == ("fused", "audio", "video")
     assert model.score(X, Y) > 0.85
+    off = clone(model).set_params(sam=0.0).fit(X, Y)  # an explicit 0 is no default
+    assert not np.array_equal(off.predict_proba(X), model.predict_proba(X))
     again = pickle.loads(pickle.dumps(clone(model).fit(X, Y)))
     assert np.array_equal(again.predict_proba(X), model.predict_proba(X))
     assert short(MultimodalRegressor, method="auto", epochs=2).fit(X, X[:, 0]).predict(X).shape == (90,)

@@ -60,7 +60,7 @@ class MultimodalEstimator(BaseEstimator):
         loss: Any = None,
         epochs: int = 50,
         batch_size: int = 32,
-        sam: float = 0.0,
+        sam: float | None = None,
         early_stopping: int | None = None,
         validation_fraction: float = 0.15,
         accelerator: str = "auto",
@@ -143,10 +143,10 @@ class MultimodalEstimator(BaseEstimator):
         preset = DEFAULT if isinstance(self.method, str) and self.method.casefold() == AUTO else None
         if preset is None:
             method = copy.deepcopy(made("method", self.method))
-            building, sam = {"heads": method.own_heads}, self.sam
+            building, sam = {"heads": method.own_heads}, 0.0
         else:
             method = preset.method(**preset.settings)
-            building, sam = preset.building, self.sam or preset.training["sam"]
+            building, sam = preset.building, preset.training["sam"]
         encoders = data if self.encoders is None else copy.deepcopy(dict(self.encoders))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -155,7 +155,7 @@ class MultimodalEstimator(BaseEstimator):
         trainer = Trainer(
             model, method, epochs=self.epochs, batch_size=min(self.batch_size, len(data.train)),
             optimizer=copy.deepcopy(self.optimizer), schedule=copy.deepcopy(self.schedule),
-            loss=copy.deepcopy(self.loss), sam=sam, early_stopping=self.early_stopping, seed=seed,
+            loss=copy.deepcopy(self.loss), sam=sam if self.sam is None else self.sam, early_stopping=self.early_stopping, seed=seed,
             accelerator=self.accelerator, progress=False,
         )  # fmt: skip
         trainer.fit(data.train, data.val)

@@ -42,7 +42,7 @@ class MultimodalClassifier(ClassifierMixin, MultimodalEstimator):
         loss: name or one of ``counterpoise.losses``; None for the task's own.
         epochs: passes over the training samples, at least 1.
         batch_size: samples of a batch, at least 2; fewer where there are fewer.
-        sam: radius of sharpness-aware minimisation; 0 is off.
+        sam: radius of sharpness-aware minimisation; 0 is off. None is off, too, but for "auto", which has its own.
         early_stopping: epochs without a better score on validation after which training ends; None never ends it.
         validation_fraction: share of the samples to select the weights by, in (0, 1).
         accelerator: "auto", "cpu" or "gpu".
