@@ -155,8 +155,8 @@ class MultimodalEstimator(BaseEstimator):
         trainer = Trainer(
             model, method, epochs=self.epochs, batch_size=min(self.batch_size, len(data.train)),
             optimizer=copy.deepcopy(self.optimizer), schedule=copy.deepcopy(self.schedule),
-            loss=copy.deepcopy(self.loss), sam=sam if self.sam is None else self.sam, early_stopping=self.early_stopping, seed=seed,
-            accelerator=self.accelerator, progress=False,
+            loss=copy.deepcopy(self.loss), sam=sam if self.sam is None else self.sam,
+            early_stopping=self.early_stopping, seed=seed, accelerator=self.accelerator, progress=False,
         )  # fmt: skip
         trainer.fit(data.train, data.val)
         self.model_, self.method_, self.history_ = model.cpu(), method.cpu(), trainer.history
