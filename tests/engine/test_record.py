@@ -51,6 +51,7 @@ def test_a_finished_run_holds_everything_and_is_not_overwritten(tmp_path):
     assert lines(path) == trainer.history
     environment = json.loads((path / "environment.json").read_text())
     assert "torch" in environment["packages"]
+    assert environment["run"] == {name: result[name] for name in ("method", "label", "seed", "data")}
     before = {p.name: p.read_bytes() for p in path.iterdir()}
     for resume in (False, True):
         with pytest.raises(RunDirectoryError, match="holds a finished run"):
@@ -150,7 +151,7 @@ def test_a_path_without_permission_for_real(tmp_path):
 
 def test_a_full_disk_while_metrics_are_written(tmp_path, monkeypatch):
     directory = RunDirectory(tmp_path)
-    directory.start([], "", {})
+    directory.start([], "", {}, {})
     original = Path.open
 
     def full(self, mode="r", *args, **options):

@@ -140,12 +140,14 @@ class RunDirectory:
                 f"Could not write {self.path / name}: {error}. Free some space and resume."
             ) from error
 
-    def start(self, history: Iterable[Mapping[str, Any]], config: str, model: Mapping[str, Any]) -> None:
-        """Write the settings, the environment, what the model is, and the metrics of the epochs that the run has."""
+    def start(
+        self, history: Iterable[Mapping[str, Any]], config: str, model: Mapping[str, Any], names: Mapping[str, Any]
+    ) -> None:
+        """Write the settings, the environment with the run's ``names``, the model, and the epochs that there are."""
         import_module("torch.utils.tensorboard.writer")  # takes a second, so not while training is timed
         self._write("config.yaml", config)
         self._write(MODEL, json.dumps(model, indent=1, ensure_ascii=False) + "\n")
-        self._write("environment.json", to_json(environment(), indent=2, ensure_ascii=False) + "\n")
+        self._write("environment.json", to_json({"run": names, **environment()}, indent=2, ensure_ascii=False) + "\n")
         self._lines = [to_json(record) + "\n" for record in history]
         self._write("metrics.jsonl", "".join(self._lines))
         if not any(self.path.glob("events.out.*")):  # begun by another run

@@ -39,6 +39,18 @@ class Result(dict[str, Any]):
         return self["monitor"]
 
 
+def names_of(run: Run, *, data: str, label: str | None) -> dict[str, Any]:
+    """What tables and reports call a run, known before it has begun.
+
+    Args:
+        run: any.
+        data: name of the data set.
+        label: of the run; None for the method's.
+    """
+    method = run.method
+    return {"method": type(method).__name__, "label": label or method.label, "seed": run.seed, "data": data}
+
+
 def result_of(run: Run, test: Split | None, *, data: str, label: str | None) -> Result:
     """Scores of validation and test, and all that tables say of a run.
 
@@ -50,10 +62,7 @@ def result_of(run: Run, test: Split | None, *, data: str, label: str | None) -> 
     """
     epoch = len(run.model.modalities) * len(run.train_split) / run.fabric.world_size
     content = {
-        "method": type(run.method).__name__,
-        "label": label or run.method.label,
-        "seed": run.seed,
-        "data": data,
+        **names_of(run, data=data, label=label),
         "modalities": list(run.model.modalities),
         "task": run.task.kind,
         "classes": list(run.train_split.classes),

@@ -26,6 +26,7 @@ from counterpoise.engine.checkpoint import (
 )
 from counterpoise.engine.record import RunDirectory
 from counterpoise.engine.replicas import Fabric, any_of, precision_of
+from counterpoise.engine.result import names_of
 from counterpoise.engine.run import Run
 from counterpoise.engine.state import untouched_randomness
 from counterpoise.model import MultimodalModel
@@ -43,11 +44,14 @@ class Checkpoints:
     Args:
         path: of the directory; None for none.
         fabric: the replicas, of which one writes.
+        label: of the run in tables and reports; None for the method's.
         tested: the test split will be scored: a run that ended without, as in a search, goes on to that.
     """
 
-    def __init__(self, path: str | PathLike[str] | None, fabric: Fabric, *, tested: bool = False):
-        self._path, self._fabric, self._tested = path, fabric, tested
+    def __init__(
+        self, path: str | PathLike[str] | None, fabric: Fabric, label: str | None = None, *, tested: bool = False
+    ):
+        self._path, self._fabric, self._label, self._tested = path, fabric, label, tested
         self._directory: RunDirectory | None = None
         self._fingerprint: dict[str, Any] = {}
 
@@ -94,7 +98,9 @@ class Checkpoints:
         if resume and exists:
             self._restore(run, self._directory)
         if self._written:
-            self._written.start(run.history, config or yaml.safe_dump(self._fingerprint), _described(run, data))
+            config = config or yaml.safe_dump(self._fingerprint)
+            names = names_of(run, data=data, label=self._label)
+            self._written.start(run.history, config, _described(run, data), names)
 
     def _restore(self, run: Run, directory: RunDirectory) -> None:
         saved = load(directory.last, run.device)

@@ -151,7 +151,7 @@ class Trainer:
             config: content of ``config.yaml``; None for what a checkpoint must agree with.
         """
         setup.check_whole(splits)
-        with Checkpoints(self.run_dir, self.fabric, tested=splits.test is not None) as checkpoints:
+        with Checkpoints(self.run_dir, self.fabric, self.label, tested=splits.test is not None) as checkpoints:
             self.current.open(splits.train, splits.val)
             loop.fit(self.current, checkpoints, resume=resume, config=config, data=data)
             result = result_of(self.current, splits.test, data=data, label=self.label)
@@ -172,7 +172,7 @@ class Trainer:
             Interrupted: after Ctrl-C, once a checkpoint is written.
         """
         self.current.open(train, val)
-        with Checkpoints(self.run_dir, self.fabric) as checkpoints:
+        with Checkpoints(self.run_dir, self.fabric, self.label) as checkpoints:
             loop.fit(self.current, checkpoints, resume=resume)
         return self
 

@@ -24,14 +24,14 @@ class Run:
 
     Attributes:
         directory: where it is.
-        label: the result's, or else the method; with the settings that tell it from its like, if any.
+        label: what the run says; with the settings that tell it from another of that label, data set and seed, if any.
         method: its name; the directory's where nothing says it.
         seed: None where nothing says it.
         data: name of the data set; ``""`` where nothing says it.
         result: content of ``result.json``; None for an unfinished run.
         history: the epochs in ``metrics.jsonl``, the last entry of each.
         config: content of ``config.yaml``, flat: ``"trainer.epochs"`` -> value.
-        environment: content of ``environment.json``, flat.
+        environment: content of ``environment.json``, flat, without the run's own names.
         problems: what could not be read.
     """
 
@@ -84,7 +84,7 @@ def collect(directories: Path | str | Iterable[Path | str], labels: Mapping[Path
         raise FileNotFoundError(
             f"No runs in {', '.join(map(str, roots))}: a run directory holds result.json or metrics.jsonl."
         )
-    runs = _placed([_read(directory) for directory in found])
+    runs = [_read(directory) for directory in found]
     return _labelled([replace(run, label=(labels or {}).get(run.directory, run.label)) for run in runs])
 
 
@@ -115,24 +115,23 @@ def _read(directory: Path) -> Run:
         problems.append(f"result.json cannot be read: {str(error).splitlines()[0]}")
         result = None
     config = flatten(_load(directory / "config.yaml", read_yaml, problems) or {})
-    environment = flatten(_load(directory / "environment.json", json.loads, problems) or {})
-    named = result or {}
+    environment = _load(directory / "environment.json", json.loads, problems) or {}
+    names = environment.pop("run", {})
     if result is not None and not {"method", "seed"} <= set(result):
         problems.append("result.json names no method or seed")
         result = None
-    method = named.get("method") or _last(config, "method") or _last(config, "method.class_path") or directory.name
-    seed = named.get("seed", _last(config, "seed"))
-    method = str(method).rsplit(".", 1)[-1]
+    names = {**(names if isinstance(names, dict) else {}), **(result or {})}
+    method, seed = str(names.get("method") or directory.name), names.get("seed")
     return Run(
         directory,
-        str(named.get("label") or config.get("label") or method),
+        str(names.get("label") or method),
         method,
         seed if isinstance(seed, int) else None,
-        str(named.get("data") or _last(config, "data") or _last(config, "data.class_path") or "").rsplit(".", 1)[-1],
+        str(names.get("data") or ""),
         result,
         read_history(directory / "metrics.jsonl", problems),
         config,
-        environment,
+        flatten(environment),
         problems,
     )
 
@@ -169,31 +168,6 @@ def read_history(path: Path, problems: list[str]) -> list[dict[str, Any]]:
             if number < len(lines):  # the last line of a killed run may be cut off, and that is no problem
                 problems.append(f"{path.name} line {number} is no epoch")
     return [epochs[epoch] for epoch in sorted(epochs)]
-
-
-def _last(config: Mapping[str, Any], name: str) -> Any:
-    """The value whose key is ``name`` or ends in ``.name``."""
-    return next((v for key, v in config.items() if key == name or key.endswith(f".{name}")), None)
-
-
-def _placed(runs: Sequence[Run]) -> list[Run]:
-    """Unfinished runs get the data set's name, and the label, of a finished run with the same settings."""
-
-    def settings(run: Run, part: str) -> str:
-        return repr(sorted((k, v) for k, v in _shared(run).items() if k == part or k.startswith(f"{part}.")))
-
-    names = {settings(run, "data"): run.data for run in runs if run.finished}
-    labels = {settings(run, "method"): run.label for run in runs if run.finished}
-    return [
-        run
-        if run.finished or not run.config
-        else replace(
-            run,
-            data=names.get(settings(run, "data"), run.data),
-            label=run.config.get("label") or labels.get(settings(run, "method"), run.label),
-        )
-        for run in runs
-    ]
 
 
 def _shared(run: Run) -> dict[str, Any]:
