@@ -82,6 +82,7 @@ def test_a_checkpoint_that_holds_something_else(interrupted, tmp_path, name, con
         {"totals": {"loss": 1}},
         {"fingerprint": ["Joint"]},
         {"resampled": ["all", None]},
+        {"resampled": {"indices": "all", "present": None, "ordered": False}},
     ],
     ids=str,
 )

@@ -43,7 +43,8 @@ class Demanding(Joint):
 
     def on_epoch_end(self, run, scores):
         rows = torch.randint(len(run.train_split), (54,), generator=run.generator)
-        run.resample(rows, {"second": torch.rand(54, generator=run.generator) < 0.7})
+        shown = {"second": torch.rand(54, generator=run.generator) < 0.7}
+        run.resample(rows, shown, ordered=run.epoch % 2 == 1)  # the epochs that are stopped inside have an order
         if run.epoch == 0:
             run.freeze("first")
             run.rescale("second", 0.5)
@@ -140,7 +141,7 @@ def names():
     return list(made.current.state_dict())
 
 
-@pytest.mark.parametrize("lost", [*names(), *(f"state.{field.name}" for field in fields(State))])
+@pytest.mark.parametrize("lost", [*names(), "resampled.ordered", *(f"state.{field.name}" for field in fields(State))])
 def test_nothing_is_lost_mutation(monkeypatch, tmp_path, lost):
     load, (name, _, inner) = Run.load_state_dict, lost.partition(".")
 

@@ -33,7 +33,7 @@ class Watching(GBlending):
         after = fingerprint(trainer)
         assert before.keys() == after.keys()
         assert all(same(before[k], after[k]) for k in before), [k for k in before if not same(before[k], after[k])]
-        self.estimates = [*getattr(self, "estimates", []), (epochs, weights.clone(), trainer.rows)]
+        self.estimates = [*getattr(self, "estimates", []), (epochs, weights.clone(), trainer.rows.indices)]
         return weights
 
 
@@ -49,7 +49,7 @@ def fingerprint(trainer):
         "python": random.getstate(),
         "train": [p.requires_grad for p in trainer.model.parameters()],
         "mode": [m.training for m in trainer.model.modules()],
-        "rows": trainer.rows,
+        "rows": trainer.rows.indices,
     }
 
 

@@ -59,7 +59,7 @@ class Lists(Observer):
         self.sizes = []
 
     def on_epoch_end(self, trainer, record):
-        self.sizes.append(len(trainer.train_split) if trainer.rows is None else len(trainer.rows))
+        self.sizes.append(len(trainer.train_split) if trainer.rows.indices is None else len(trainer.rows.indices))
 
 
 def reference(model, data):
@@ -125,18 +125,18 @@ def test_by_sample_rebuilds_the_list_from_the_data():
     method = SMV(warmup=1)
     t = trainer(method, data=data)
     method.on_epoch_end(t.current, {})
-    first = t.current.rows, t.current.visible
+    first = t.current.rows.indices, t.current.rows.present
     method.on_epoch_end(t.current, {})
-    assert torch.equal(first[0], t.current.rows)
-    assert all(torch.equal(first[1][m], t.current.visible[m]) for m in AV)
+    assert torch.equal(first[0], t.current.rows.indices)
+    assert all(torch.equal(first[1][m], t.current.rows.present[m]) for m in AV)
     phi = method.value(t.current, data)
     copies = (phi < 0.99).long() + (phi < 0.4) + (phi < -0.1)
-    assert len(t.current.rows) == len(data) + copies.sum() > len(data)
-    assert torch.equal(t.current.rows[: len(data)], torch.arange(len(data)))
+    assert len(t.current.rows.indices) == len(data) + copies.sum() > len(data)
+    assert torch.equal(t.current.rows.indices[: len(data)], torch.arange(len(data)))
     for i, m in enumerate(AV):
         other = AV[1 - i]
-        only = t.current.visible[m] & ~t.current.visible[other]
-        assert torch.equal(t.current.rows[only].bincount(minlength=len(data)), copies[:, i])
+        only = t.current.rows.present[m] & ~t.current.rows.present[other]
+        assert torch.equal(t.current.rows.indices[only].bincount(minlength=len(data)), copies[:, i])
 
 
 @pytest.mark.parametrize("names", [AV, AVT])
@@ -148,8 +148,8 @@ def test_a_perfect_model_gets_no_copies(names, granularity):
     t.current.open(data, data)
     t.current.resample(torch.arange(5))
     method.on_epoch_end(t.current, {})
-    assert t.current.rows is None
-    assert t.current.visible is None
+    assert t.current.rows.indices is None
+    assert t.current.rows.present is None
 
 
 def test_absent_modalities_are_never_shown():
@@ -159,11 +159,11 @@ def test_absent_modalities_are_never_shown():
         method = SMV(granularity, warmup=1, part=1.0)
         t = trainer(method, data=data)
         method.on_epoch_end(t.current, {})
-        only = t.current.visible["video"] & ~t.current.visible["audio"]
+        only = t.current.rows.present["video"] & ~t.current.rows.present["audio"]
         assert only.any()
-        assert there[t.current.rows[only]].all()
-        assert (t.current.visible["audio"] | t.current.visible["video"]).all()
-        assert not (t.current.visible["video"] & ~there[t.current.rows]).any()
+        assert there[t.current.rows.indices[only]].all()
+        assert (t.current.rows.present["audio"] | t.current.rows.present["video"]).all()
+        assert not (t.current.rows.present["video"] & ~there[t.current.rows.indices]).any()
 
 
 def test_by_modality_shows_only_the_weaker_one():
@@ -177,9 +177,9 @@ def test_by_modality_shows_only_the_weaker_one():
     wrong = (data.target[drawn] != 0).double().mean()  # there the values are 3/2 and 1/2, else 1 and 1
     method.on_epoch_end(t.current, {})
     extra = int(2 / 3 * 0.5 * wrong * 60 + 1e-6)
-    assert len(t.current.rows) == 60 + extra > 60
-    assert t.current.visible["video"].all()
-    assert t.current.visible["audio"].sum() == 60
+    assert len(t.current.rows.indices) == 60 + extra > 60
+    assert t.current.rows.present["video"].all()
+    assert t.current.rows.present["audio"].sum() == 60
 
 
 def test_by_modality_draws_from_the_trainers_generator():
@@ -189,7 +189,7 @@ def test_by_modality_draws_from_the_trainers_generator():
         torch.manual_seed(seed + 7)
         t.current.generator.manual_seed(seed % 2)
         method.on_epoch_end(t.current, {})
-        return t.current.rows
+        return t.current.rows.indices
 
     assert torch.equal(rows(0), rows(2))
     assert not torch.equal(rows(0), rows(1))

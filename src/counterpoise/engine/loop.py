@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from importlib import import_module
 
 import torch
-from torch import Tensor
 
 from counterpoise._checks import whole
-from counterpoise.data.sampling import balanced
 from counterpoise.engine.cost import Meter, longest_epoch, uncounted
 from counterpoise.engine.interrupt import Interrupt, Interrupted, shared
 from counterpoise.engine.replicas import any_of, on_device, together
 from counterpoise.engine.reuse import encode_once
+from counterpoise.engine.rows import Rows
 from counterpoise.engine.run import Run
 from counterpoise.engine.saving import Checkpoints
 from counterpoise.engine.selection import consider, monitored, select_best
@@ -139,18 +137,18 @@ def _epoch(run: Run, checkpoints: Checkpoints, interrupt: Interrupt, meter: Mete
         seed_everything(mix(run.seed, state.epoch, run.fabric.global_rank))
         run.method.on_epoch_start(run)
     run.select()
-    check_rows(run.model, run.method, run.num_rows, run.visible, batch_size=run.batch_size)
+    check_rows(run.model, run.method, run.num_rows, run.rows.present, batch_size=run.batch_size)
     phase, total = run.phase, run.num_batches
     names = run.model.select(phase.read or phase.train)
-    rows, visible = _sampled(run)
+    rows = _rows(run)
     batches = run.loaders.get(run.train_split).batches(
         names,
-        order_seed=mix(run.seed, state.epoch, "order"),
+        order_seed=None if rows.ordered else mix(run.seed, state.epoch, "order"),
         augment_seed=mix(run.seed, state.epoch, "augment"),
         drop_last=True,
         skip=state.batch_in_epoch,
-        rows=rows,
-        visible=visible,
+        rows=rows.indices,
+        visible=rows.present,
     )
     for index, batch in enumerate(batches, start=state.batch_in_epoch):
         run.set_lr(index)
@@ -171,13 +169,11 @@ def _epoch(run: Run, checkpoints: Checkpoints, interrupt: Interrupt, meter: Mete
         _interrupted(run, checkpoints)
 
 
-def _sampled(run: Run) -> tuple[Tensor | None, Mapping[str, Tensor] | None]:
-    """Which rows this epoch trains on and what they show: those that the method chose, or as many drawn from them."""
+def _rows(run: Run) -> Rows:
+    """Which rows this epoch trains on: those that the method chose, or as many drawn from them."""
     if run.sampler is None:
-        return run.rows, run.visible
-    rows = torch.arange(len(run.train_split)) if run.rows is None else run.rows
-    drawn = balanced(run.train_split.target[rows], mix(run.seed, run.state.epoch, "sampler"))
-    return rows[drawn], None if run.visible is None else {m: shown[drawn] for m, shown in run.visible.items()}
+        return run.rows
+    return run.rows.balanced(run.train_split.target, mix(run.seed, run.state.epoch, "sampler"))
 
 
 def _end_epoch(run: Run, checkpoints: Checkpoints, meter: Meter) -> None:

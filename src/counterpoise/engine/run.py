@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from counterpoise._checks import number, whole
-from counterpoise.data.split import Split, positions
+from counterpoise.data.split import Split
 from counterpoise.engine import setup
 from counterpoise.engine.compiling import compile_encoders
 from counterpoise.engine.evaluation import Evaluator, Predictions
 from counterpoise.engine.loader import Loaders
 from counterpoise.engine.optim import Constant, Optimizer, Schedule, parameter_groups, restore, update
 from counterpoise.engine.replicas import Fabric, summed
+from counterpoise.engine.rows import Rows
 from counterpoise.engine.state import State, mix, random_state, set_random_state
 from counterpoise.engine.watching import Observers
 from counterpoise.losses import Loss
@@ -44,7 +45,7 @@ class Run:
         history: the lines of ``metrics.jsonl`` so far.
         generator: random numbers of methods, equal on all replicas.
         optimizer: of the phase.
-        rows, visible: what ``resample`` was given last.
+        rows: what ``resample`` was given last.
         totals: name -> sum and count of what is logged in this epoch.
         best: the weights that were best on validation, and what else ``best.ckpt`` holds; empty before any.
     """
@@ -99,8 +100,7 @@ class Run:
         self.generator = torch.Generator().manual_seed(mix(self.seed, "generator"))
         self.history: list[dict[str, Any]] = []
         self.totals: dict[str, tuple[Tensor, int]] = {}
-        self.rows: Tensor | None = None
-        self.visible: dict[str, Tensor] | None = None
+        self.rows = Rows()
         self.best: dict[str, Any] = {}
         self.model.zero_grad(set_to_none=True)
         self.method.zero_grad(set_to_none=True)
@@ -150,7 +150,7 @@ class Run:
     @property
     def num_rows(self) -> int:
         """Samples of an epoch, repetitions counted."""
-        return len(self.train_split if self.rows is None else self.rows)
+        return len(self.train_split if self.rows.indices is None else self.rows.indices)
 
     @property
     def num_batches(self) -> int:
@@ -302,15 +302,18 @@ class Run:
         self.model.select([modality])
         self.state.scales[modality] = number("factor", factor, low=0)
 
-    def resample(self, indices: Tensor | None, present: Mapping[str, Tensor] | None = None) -> None:
+    def resample(
+        self, indices: Tensor | None, present: Mapping[str, Tensor] | None = None, *, ordered: bool = False
+    ) -> None:
         """Train on these rows from the next epoch on, in ``on_epoch_start`` from this one; None restores the split.
 
         Args:
             indices: (n,) positions in the training split, repetitions allowed, at least a batch of them.
             present: modality -> (n,) bool; False hides that modality of the row.
+            ordered: a global batch is consecutive rows; otherwise each epoch shuffles them. Not with a sampler.
         """
-        self.rows = None if indices is None else positions(indices, len(self.train_split))
-        self.visible = None if present is None else {m: p.detach().cpu().bool() for m, p in present.items()}
+        setup.check_order(self.method, self.sampler if ordered else None)
+        self.rows = Rows.of(len(self.train_split), indices, present, ordered)
 
     def load_best(self) -> None:
         """Put the best weights so far, by validation, into the model."""
@@ -367,16 +370,13 @@ class Run:
     # -- what a checkpoint holds -------------------------------------------------------------------
     def _parts(self) -> dict[str, tuple[Callable[[], Any], Callable[[Any], object]]]:
         """Name in a checkpoint -> what writes that part down, and what takes it up again."""
-        stateful = {
-            "state": self.state, "model": self.model, "method": self.method, "schedule": self.schedule,
-            "observers": self.observers,
-        }  # fmt: skip
+        stateful = {name: getattr(self, name) for name in ("state", "model", "method", "schedule", "observers")}
         return {
             **{name: (part.state_dict, part.load_state_dict) for name, part in stateful.items()},
             "optimizer": (self.optimizer.state_dict, partial(restore, self.optimizer)),
             "generator": (self.generator.get_state, lambda saved: self.generator.set_state(saved.cpu())),
             "random": (random_state, self._set_random),
-            "resampled": (lambda: [self.rows, self.visible], lambda saved: self.resample(*saved)),
+            "resampled": (lambda: self.rows.state_dict(), lambda saved: self.resample(**saved)),
             "history": (lambda: self.history, partial(setattr, self, "history")),
             "totals": (lambda: self.totals, self._set_totals),
         }

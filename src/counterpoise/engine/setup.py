@@ -71,6 +71,15 @@ def check_sampler(task: Task, sampler: str | None) -> None:
         choice("sampler", sampler, SAMPLERS)
 
 
+def check_order(method: Method, sampler: str | None) -> None:
+    """ValueError where a sampler draws the rows of an epoch and the method chooses their order."""
+    if sampler is not None:
+        raise ValueError(
+            f"sampler={sampler!r} draws the samples of an epoch in an order of its own, and {type(method).__name__} "
+            "chooses theirs. Leave sampler out."
+        )
+
+
 def check_stopping(method: Method, patience: int | None) -> None:
     """ValueError for a patience that is no number of epochs, and where the method must train for all of its own."""
     if patience is None:
