@@ -15,7 +15,7 @@ from counterpoise.testing import CHECKS, accepts_absent, check_method, same_on_r
 from test_contract import CASES, GENTLE
 
 OTHERS = [kind for kind in TASKS if kind != SingleLabel.kind]
-DEFINED = [(name, kind) for name, (make, _) in CASES.items() for kind in OTHERS if TASKS[kind] in make().tasks]
+DEFINED = [(name, kind) for name, case in CASES.items() for kind in OTHERS if TASKS[kind] in case.make().tasks]
 # numbers that no class bounds give larger gradients than probabilities
 RATES = {"regression": 0.02}
 
@@ -25,7 +25,7 @@ def _check(name: str, kind: str, fusion: Any, modalities: int, check: Callable[.
         warnings.filterwarnings("ignore", message=".*below the bound.*")
         warnings.filterwarnings("ignore", message="The pool has .* validation samples")
         lr = min(GENTLE.get(name, 0.05), RATES.get(kind, 0.05))
-        check_method(CASES[name][0], modalities=modalities, fusion=fusion, lr=lr, kind=kind, checks=[check])
+        check_method(CASES[name].make, modalities=modalities, fusion=fusion, lr=lr, kind=kind, checks=[check])
 
 
 # what a task can break at once; all of it, with two and three modalities, in the slow tests
@@ -40,7 +40,7 @@ RUNS = [
 @pytest.mark.parametrize(("check", "modalities"), RUNS)
 @pytest.mark.parametrize(("name", "kind"), DEFINED)
 def test_contract_of_other_tasks(name: str, kind: str, check: Callable[..., None], modalities: int):
-    _check(name, kind, CASES[name][1][0], modalities, check)
+    _check(name, kind, CASES[name].fusions[0], modalities, check)
 
 
 @pytest.mark.parametrize("check", [trains, accepts_absent])
@@ -55,12 +55,12 @@ def test_every_rule_of_late_fusion(rule: str, kind: str, check: Callable[..., No
 )
 @pytest.mark.parametrize("kind", OTHERS)
 def test_one_process_equals_two_for_other_tasks(name: str, kind: str):
-    _check(name, kind, CASES[name][1][0], 3, same_on_replicas)
+    _check(name, kind, CASES[name].fusions[0], 3, same_on_replicas)
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-@pytest.mark.parametrize("name", [name for name, (make, _) in CASES.items() if len(make().tasks) == 1])
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if len(case.make().tasks) == 1])
 def test_what_is_about_classes_refuses_other_tasks(name: str, kind: str):
-    make, fusions = CASES[name]
+    case = CASES[name]
     with pytest.raises(ValueError, match=rf"is defined for single-label targets; these are {kind}"):
-        trainer_for(make, fusion=fusions[0], kind=kind)
+        trainer_for(case.make, fusion=case.fusions[0], kind=kind)

@@ -5,12 +5,11 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from multitask import MultiTask
 from one_step import first_step, fitted, gradients, step_on
 
-from counterpoise.fusions import Gated
 from counterpoise.methods.amco import AMCo
-from counterpoise.testing import assert_same, trainer_for
+from counterpoise.testing import trainer_for
+from multitask import MultiTask
 
 NAMES = ("first", "second", "third")
 
@@ -103,11 +102,6 @@ def test_a_cap_leaves_something():
     trainer, step = flagged(partial(AMCo, cap=0.5), NAMES[:2], (True, False))
     z = trainer.method(step).features["first"]
     assert int((z == 0).all(0).sum()) == 2
-
-
-@pytest.mark.parametrize("fusion", ["Concat", "Sum", partial(Gated, dim=4, heads=True)])
-def test_with_sigma_one_it_is_multi_task_training(fusion):
-    assert_same(fitted(partial(AMCo, sigma=1.0), fusion=fusion), fitted(MultiTask, fusion=fusion))
 
 
 def test_it_acts_otherwise():

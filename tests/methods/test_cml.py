@@ -12,7 +12,7 @@ from counterpoise.fusions import Gated
 from counterpoise.losses import CrossEntropy
 from counterpoise.method import Method
 from counterpoise.methods.cml import CML
-from counterpoise.testing import assert_same, trainer_for
+from counterpoise.testing import trainer_for
 
 NAMES = ("first", "second", "third")
 
@@ -87,12 +87,6 @@ def test_the_order_is_drawn_for_every_batch():
         trainer.method.loss(output, step)
     alone, pairs = {s for s in seen if len(s) == 1}, {s for s in seen if len(s) == 2}
     assert len(alone) == len(pairs) == 3
-
-
-@pytest.mark.parametrize("fusion", ["Concat", "Late", "Attention"])
-def test_without_its_terms_it_is_joint_training(fusion):
-    options = {"fusion": fusion, "lr": 0.01}
-    assert_same(fitted(partial(CML, lam=0, subset_loss=False), **options), fitted(Method, **options))
 
 
 @pytest.mark.parametrize("arguments", [{"lam": 0}, {"lam": 5, "subset_loss": False}, {"lam": 5, "hold_wrong": True}])

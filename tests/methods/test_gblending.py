@@ -136,15 +136,6 @@ def test_estimate_against_the_reference():
     torch.testing.assert_close(estimated.double(), expected, rtol=1e-3, atol=1e-4)
 
 
-def test_all_weight_on_the_fused_loss_is_plain_training():
-    results = []
-    for make in (lambda: GBlending(weights={"fused": 1.0}), Plain):
-        trainer, data = trainer_for(make, TWO)
-        trainer.fit(data.train, data.val)
-        results.append({k: v for k, v in everything(trainer).items() if k.startswith("model.")})
-    assert_same(*results)
-
-
 def test_one_super_epoch_of_the_whole_run_is_offline():
     results = []
     for make in (lambda: GBlending("online", super_epoch=4), lambda: GBlending("offline")):

@@ -55,10 +55,8 @@ def moved(before, after):
 
 # -- invariants ------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("other", [IGM(gm=False), IGM(directions=[])], ids=["gm off", "no direction"])
-def test_tau_zero_is_plain_alternation(other):
-    zero, plain = run(IGM(tau=0.0)), run(other)
-    assert_same(zero.states[-1], plain.states[-1])
-    assert plain.matrices[-1] == {}
+def test_nothing_is_collected_where_nothing_is_projected(other):
+    assert run(other).matrices[-1] == {}
 
 
 def test_modification_starts_with_the_second_stage():

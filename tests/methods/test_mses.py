@@ -94,19 +94,6 @@ def test_patience_beyond_the_run_is_multi_task_training():
     assert_same(*results)
 
 
-def test_no_weight_is_plain_training():
-    class Plain(MultiTask):
-        def loss(self, output, step):
-            return step.criterion(output.logits, step.batch.target)
-
-    results = []
-    for make in (lambda: MSES(patience=4, weight=0.0), Plain):
-        trainer, data = trainer_for(make, TWO)
-        trainer.fit(data.train, data.val)
-        results.append({k: v for k, v in everything(trainer).items() if k.startswith("model.")})
-    assert_same(*results)
-
-
 def test_snapshots_are_no_parameters_that_train():
     trainer, data = trainer_for(MSES, TWO, epochs=1)
     trainer.fit(data.train, data.val)

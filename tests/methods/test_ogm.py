@@ -58,14 +58,6 @@ def _as(trainer, method):
     return trainer
 
 
-@pytest.mark.parametrize("fusion", ["Concat", "Sum"])
-@pytest.mark.parametrize(
-    "method", [partial(OGM, alpha=0), partial(OGM, start=7, end=9), partial(OGMGE, start=7, end=9)]
-)
-def test_neutral_is_joint_bit_for_bit(method, fusion):
-    assert_same(fitted(method, fusion=fusion), fitted(Method, fusion=fusion))
-
-
 def test_it_acts_otherwise():
     joint, ogm = fitted(Method), fitted(OGM)
     assert any(not torch.equal(joint[k], ogm[k]) for k in joint)

@@ -12,7 +12,7 @@ from counterpoise.functional.dropping import sample_uniform
 from counterpoise.fusions import Gated
 from counterpoise.method import Method
 from counterpoise.methods.opm import OPM
-from counterpoise.testing import assert_same, check_method, trainer_for, trains
+from counterpoise.testing import check_method, trainer_for, trains
 
 NAMES = ("first", "second", "third")
 always = partial(OPM, p=1, warmup=0)
@@ -70,14 +70,6 @@ def test_dropped_samples_give_their_encoder_no_gradient():
     assert not any(g.any() for n, g in found.items() if n.startswith(f"encoders.{leader}"))
     follower = NAMES[1 - rates.index(1.0)]
     assert found[f"encoders.{follower}.0.weight"].abs().max() > 0
-
-
-@pytest.mark.parametrize(
-    "method", [partial(OPM, p=0, warmup=0), partial(always, q_base=0), partial(OPM, p=1, warmup=3)]
-)
-@pytest.mark.parametrize("fusion", ["Concat", "Sum"])
-def test_neutral_is_joint_bit_for_bit(method, fusion):
-    assert_same(fitted(method, fusion=fusion), fitted(Method, fusion=fusion))
 
 
 def test_it_acts_otherwise_and_after_the_warmup():

@@ -9,7 +9,7 @@ from one_step import first_step, fitted, gradients, in_other_order, step_on
 
 from counterpoise.method import Method
 from counterpoise.methods.pmr import PMR
-from counterpoise.testing import assert_same, check_method, trainer_for, trains
+from counterpoise.testing import check_method, trainer_for, trains
 
 NAMES = ("first", "second", "third")
 
@@ -138,11 +138,6 @@ def test_released_rule_switches_and_has_no_entropy():
         pce[m], s[m] = -q.log().mean(), q.sum()
     weaker = min(s, key=lambda m: s[m].item())
     torch.testing.assert_close(loss - plain, 2.0 * pce[weaker], atol=1e-5, rtol=1e-4)
-
-
-@pytest.mark.parametrize("fusion", ["Concat", "Gated", "Late"])
-def test_without_weights_it_is_joint_bit_for_bit(fusion):
-    assert_same(fitted(partial(PMR, alpha=0, mu=0), fusion=fusion), fitted(Method, fusion=fusion))
 
 
 def test_it_acts_otherwise():

@@ -9,7 +9,6 @@ from torch import nn
 from counterpoise.build import build_model
 from counterpoise.data.arrays import ArraySplit
 from counterpoise.engine import Observer, Step, Trainer
-from counterpoise.method import Method
 from counterpoise.methods.smv import SMV
 from counterpoise.testing import CHECKS, check_method
 
@@ -213,23 +212,6 @@ def test_the_list_changes_after_warmup_and_not_before(granularity):
     assert seen.sizes[0] == 64
     assert all(size > 64 for size in seen.sizes[1:4])  # built after the last epoch of warm-up
     assert seen.sizes[4] == seen.sizes[3]  # and no more when nothing follows
-
-
-def plain():
-    class Plain(Method):
-        info = SMV.info
-
-    return Plain()
-
-
-@pytest.mark.parametrize("neutral", [SMV(warmup=9), SMV("modality", warmup=1, alpha=0)])
-def test_off_is_plain_training_bit_for_bit(neutral):
-    results = []
-    for method in (plain(), neutral):
-        t = trainer(method)
-        t.fit(split(), split(32, 1))
-        results.append(t.model.state_dict())
-    assert all(torch.equal(results[0][k], v) for k, v in results[1].items())
 
 
 def test_the_order_of_the_modalities_does_not_matter():

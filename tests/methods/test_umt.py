@@ -3,10 +3,9 @@ import copy
 import pytest
 import torch
 
-from counterpoise.methods.joint import Joint
 from counterpoise.methods.umt import UMT
 from counterpoise.methods.unimodal import Unimodal
-from counterpoise.testing import NAMES, assert_same, everything, trainer_for
+from counterpoise.testing import NAMES, assert_same, trainer_for
 
 TWO = NAMES[:2]
 
@@ -19,12 +18,6 @@ def fitted(make, **options):
 
 def teachers(trainer):
     return {k: v.detach().clone() for k, v in trainer.method.teachers.state_dict().items()}
-
-
-def test_lam_zero_is_joint_training():
-    trainer, _ = fitted(lambda: UMT(lam=0.0))
-    joint, _ = fitted(Joint)
-    assert_same(everything(trainer), everything(joint))
 
 
 def test_teachers_are_the_selected_unimodal_models():
