@@ -32,14 +32,16 @@ class InOrder(Joint):
         return super().step(step)
 
 
-def trained(**options):
-    trainer, data = trainer_for(InOrder, **{"epochs": 3, "batch_size": 12, **options})
+def trained(method, **options):
+    trainer, data = trainer_for(lambda: method, **{"epochs": 3, "batch_size": 12, **options})
     trainer.fit(data.train, data.val)
     return trainer
 
 
 def test_batches_are_consecutive_rows_until_the_next_resample():
-    seen = trained().method.seen
+    method = InOrder()
+    trained(method)
+    seen = method.seen
     for epoch in (0, 1):
         batches = [(rows, shown) for e, rows, shown in seen if e == epoch]
         assert torch.equal(torch.cat([rows for rows, _ in batches]), ROWS[:36])  # an incomplete batch is left out
@@ -54,24 +56,24 @@ def test_the_split_in_its_own_order():
         def on_start(self, run):
             run.resample(None, ordered=True)
 
-    trainer, data = trainer_for(Plain, epochs=1, batch_size=12)
-    trainer.fit(data.train, data.val)
-    assert torch.equal(torch.cat([rows for _, rows, _ in trainer.method.seen]), torch.arange(48))
+    method = Plain()
+    trained(method, epochs=1)
+    assert torch.equal(torch.cat([rows for _, rows, _ in method.seen]), torch.arange(48))
 
 
 @pytest.mark.parametrize("batches", [2, 4, 7])
 def test_resumed_it_goes_on_in_order(batches, tmp_path):
     with pytest.raises(RuntimeError, match="stopped by the test"):
-        trained(run_dir=tmp_path / "run", observers=[_StopAfter(batches)])
+        trained(InOrder(), run_dir=tmp_path / "run", observers=[_StopAfter(batches)])
     again, data = trainer_for(InOrder, epochs=3, batch_size=12, run_dir=tmp_path / "run")
     again.fit(data.train, data.val, resume=True)
-    assert_same(everything(trained()), everything(again))
+    assert_same(everything(trained(InOrder())), everything(again))
 
 
 def batches_of(fabric):
-    trainer, data = trainer_for(InOrder, epochs=1, batch_size=12, fabric=fabric)
-    trainer.fit(data.train, data.val)
-    return torch.stack([rows for _, rows, _ in trainer.method.seen])
+    method = InOrder()
+    trained(method, epochs=1, fabric=fabric)
+    return torch.stack([rows for _, rows, _ in method.seen])
 
 
 def test_global_batches_do_not_depend_on_the_replicas():

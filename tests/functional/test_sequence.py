@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from counterpoise.functional.sequence import agreement, balance_scores, pace
+from counterpoise.functional.sequence import agreement, balance_scores, draw_weights, pace
 from example_e import UA, UT, UV, Y
 
 TWO, THREE = torch.stack([UA, UV]).softmax(2), torch.stack([UA, UV, UT]).softmax(2)
@@ -54,3 +54,15 @@ def test_pace_oracles():
     assert shares == pytest.approx(expected, abs=1e-9)
     assert [int(6698 * share) for share in shares[:6]] == [1248, 1633, 3398, 4759, 6614, 6698]
     assert pace(0, 40, 1.0) == pace(2, 3, 0.1) == 1
+
+
+def test_oracles_of_the_learned_draws():
+    scores = balance_scores(agreement(TWO), losses())
+    drawn, ordered = draw_weights(scores, "drawn"), draw_weights(scores, "ordered")
+    assert (drawn / drawn.sum()).tolist() == pytest.approx([0.1255352705, 0.7310241884, 0.1434405411], abs=1e-9)
+    assert (ordered / ordered.sum()).tolist() == pytest.approx([0.0940062393, 0.7614748972, 0.1445188634], abs=1e-9)
+    remembered = 0.5 * scores + 0.5 * torch.tensor([0.2, -0.4, 0.1])
+    assert remembered.tolist() == pytest.approx([-0.2809298949, 0.3, -0.2642629734], abs=1e-8)
+    equal = draw_weights(torch.full((4,), -0.7), "drawn"), draw_weights(torch.full((4,), -0.7), "ordered")
+    assert all(len(weights.unique()) == 1 for weights in equal)
+    assert (draw_weights(torch.tensor([-1.0, 1.0]), "ordered") > 0).all()

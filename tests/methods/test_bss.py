@@ -9,7 +9,16 @@ import torch
 from one_step import first_step, fit_to_the_last, gradients
 
 from counterpoise.methods.bss import BSS
-from counterpoise.testing import NAMES, task, trainer_for
+from counterpoise.testing import (
+    NAMES,
+    accepts_absent,
+    check_method,
+    resumes_exactly,
+    same_on_replicas,
+    survives_degenerate_batches,
+    task,
+    trainer_for,
+)
 
 TWO, THREE = NAMES[:2], NAMES[:3]
 
@@ -134,8 +143,103 @@ def test_evaluation_with_a_split_of_another_size(tmp_path):
     torch.testing.assert_close(other.predict(data.test).fused, trainer.predict(data.test).fused)
 
 
+class Learned(Watched):
+    """Keeps the weights and the generator's state before each epoch, and what the scores and the rows are then."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.models, self.generators, self.kept, self.chosen, self.batches = [], [], [], [], []
+
+    def on_start(self, run):
+        BSS.on_start(self, run)
+
+    def on_epoch_start(self, run):
+        self.models.append({k: v.detach().clone() for k, v in run.model.state_dict().items()})
+        self.generators.append(run.generator.get_state())
+        BSS.on_epoch_start(self, run)
+        self.kept.append(self.scores.clone())
+        self.chosen.append(run.rows)
+        self.batches.append([])
+
+    def step(self, step):
+        self.batches[-1].append(step.batch.index)
+        return BSS.step(self, step)
+
+
+def learned(schedule, *, absent=0.0, **options):
+    make = partial(Learned, fused=0.3, unimodal=0.6, schedule=schedule, **options)
+    trainer, _ = trainer_for(make, THREE, epochs=4, batch_size=6)
+    fit_to_the_last(trainer, task(THREE, absent=absent))
+    return trainer.method, task(THREE, absent=absent).train
+
+
+@pytest.mark.parametrize(("every", "memory", "absent"), [(1, 0.0, 0.3), (1, 0.6, 0.0), (2, 0.5, 0.3)])
+@pytest.mark.parametrize("schedule", ["drawn", "ordered"])
+def test_learned_scores_and_rows_against_the_reference(schedule, every, memory, absent):
+    method, train = learned(schedule, every=every, memory=memory, absent=absent)
+    model, _ = trainer_for(partial(BSS, schedule=schedule), THREE)
+    expected = None
+    for epoch, weights in enumerate(method.models):
+        if epoch % every:
+            assert torch.equal(method.kept[epoch], method.kept[epoch - 1])
+            assert method.chosen[epoch] is method.chosen[epoch - 1]
+            continue
+        model.model.load_state_dict(weights)
+        new = torch.tensor(scores_of(model.model.eval(), train, 0.3, 0.6), dtype=torch.float64)
+        expected = new if expected is None else memory * expected + (1 - memory) * new
+        torch.testing.assert_close(method.kept[epoch].double(), expected, rtol=1e-4, atol=1e-5)
+        weight = expected.exp() if schedule == "drawn" else 1 + expected + 0.01
+        generator = torch.Generator()
+        generator.set_state(method.generators[epoch])
+        # the same weights up to rounding: the same draw
+        drawn = torch.multinomial(weight.float(), len(train), replacement=schedule == "drawn", generator=generator)
+        assert (drawn == method.chosen[epoch].indices).float().mean() > 0.95
+
+
+def test_ordered_epochs_are_all_samples_in_the_order_drawn():
+    method, train = learned("ordered")
+    for rows, batches in zip(method.chosen, method.batches, strict=True):
+        assert sorted(rows.indices.tolist()) == list(range(len(train)))
+        assert torch.equal(torch.cat(batches), rows.indices[: len(train) // 6 * 6])
+    assert not torch.equal(method.chosen[0].indices, method.chosen[1].indices)
+
+
+def test_drawn_epochs_repeat_samples_and_are_shuffled():
+    method, train = learned("drawn")
+    for rows, batches in zip(method.chosen, method.batches, strict=True):
+        assert len(rows.indices) == len(train)
+        assert len(rows.indices.unique()) < len(train)
+        assert not torch.equal(torch.cat(batches), rows.indices[: len(train) // 6 * 6])
+
+
+@pytest.mark.parametrize("schedule", ["drawn", "ordered"])
+@pytest.mark.parametrize("check", [resumes_exactly, accepts_absent, survives_degenerate_batches])
+def test_contract_of_the_learned_schedules(schedule, check):
+    check_method(partial(BSS, schedule=schedule, every=2, memory=0.3), checks=[check])
+
+
+@pytest.mark.parametrize("schedule", ["drawn", "ordered"])
+def test_learned_schedules_on_two_processes(schedule):
+    check_method(partial(BSS, schedule=schedule), modalities=3, checks=[same_on_replicas])
+
+
+def test_learned_schedules_may_end_early():
+    assert BSS(schedule="drawn").must_finish() is BSS(schedule="ordered").must_finish() is None
+    assert "by and by" in (BSS().must_finish() or "")
+
+
 @pytest.mark.parametrize(
-    "arguments", [{"fused": -1}, {"unimodal": -1}, {"start": 1.1}, {"growth": 0}, {"read_out": "fused"}]
+    "arguments",
+    [
+        {"fused": -1},
+        {"unimodal": -1},
+        {"start": 1.1},
+        {"growth": 0},
+        {"read_out": "fused"},
+        {"schedule": "learned"},
+        {"every": 0},
+        {"memory": 1},
+    ],
 )
 def test_settings_out_of_range(arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):

@@ -34,7 +34,7 @@ from counterpoise.functional.prototypes import (
 from counterpoise.functional.rates import accuracy_ratio, smoothed_rates
 from counterpoise.functional.relearning import k_means, purity, return_share, scaled
 from counterpoise.functional.self_distillation import Distilled, distilled
-from counterpoise.functional.sequence import agreement, balance_scores, pace
+from counterpoise.functional.sequence import agreement, balance_scores, draw_weights, pace
 from counterpoise.functional.shapley import coalitions, sampled_orders, shapley, shapley_error
 from counterpoise.functional.spectrum import (
     InputMoments,
@@ -81,6 +81,7 @@ __all__ = [
     "distillation_losses",
     "distilled",
     "divergence",
+    "draw_weights",
     "entropy_weights",
     "expired",
     "feature_distances",

@@ -52,3 +52,13 @@ def pace(epoch: int, growth: int, start: float) -> float:
         start: :math:`\lambda_0` in [0, 1].
     """
     return math.sqrt((1 - start**2) * (epoch + 1) / growth + start**2) if epoch + 1 < growth else 1.0
+
+
+def draw_weights(scores: Tensor, rule: str) -> Tensor:
+    r"""(samples,) positive weights that BSS-L draws samples by: high for balanced ones.
+
+    Args:
+        scores: (samples,) :math:`s` in [-1, 1].
+        rule: "drawn" for :math:`e^{s_i}`, "ordered" for the released :math:`1 + s_i + 0.01`.
+    """
+    return (scores - scores.max()).exp() if rule == "drawn" else 1.01 + scores
