@@ -101,7 +101,10 @@ def __dir__() -> list[str]:
 def __getattr__(name: str) -> Any:
     """Import on first use, so that ``import counterpoise`` costs nothing."""
     if name in _HOMES:
-        return getattr(import_module(f"counterpoise.{_HOMES[name]}"), name)
+        from counterpoise._extras import named_when_missing
+
+        with named_when_missing(f"counterpoise.{name}"):
+            return getattr(import_module(f"counterpoise.{_HOMES[name]}"), name)
     if name in _PACKAGES:
         return import_module(f"counterpoise.{name}")
     raise AttributeError(f"module 'counterpoise' has no attribute {name!r}")

@@ -312,5 +312,5 @@ def test_a_server_for_a_client_that_ends_at_once(scheme: str, tries: int) -> Non
 
 def test_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ImportError, match=r"--backend ray needs Ray: pip install 'counterpoise\[ray\]'"):
+    with pytest.raises(ImportError, match=r"--backend ray needs the package ray: pip install 'counterpoise\[ray\]'"):
         Ray()

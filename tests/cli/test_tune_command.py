@@ -130,4 +130,4 @@ def test_without_optuna(run: Run, tiny: Sequence[str], monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "optuna", None)
     done = run("tune", *tiny, *SEARCH, "--out", "t")
     assert done.code == 1
-    assert "counterpoise tune needs Optuna: pip install 'counterpoise[tune]'" in done.err
+    assert "counterpoise tune needs the package optuna: pip install 'counterpoise[tune]'" in done.err

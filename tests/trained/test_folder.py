@@ -182,12 +182,10 @@ def test_names_that_the_hub_does_not_give(
 
 def test_a_missing_extra_names_itself(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(
         FileNotFoundError, match=r"needs the package huggingface_hub: pip install 'counterpoise\[hub\]'"
     ):
         cp.load("me/mine")
-    monkeypatch.undo()
-    monkeypatch.setitem(sys.modules, "counterpoise.trained.hub", None)
     with pytest.raises(ImportError, match=r"push_to_hub needs the package huggingface_hub"):
         cp.load(run).push_to_hub("me/mine")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from counterpoise._checks import number
+from counterpoise._extras import require
 from counterpoise.analysis.objective import batches, evaluation
 from counterpoise.data.split import Split
 from counterpoise.model import MultimodalModel
@@ -69,6 +70,7 @@ def linear_probe(
     number("penalty", penalty, low=0)
     if not len(train[1]) or not len(test[1]):
         raise ValueError(f"A probe needs samples to fit and to score; got {len(train[1])} and {len(test[1])}.")
+    require("A linear probe", "sklearn")
     from sklearn.linear_model import Ridge, RidgeClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from counterpoise._checks import duration
+from counterpoise._extras import require
 from counterpoise._files import write_text
 from counterpoise._json import to_json
 from counterpoise.answer.preset import DEFAULT, Preset, model_of
@@ -94,6 +95,8 @@ def auto(
         ValueError: for an option that is set here, data without validation, encoders that are made already, and a
             budget that is too small for one run.
     """
+    if run_dir is not None:
+        require("The page of auto", "jinja2", "matplotlib", "scipy")
     for name in OWN:
         if name in options:
             raise ValueError(f"{name} is set by auto itself; leave it out, or train with Trainer.")

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from counterpoise._checks import number, whole
+from counterpoise._extras import require
 from counterpoise._names import made
 from counterpoise.benchmark.cells import column_title, number_text
 from counterpoise.benchmark.folds import Fold, FoldTables, OutOfFold, pooled, ratio_of
@@ -130,6 +131,7 @@ def cross_validate(
     Raises:
         ValueError: folds that cannot be made, or a class that a fold cannot learn.
     """
+    require("cross_validate", "scipy", "sklearn")
     number("val", val, above=0, below=1)
     seeds = [whole("seeds", seed, low=0) for seed in seeds]
     samples, groups = _whole_of(data), _groups(data, groups)

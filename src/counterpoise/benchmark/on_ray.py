@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from counterpoise._extras import require
 from counterpoise.benchmark.backends import End, NotStarted, Order, Running, ended, noted, opened, spawned
 from counterpoise.benchmark.forked import Fork
 
@@ -52,11 +53,9 @@ class Ray:
     """
 
     def __init__(self, address: str | None = None, gpus: float = 0.0):
-        try:
-            with _environment({} if address else LOOPBACK):
-                import ray  # noqa: F401
-        except ImportError as error:
-            raise ImportError("--backend ray needs Ray: pip install 'counterpoise[ray]'.") from error
+        require("--backend ray", "ray")
+        with _environment({} if address else LOOPBACK):
+            import ray  # noqa: F401
         self.address, self.gpus = address, gpus
 
     @contextlib.contextmanager

@@ -23,6 +23,8 @@ COMMANDS = {
     "methods": ("cli.methods", "list the training methods, or explain one"),
     "completion": ("cli.completion", "a script that completes commands and options by TAB"),
 }
+PAGES = ("auto", "benchmark", "diagnose", "report", "study", "tune")
+"""Commands that compare with intervals and write a page."""
 
 USAGE = """usage: counterpoise COMMAND [options]
 
@@ -58,15 +60,17 @@ def main(arguments: list[str] | None = None) -> None:
         from counterpoise._checks import did_you_mean
 
         fail(did_you_mean("command", name, COMMANDS), 2)
-    command = import_module(f"counterpoise.{COMMANDS[name][0]}")
+    from counterpoise._extras import named_when_missing, require
     from counterpoise.data.readers import ReadError
     from counterpoise.recipe.messages import UsageError
 
     code: int | None = 0
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), named_when_missing(f"counterpoise {name}"):
             warnings.showwarning = _warn
-            code = command.main(rest)
+            if name in PAGES:
+                require(f"counterpoise {name}", "jinja2", "matplotlib", "scipy")
+            code = import_module(f"counterpoise.{COMMANDS[name][0]}").main(rest)
     except KeyboardInterrupt as stop:
         fail(str(stop) or "Stopped.", 130)
     except BrokenPipeError:

@@ -11,6 +11,7 @@ from jsonargparse import Namespace
 
 from counterpoise import methods
 from counterpoise._checks import choice, did_you_mean
+from counterpoise._extras import require
 from counterpoise._files import write_text
 from counterpoise.benchmark import plan
 from counterpoise.benchmark.runner import drive
@@ -58,10 +59,7 @@ def main(arguments: Sequence[str]) -> int:
         raise UsageError(f"--trials must be at least 1; got {own.trials}.")
     with usage():
         choice("--pruner", own.pruner, database.PRUNERS)
-    try:
-        import optuna  # noqa: F401
-    except ImportError as error:
-        raise ImportError("counterpoise tune needs Optuna: pip install 'counterpoise[tune]'.") from error
+    require("counterpoise tune", "optuna")
     space = _space(own.param)
     others = [option for action in parser._actions for option in action.option_strings]
     recipe = _checked(own.method, common, space, others).but({"seed": seeds[0]})

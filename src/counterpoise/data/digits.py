@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from counterpoise._checks import number, spelled, whole
+from counterpoise._extras import require
 
 from .arrays import ArraySplit, assemble, shares
 from .readers import Audio, Image, Reader
@@ -45,13 +46,17 @@ class _Digits(NamedTuple):
     present: dict[str, np.ndarray]  # only where some are absent
 
 
-_AUDIO = Audio(sample_rate=RATE, seconds=SECONDS, n_fft=128, hop=250, offset=1e-3)
-_IMAGE = Image(size=8, channels=1, augment=False, flip=0.0, normalize="none")
+def _audio() -> Audio:
+    return Audio(sample_rate=RATE, seconds=SECONDS, n_fft=128, hop=250, offset=1e-3)
+
+
+def _image() -> Image:
+    return Image(size=8, channels=1, augment=False, flip=0.0, normalize="none")
 
 
 def readers() -> dict[str, Reader]:
     """The readers of the two modalities: a spectrogram (1, 65, 17) and a grey image (1, 8, 8)."""
-    return {"audio": _AUDIO, "image": _IMAGE}
+    return {"audio": _audio(), "image": _image()}
 
 
 @spelled
@@ -88,10 +93,10 @@ def digits(
         test: share for the test.
     """
     made = _make(seed, audio_noise, image_noise, absent, size)
-    waves = torch.from_numpy(made.waves).float() / 32768
+    waves, audio = torch.from_numpy(made.waves).float() / 32768, _audio()
     inputs = {
-        "audio": torch.stack([_AUDIO.spectrogram(wave) for wave in waves]),
-        "image": _IMAGE.pixels(torch.from_numpy(made.pictures)[:, None], None),
+        "audio": torch.stack([*map(audio.spectrogram, waves)]),
+        "image": _image().pixels(torch.from_numpy(made.pictures)[:, None], None),
     }
     present = {m: torch.from_numpy(mask) for m, mask in made.present.items()}
     for m, mask in present.items():
@@ -133,6 +138,7 @@ def write_digits(
     """
     import csv
 
+    require("Writing the digits as files", "PIL", "soundfile")
     import soundfile
     from PIL import Image as Pillow
 
@@ -158,6 +164,7 @@ def write_digits(
 
 
 def _make(seed: int, audio_noise: float, image_noise: float, absent: float, size: int | None) -> _Digits:
+    require("The embedded data digits", "PIL", "av", "sklearn", "soundfile", "soxr", "torchvision")
     from sklearn.datasets import load_digits
 
     number("audio_noise", audio_noise, low=0)

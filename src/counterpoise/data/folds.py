@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from counterpoise._checks import did_you_mean, whole
+from counterpoise._extras import require
 from counterpoise.data.arrays import assemble
 from counterpoise.data.split import Split, Splits
 from counterpoise.data.splitting import held_out, holdout
@@ -136,6 +137,7 @@ def _leave_one_out(name: str, group: np.ndarray | None) -> Pairs:
 
 def _splitter_named(text: str) -> tuple[type, int | None] | None:
     """A class of ``sklearn.model_selection`` and its number of folds."""
+    require(f"folds={text!r}", "sklearn")
     from sklearn import model_selection
 
     name, _, count = text.partition(":")

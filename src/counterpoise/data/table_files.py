@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from counterpoise._checks import nearest
+from counterpoise._extras import require
 
 _BLOCKS = (2**18, 2**24)  # bytes of a CSV that are read at once, more where a row is longer; the last is the limit
 _KEPT = 2**22  # bytes of text that stay in memory
@@ -50,6 +51,7 @@ def existing(path: str | PathLike[str]) -> Path:
 
 def read(path: Path) -> Content:
     """The content of a file."""
+    require("Reading a table", "pyarrow")
     import pyarrow as pa
 
     for i, size in enumerate(_BLOCKS):
@@ -74,6 +76,7 @@ def read_frame(frame: Any) -> Content:
     Raises:
         ValueError: something else; a name twice, or that is no text; no rows; a column of several types.
     """
+    require("Reading a frame", "narwhals", "pyarrow")
     import narwhals
     import pyarrow as pa
 

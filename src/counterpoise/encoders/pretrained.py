@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from counterpoise._checks import did_you_mean, whole
+from counterpoise._extras import require
 from counterpoise.encoders._frames import over_frames
 from counterpoise.encoders._weights import adopt, read_weights
 
@@ -36,10 +37,9 @@ class Timm(nn.Module):
 
     def __init__(self, name: str, *, pretrained: bool = False, channels: int = 3, weights: str | None = None):
         super().__init__()
-        try:
-            import timm
-        except ImportError as error:
-            raise ImportError("Timm needs the timm library: pip install 'counterpoise[timm]'.") from error
+        require("The encoder Timm", "timm")
+        import timm
+
         self.name, self.pretrained, self.channels = name, pretrained, whole("channels", channels, low=1)
         self.weights = weights
         if pretrained and weights is not None:
@@ -188,10 +188,9 @@ class CLIPImage(nn.Module):
 
 def _library(encoder: str) -> Any:
     """The transformers library, or ImportError that says how to install it."""
-    try:
-        import transformers
-    except ImportError as error:
-        raise ImportError(f"{encoder} needs the transformers library: pip install 'counterpoise[text]'.") from error
+    require(f"The encoder {encoder}", "transformers")
+    import transformers
+
     return transformers
 
 

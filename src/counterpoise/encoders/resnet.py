@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from counterpoise._checks import choice, whole
+from counterpoise._extras import require
 from counterpoise.encoders._frames import over_frames
 from counterpoise.encoders._norm import BatchNorm2d
 from counterpoise.encoders._weights import adopt, read_weights
@@ -19,6 +20,7 @@ class _ResNet(nn.Module):
 
     def __init__(self, channels: int, weights: str | None, *, logits: bool):
         super().__init__()
+        require(f"The encoder {type(self).__name__}", "torchvision")
         from torchvision import models  # slow to import
 
         self.channels, self.weights = whole("channels", channels, low=1), weights

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from counterpoise._checks import per_modality
+from counterpoise._extras import require
 from counterpoise.exporting.facts import FORMAT, KEY
-from counterpoise.exporting.writing import EXTRA
 from counterpoise.task import Task, task_of
 
 
@@ -32,10 +32,9 @@ class Exported:
     """
 
     def __init__(self, path: str | PathLike[str]):
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise ImportError(f"Exported {EXTRA}") from error
+        require("Exported", "onnxruntime")
+        import onnxruntime
+
         self.path = fspath(path)
         if self.path.endswith(".pt2"):
             raise ValueError(f"{path} is opened by torch.export.load(...).module(), which unpickles: trust its origin.")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from counterpoise._checks import spelled
+from counterpoise._extras import require
 from counterpoise._files import writing
 from counterpoise.data import Reader, Split
 from counterpoise.exporting.facts import KEY, described
@@ -31,7 +32,6 @@ ENDINGS = (".onnx", ".pt2")
 OPSET = 20
 LARGEST = 2**31 - 2**24
 """Bytes of weights: a file of ONNX ends at 2 GiB."""
-EXTRA = "needs onnx, onnxscript and onnxruntime: pip install 'counterpoise[export]'."
 TOLERANCE = 1e-4
 """How far a runtime may be off, of the largest output; what fixes a batch size or a branch is off by far more."""
 
@@ -122,11 +122,9 @@ def _target(path: str | PathLike[str], overwrite: bool) -> Path:
 
 
 def _onnx(graph: Graph, program: ExportedProgram, facts: str) -> tuple[bytes, Run]:
-    try:
-        import onnxruntime
-        import onnxscript  # noqa: F401 - PyTorch's exporter needs it and says so less clearly
-    except ImportError as error:
-        raise ImportError(f".onnx {EXTRA}") from error
+    require("A file of ONNX", "onnx", "onnxruntime", "onnxscript")
+    import onnxruntime
+
     size = sum(t.numel() * t.element_size() for t in program.state_dict.values())
     if size > LARGEST:
         raise ValueError(f"The weights are {size / 2**30:.1f} GiB, and a file of ONNX ends at 2. Export to .pt2.")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from counterpoise._checks import number, whole
+from counterpoise._extras import require
 from counterpoise.functional.relearning import k_means, purity, return_share, scaled
 from counterpoise.method import Info, Method
 from counterpoise.task import SingleLabel
@@ -62,6 +63,7 @@ class ReLearning(Method):
         self, lam: float = 3.0, every: int | None = None, times: int = 3, samples: int = 10000, statistics: bool = False
     ):
         super().__init__()
+        require("ReLearning", "sklearn")
         self.lam = number("lam", lam, low=0)
         self.every = None if every is None else whole("every", every, low=1)
         self.times = whole("times", times, low=0)

@@ -16,7 +16,6 @@ from counterpoise.portable import Description, sha256
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 PARTS = ("model", "method", "loss")
 """What has tensors, and begins their names."""
-EXTRA = "needs the package huggingface_hub: pip install 'counterpoise[hub]'"
 
 
 def write_folder(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import warnings
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 
 from counterpoise._checks import nearest, per_modality
+from counterpoise._extras import require
 from counterpoise.data.arrays import ArraySplit
 from counterpoise.data.readers import Reader
 from counterpoise.engine import CheckpointError, Trainer
@@ -27,7 +27,7 @@ from counterpoise.metrics.result import result_of
 from counterpoise.model import MultimodalModel
 from counterpoise.portable import Description, UntrustedError, made
 from counterpoise.task import SingleLabel, Task, task_of
-from counterpoise.trained.folder import CONFIG, EXTRA, WEIGHTS, read_state
+from counterpoise.trained.folder import CONFIG, WEIGHTS, read_state
 from counterpoise.trained.model import TrainedModel, has_own_rule
 
 BEST = "best.ckpt"
@@ -105,8 +105,10 @@ def _folder(source: str | PathLike[str]) -> Path:
     near = nearest(folder.name, beside, cutoff=0.82)
     if near or not isinstance(source, str) or not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
         raise FileNotFoundError(f"There is no folder {folder}.{near}")
-    if importlib.util.find_spec("huggingface_hub") is None:
-        raise FileNotFoundError(f"There is no folder {folder}. To look for it on the hub {EXTRA}.")
+    try:
+        require(f"There is no folder {folder}. A look at the hub", "huggingface_hub")
+    except ImportError as error:
+        raise FileNotFoundError(str(error)) from error
     from counterpoise.trained.hub import fetched
 
     return fetched(source)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from counterpoise._extras import require
 from counterpoise.data.readers import Reader
 from counterpoise.data.samples import Collate
 from counterpoise.data.split import Split
@@ -20,7 +21,7 @@ from counterpoise.method import Method
 from counterpoise.portable import Description
 from counterpoise.task import MultiLabel, Regression, Task
 from counterpoise.trained.card import card_of
-from counterpoise.trained.folder import CONFIG, EXTRA, write_folder
+from counterpoise.trained.folder import CONFIG, write_folder
 from counterpoise.trained.intake import intakes
 from counterpoise.trained.samples import labelled_table, samples_of
 from counterpoise.trained.votes import Prediction, answers, explained
@@ -212,10 +213,9 @@ class TrainedModel:
         Raises:
             ImportError: the extra ``hub`` is not installed.
         """
-        try:
-            from counterpoise.trained.hub import OnHub
-        except ImportError as error:
-            raise ImportError(f"push_to_hub {EXTRA}.") from error
+        require("push_to_hub", "huggingface_hub")
+        from counterpoise.trained.hub import OnHub
+
         return OnHub(self).push_to_hub(repo_id, **options)
 
     def export(self, path: str | PathLike[str], *, overwrite: bool = False) -> Path:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from counterpoise._extras import require
 from counterpoise.data.readers import Audio, Image, ReadError
 from counterpoise.task import Regression
 from counterpoise.trained.intake import typed
@@ -29,10 +30,8 @@ def page(model: TrainedModel, *, title: str) -> Blocks:
         ImportError: the extra ``serve`` is not installed.
     """
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing is sent anywhere
-    try:
-        import gradio  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise ImportError("The page needs gradio: pip install 'counterpoise[serve]'.") from error
+    require("The page", "gradio")
+    import gradio  # pyright: ignore[reportMissingImports]
 
     def answer(*values: Any) -> tuple[Any, list[list[str]]]:
         try:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from counterpoise import _checks
 from counterpoise._checks import whole
+from counterpoise._extras import require
 from counterpoise.data.readers.base import Reader, ReadError, all_finite, flag, regular
 from counterpoise.data.readers.sound import BLOCK, blocks
 
@@ -75,6 +76,7 @@ class Audio(Reader):
         crop: Literal["start", "random"] = "start",
         padding: Literal["zero", "reflect"] = "zero",
     ):
+        require("The reader Audio", "av", "soundfile", "soxr")
         self.sample_rate = whole("sample_rate", sample_rate, low=1)
         self.seconds = float(_checks.number("seconds", seconds, above=0))
         self.n_fft = whole("n_fft", n_fft, low=2)

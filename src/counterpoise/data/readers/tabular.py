@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from counterpoise._checks import did_you_mean
+from counterpoise._extras import require
 from counterpoise.data.columns import BETWEEN
 from counterpoise.data.readers.base import Reader, ReadError
 from counterpoise.data.readers.guessing import MISSING
@@ -51,6 +52,7 @@ class Tabular(Reader):
         categories: list[str] | None = None,
         fitted: dict[str, Any] | None = None,
     ):
+        require("The reader Tabular", "sklearn")
         stated = [*_names("numbers", numbers), *_names("categories", categories)]
         self.columns = _names("columns", columns) if columns is not None else stated
         for name in stated:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from counterpoise import _checks
 from counterpoise._checks import whole
+from counterpoise._extras import require
 from counterpoise.data.readers.base import ReadError, regular, window_of, without_window
 from counterpoise.data.readers.visual import Visual, stacked, uniform
 
@@ -58,6 +59,7 @@ class Video(Visual):
         normalize: Literal["imagenet", "clip", "i3d", "none"] = "imagenet",
         bound: int | None = 256,
     ):
+        require("The reader Video", "av")
         super().__init__(size, channels, augment, scale, flip, interpolation, normalize, bound)
         self.count = whole("count", count, low=1)
         self.pick = _checks.choice("pick", pick, ("uniform", "window"))

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from counterpoise import _checks
 from counterpoise._checks import whole
+from counterpoise._extras import require
 from counterpoise.data.readers.augment import rand_augment
 from counterpoise.data.readers.base import Reader, ReadError, flag, read_bytes
 from counterpoise.data.readers.pictures import check_chunks, check_depth, colours_last
@@ -53,6 +54,7 @@ class Visual(Reader):
         normalize: str,
         bound: int | None,
     ):
+        require(f"The reader {type(self).__name__}", "PIL", "torchvision")
         self.size = whole("size", size, low=1)
         if channels not in (1, 3):
             raise ValueError(f"channels must be 1 (grey) or 3 (RGB); got {channels!r}.")
