@@ -5,7 +5,7 @@ JOBS ?= 2
 # one thread per test process: more would fight over the cores
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: setup demo poster poster-real bench bench-real test test-slow check docs format lock clean
+.PHONY: setup demo poster poster-real bench bench-real test test-slow check docs dist format lock clean
 
 setup: .venv/ready
 
@@ -61,6 +61,15 @@ check: setup
 
 docs: setup
 	$(BIN)/python docs/generate.py
+
+# wheel and source distribution; the wheel runs README's examples in an environment that has nothing else
+dist: setup
+	rm -rf dist build/installed build/examples
+	$(BIN)/python -m hatchling build
+	$(PYTHON) -m venv build/installed
+	build/installed/bin/python -m pip install --quiet --constraint constraints.txt "$$(echo dist/*.whl)[media,report,sklearn]"
+	mkdir -p build/examples
+	cd build/examples && ../installed/bin/python ../../docs/run_readme.py
 
 format: setup
 	$(BIN)/ruff check --fix .

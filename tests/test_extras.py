@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import counterpoise
 from counterpoise._extras import EXTRAS, named_when_missing, require
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -74,6 +75,11 @@ def test_everything_declared_is_imported():
 def test_all_is_all():
     (everything,) = PROJECT["optional-dependencies"]["all"]
     assert set(re.findall(r"\w+", everything)) - {"counterpoise"} == set(OPTIONAL) - {"all", "dev"}
+
+
+def test_the_version_is_the_same_everywhere():
+    stated = re.findall(r"^version: (.*)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    assert stated == [counterpoise.__version__]
 
 
 def test_a_missing_package_is_named_with_the_command(monkeypatch: pytest.MonkeyPatch):
