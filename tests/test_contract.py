@@ -11,7 +11,7 @@ import pytest
 
 from counterpoise import methods
 from counterpoise.engine import loop
-from counterpoise.fusions import Gated, Late, Shared
+from counterpoise.fusions import Gated, Geodesic, Late, Shared
 from counterpoise.method import Method
 from counterpoise.testing import (
     CHECKS,
@@ -41,7 +41,7 @@ class Case(NamedTuple):
 
 CASES = {
     "Unimodal": Case(partial(methods.Unimodal, "first"), (*ANY, "Shared")),
-    "Joint": Case(methods.Joint, (*ANY, "Shared", partial(Late, rule="pool"))),
+    "Joint": Case(methods.Joint, (*ANY, "Shared", partial(Late, rule="pool"), "Geodesic")),
     "GBlending": Case(
         partial(methods.GBlending, super_epoch=2),
         ANY,
@@ -110,6 +110,7 @@ CASES = {
         tuple(partial(methods.BSS, fused=1, unimodal=1, start=1, growth=growth) for growth in (None, 2)),
         MultiTask,
     ),
+    "IPRM": Case(methods.IPRM, ("Geodesic", partial(Geodesic, single=True))),
 }
 # DOMFN squares its losses, UMT multiplies a squared distance by 10; attention is steep without normalised outputs
 GENTLE = {"DOMFN": 0.01, "UMT": 0.01, "Attention": 0.01}

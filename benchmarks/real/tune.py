@@ -79,6 +79,7 @@ def knobs(epochs: int) -> dict[str, tuple[str, tuple[Any, Any]]]:
         "G2D": ("method.alpha", (0.1, 1.0)),
         "ReLearning": ("method.lam", (1.0, 3.0)),
         "BSS": ("method.start", (0.1, 0.5)),
+        "IPRM": ("method.alpha", (0.5, 0.8)),
     }
 
 

@@ -24,7 +24,7 @@ from counterpoise.testing import NAMES, trainer_for
 pytest.importorskip("onnxruntime")
 
 TAU = 0.001
-FUSIONS = ("Concat", "Sum", "Late", "Shared", "Gated", "FiLM", "Attention")
+FUSIONS = ("Concat", "Sum", "Late", "Shared", "Gated", "FiLM", "Attention", "Geodesic")
 RULES = [partial(Late, rule=rule) for rule in ("entropy", "sum", "pool")]
 OWN_RULE: dict[str, tuple[Callable[[], Method], Any]] = {
     "Unimodal": (partial(methods.Unimodal, "second"), "Concat"),
@@ -34,6 +34,7 @@ OWN_RULE: dict[str, tuple[Callable[[], Method], Any]] = {
     "DOMFN-fused": (partial(methods.DOMFN, tau=TAU, reference="fused", score="sigmoid"), "Concat"),
     "MMCosine": (methods.MMCosine, "Concat"),
     "ReconBoost": (partial(methods.ReconBoost, initial_rate=0.7), "Sum"),
+    "IPRM": (methods.IPRM, "Geodesic"),
 }
 """Methods that predict otherwise than by the fused logits."""
 OTHERS = sorted(set(methods.__all__) - {name.split("-")[0] for name in OWN_RULE})

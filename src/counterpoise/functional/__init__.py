@@ -10,6 +10,7 @@ from counterpoise.functional.divergence import divergence, fusion_gate, gated_lo
 from counterpoise.functional.dropping import keep_mask, sample_uniform
 from counterpoise.functional.entropy import batch_entropy_weights, certainty_weights, entropy_weights
 from counterpoise.functional.gaussian_pooling import GaussianPool, fit_gaussian_pool, pooled_gaussian
+from counterpoise.functional.geodesic import agreement_share, divergence_from, geodesic, geodesic_weights
 from counterpoise.functional.gradients import assign, cosine, flatten, global_norm, held, unflatten
 from counterpoise.functional.min_norm import min_norm_pair, pareto_gradient
 from counterpoise.functional.modulation import (
@@ -62,6 +63,7 @@ __all__ = [
     "agm_coefficients",
     "agm_ratios",
     "agreement",
+    "agreement_share",
     "ascended",
     "assign",
     "balance_scores",
@@ -81,6 +83,7 @@ __all__ = [
     "distillation_losses",
     "distilled",
     "divergence",
+    "divergence_from",
     "draw_weights",
     "entropy_weights",
     "expired",
@@ -95,6 +98,8 @@ __all__ = [
     "gap_weight",
     "gated_losses",
     "ge_noise",
+    "geodesic",
+    "geodesic_weights",
     "global_norm",
     "held",
     "hidden_share",

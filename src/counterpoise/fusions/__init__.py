@@ -8,8 +8,9 @@ from counterpoise.fusions.base import Fusion
 from counterpoise.fusions.concat import Concat
 from counterpoise.fusions.film import FiLM
 from counterpoise.fusions.gated import Gated
+from counterpoise.fusions.geodesic import Geodesic
 from counterpoise.fusions.late import Late
 from counterpoise.fusions.shared import Shared
 from counterpoise.fusions.sum import Sum
 
-__all__ = ["Attention", "Concat", "FiLM", "Fusion", "Gated", "Late", "Shared", "Sum"]
+__all__ = ["Attention", "Concat", "FiLM", "Fusion", "Gated", "Geodesic", "Late", "Shared", "Sum"]

@@ -143,3 +143,14 @@ def mask_of(modality: str, features: Features, present: Present) -> Tensor:
     if present is None or modality not in present:
         return torch.ones(z.shape[0], 1, device=z.device, dtype=z.dtype)
     return present[modality].to(z.dtype).unsqueeze(1)
+
+
+def one_width(fusion: str, dims: Mapping[str, int]) -> int:
+    """The width that all features have; ValueError when they differ or there are none."""
+    if len(set(dims.values())) > 1:
+        widths = ", ".join(f"{m}: {d}" for m, d in dims.items())
+        raise ValueError(
+            f"{fusion} needs features of one width; got {widths}. Put a linear layer behind those that differ, "
+            f"for example encoders.Projected(encoder, dim={min(dims.values())})."
+        )
+    return next(iter(dims.values()), 0)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from counterpoise._checks import did_you_mean
-from counterpoise.fusions.base import Features, Present
+from counterpoise.fusions.base import Features, Present, one_width
 from counterpoise.fusions.late import Vote, head
 
 
@@ -34,12 +34,7 @@ class Shared(Vote):
         hidden: Sequence[int] = (),
         heads: bool = False,
     ):
-        if len(set(dims.values())) > 1:
-            found = ", ".join(f"{m}: {d}" for m, d in dims.items())
-            raise ValueError(
-                f"Shared needs features of one width; got {found}. Put a linear layer behind those that differ, "
-                f"for example encoders.Projected(encoder, dim={min(dims.values())})."
-            )
+        width = one_width(type(self).__name__, dims)
         super().__init__(dims, num_classes, rule=rule, hidden=hidden, heads=heads)
         if self.pool is not None and heads:
             raise ValueError(
@@ -47,7 +42,7 @@ class Shared(Vote):
                 "the shared head. Build it with heads=False, or pool the fused prediction and the heads by "
                 "build_model(..., pool=True)."
             )
-        self.head = head(next(iter(dims.values())), self.hidden, num_classes)
+        self.head = head(width, self.hidden, num_classes)
 
     @property
     def unimodal_by(self) -> str:

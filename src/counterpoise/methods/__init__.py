@@ -9,6 +9,7 @@ from counterpoise.methods.domfn import DOMFN
 from counterpoise.methods.g2d import G2D
 from counterpoise.methods.gblending import GBlending
 from counterpoise.methods.igm import IGM
+from counterpoise.methods.iprm import IPRM
 from counterpoise.methods.joint import Joint
 from counterpoise.methods.lfm import LFM
 from counterpoise.methods.mbsd import MBSD
@@ -58,4 +59,5 @@ __all__ = [  # noqa: RUF022
     "G2D",
     "ReLearning",
     "BSS",
+    "IPRM",
 ]
