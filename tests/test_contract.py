@@ -111,6 +111,9 @@ CASES = {
         MultiTask,
     ),
     "IPRM": Case(methods.IPRM, ("Geodesic", partial(Geodesic, single=True))),
+    "DataRemixing": Case(
+        partial(methods.DataRemixing, warmup=1), ANY, (partial(methods.DataRemixing, unimodal=1, warmup=9),), MultiTask
+    ),
 }
 # DOMFN squares its losses, UMT multiplies a squared distance by 10; attention is steep without normalised outputs
 GENTLE = {"DOMFN": 0.01, "UMT": 0.01, "Attention": 0.01}

@@ -80,6 +80,7 @@ def knobs(epochs: int) -> dict[str, tuple[str, tuple[Any, Any]]]:
         "ReLearning": ("method.lam", (1.0, 3.0)),
         "BSS": ("method.start", (0.1, 0.5)),
         "IPRM": ("method.alpha", (0.5, 0.8)),
+        "DataRemixing": ("method.unimodal", (0.5, 1.0)),
     }
 
 
@@ -97,6 +98,7 @@ def fixed(epochs: int, modalities: int) -> dict[str, dict[str, Any]]:
         "AGM": {"clip_norm": 1.0},
         "SMV": {"method.warmup": few},
         "OPM": {"method.warmup": few},
+        "DataRemixing": {"method.warmup": few},
         "PMR": {"method.entropy_epochs": few},
         "ReconBoost": {"method.boost_epochs": turn, "method.rectify_epochs": turn, "method.stages": stages},
     }

@@ -23,6 +23,7 @@ REFUSED = {
     "G2D": "one after another",
     "ReLearning": "towards their start",
     "BSS": "by and by",
+    "DataRemixing": "after its warm-up",
 }
 FUSIONS = {"MLA": "Shared", "ReconBoost": "Sum", "DOMFN": "Late", "MMCosine": "Concat"}
 

@@ -34,6 +34,7 @@ from counterpoise.functional.prototypes import (
 )
 from counterpoise.functional.rates import accuracy_ratio, smoothed_rates
 from counterpoise.functional.relearning import k_means, purity, return_share, scaled
+from counterpoise.functional.remixing import bits_from_uniform, least_separating, remixed_rows
 from counterpoise.functional.self_distillation import Distilled, distilled
 from counterpoise.functional.sequence import agreement, balance_scores, draw_weights, pace
 from counterpoise.functional.shapley import coalitions, sampled_orders, shapley, shapley_error
@@ -68,6 +69,7 @@ __all__ = [
     "assign",
     "balance_scores",
     "batch_entropy_weights",
+    "bits_from_uniform",
     "blend_weights",
     "boost_loss",
     "boosting_stages",
@@ -109,6 +111,7 @@ __all__ = [
     "input_shape",
     "k_means",
     "keep_mask",
+    "least_separating",
     "log_partition",
     "log_partition_of_sums",
     "look_ahead",
@@ -130,6 +133,7 @@ __all__ = [
     "prototype_distances",
     "prototype_logits",
     "purity",
+    "remixed_rows",
     "return_share",
     "rls_update",
     "sample_uniform",

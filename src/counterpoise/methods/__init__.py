@@ -4,6 +4,7 @@ from counterpoise.methods.agm import AGM
 from counterpoise.methods.amco import AMCo
 from counterpoise.methods.bss import BSS
 from counterpoise.methods.cml import CML
+from counterpoise.methods.data_remixing import DataRemixing
 from counterpoise.methods.dgl import DGL
 from counterpoise.methods.domfn import DOMFN
 from counterpoise.methods.g2d import G2D
@@ -60,4 +61,5 @@ __all__ = [  # noqa: RUF022
     "ReLearning",
     "BSS",
     "IPRM",
+    "DataRemixing",
 ]
