@@ -15,6 +15,7 @@ COMMANDS = {
     "export": ("cli.export", "a trained run as one file of ONNX, or .pt2"),
     "serve": ("cli.serve", "a local page that takes a sample and shows the answer and each modality's vote"),
     "benchmark": ("cli.benchmark", "methods x seeds on one data set, compared to joint training"),
+    "reproduce": ("cli.reproduce", "the poster's table on your copy of a published set, beside the published numbers"),
     "study": ("cli.study", "one of the studies: runs, numbers on disk, figures and a page"),
     "diagnose": ("cli.diagnose", "is the model imbalanced, which modality is starved, what to try"),
     "tune": ("cli.tune", "search options of a method that are best on validation"),

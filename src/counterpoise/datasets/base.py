@@ -80,7 +80,8 @@ class Prepared:
         lines += [f"  {off} of {len(self.checks)} checks are off, see {self.card}"] if off else []
         lines += [f"Train with: counterpoise fit --config {self.config} --method IGM"]
         if self.recipes:
-            lines += ["Or as published:", *(f"  counterpoise fit --config {recipe}" for recipe in self.recipes)]
+            lines += [f"Or as published: counterpoise fit --config {self.out / 'RECIPE.yaml'}, RECIPE one of"]
+            lines += [f"  {', '.join(recipe.stem for recipe in self.recipes)}"]
         return "\n".join(lines)
 
 
@@ -338,7 +339,7 @@ class Dataset(ABC):
         title = f"# {self.title}: counterpoise fit --config {CONFIG}\n"
         files.write_text(out / CONFIG, title + yaml.safe_dump(options, sort_keys=False, width=100))
         for name in self.recipes:
-            files.write_text(out / f"{name}.yaml", recipes.text(self.name, name, options))
+            files.write_text(out / f"{name}.yaml", recipes.text(self.name, self.title, name, options))
 
     def _options(self, out: Path) -> dict[str, Any]:
         """Options of ``counterpoise fit``: the table with the published preprocessing and encoders."""

@@ -113,6 +113,9 @@ class ReconBoost(Method):
         phases = self._phases(run)
         return phases[index] if index < len(phases) else None
 
+    def length(self, run: Run) -> int:
+        return sum(phase.epochs for phase in self._phases(run))
+
     def _phases(self, run: Run) -> list[Phase]:
         names = run.model.modalities
         if self.stages is None:

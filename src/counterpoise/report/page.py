@@ -28,6 +28,7 @@ def write_report(
     baseline: str = "Joint",
     seeds: int | None = None,
     labels: Mapping[Path, str] | None = None,
+    before: Sequence[Markup] = (),
 ) -> Path:
     """Write the report of all runs in and below the directories; nothing is trained.
 
@@ -40,6 +41,7 @@ def write_report(
         baseline: the method that the others are compared with.
         seeds: how many seeds were asked for; by default as many as occur in the runs of a data set.
         labels: run directory -> its name here; by default what the run says.
+        before: sections that come first.
 
     Returns:
         The path of the page.
@@ -60,7 +62,7 @@ def write_report(
         head=_head(runs),
         sections=[*sections, *_environment(runs)],
     )
-    return write_page(Path(out), title, [body])
+    return write_page(Path(out), title, [*before, body])
 
 
 NAMES = {"single-label": ("class", "classes"), "multi-label": ("label", "labels"), "regression": ("number", "numbers")}
