@@ -38,7 +38,7 @@ ONE_EACH = {
     ("nvgesture", "joint"),
 }  # fmt: skip
 SHORT = {
-    "gblending": {"schedule": "offline", "holdout": 0.5},
+    "gblending": {"schedule": "offline", "holdout": 0.25},
     "smv": {"warmup": 1},
     "reconboost": {"boost_epochs": 1, "rectify_epochs": 1, "stages": 3},
 }
@@ -60,9 +60,9 @@ IGM = {
 
 
 def raw_clips(root: Path, dataset: str):
-    """Four clips of two classes for training, two for each other part: sound and frames that are extracted already."""
+    """Eight clips of two classes for training, two for each other part: sound and frames that are extracted already."""
     listed, (first, second) = get(dataset).rows(None, "ogm"), get(dataset).classes[:2]
-    for part, each in {"train": 2, "val": 1, "test": 1}.items():
+    for part, each in {"train": 4, "val": 1, "test": 1}.items():
         chosen = [[r for r in listed if (r.part, r.label) == (part, c)][:each] for c in (first, second)]
         for i, row in enumerate(row for rows in chosen for row in rows):
             folder = {"cremad": ("AudioWAV", "Image-01-FPS")}.get(
@@ -85,8 +85,10 @@ def write_raw_of(dataset: str, root: Path):
     """A raw folder of the official layout."""
     if dataset == "nvgesture":
         raw_gestures(root)
-    elif dataset in ("twitter2015", "sarcasm"):
-        {"twitter2015": test_twitter2015, "sarcasm": test_sarcasm}[dataset].write_raw(root)
+    elif dataset == "twitter2015":
+        test_twitter2015.write_raw(root, per_part=12)
+    elif dataset == "sarcasm":
+        test_sarcasm.write_raw(root)
     else:
         raw_clips(root, dataset)
 
