@@ -17,7 +17,7 @@ from counterpoise.functional.statistics import lone_sample
 from counterpoise.fusions import Fusion
 from counterpoise.fusions.pool import ExpertPool
 from counterpoise.task import Task
-from counterpoise.types import FUSED, Output
+from counterpoise.types import FUSED, Output, Present
 
 
 class MultimodalModel(nn.Module):
@@ -94,7 +94,7 @@ class MultimodalModel(nn.Module):
         self,
         inputs: Mapping[str, Tensor],
         only: Collection[str] | None = None,
-        present: Mapping[str, Tensor] | None = None,
+        present: Present = None,
     ) -> dict[str, Tensor]:
         """Features (batch, dim) of each modality; absent samples are not run and give zero rows."""
         features = {}
@@ -136,7 +136,7 @@ class MultimodalModel(nn.Module):
             )
         return z
 
-    def fuse(self, features: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Output:
+    def fuse(self, features: Mapping[str, Tensor], present: Present = None) -> Output:
         """Fused and unimodal logits of any non-empty subset of the modalities."""
         logits, unimodal = self.fusion(features, present)
         return Output(logits, unimodal, dict(features), present)
@@ -145,7 +145,7 @@ class MultimodalModel(nn.Module):
         self,
         inputs: Mapping[str, Tensor],
         only: Collection[str] | None = None,
-        present: Mapping[str, Tensor] | None = None,
+        present: Present = None,
     ) -> Output:
         """``fuse(encode(inputs))``."""
         return self.fuse(self.encode(inputs, only, present), present)

@@ -25,6 +25,7 @@ from counterpoise.metrics import classification, multilabel, regression
 from counterpoise.metrics.imported import imported
 from counterpoise.metrics.metric import Metric
 from counterpoise.metrics.scoring import score
+from counterpoise.types import Present
 
 BINS = 10
 """Into how many quantiles numbers are divided, so that a random split has each of them on both sides."""
@@ -132,15 +133,12 @@ class Task(ABC):
         self,
         outputs: Mapping[str, Tensor],
         target: Tensor,
-        present: Mapping[str, Tensor] | None = None,
+        present: Present = None,
         metrics: Sequence[str] | None = None,
         loss: Callable[[Tensor, Tensor, Tensor | None], float | None] | None = None,
         weight: Tensor | None = None,
     ) -> dict[str, float]:
-        """Every metric of every set of outputs, as ``metrics.score`` gives them; ``loss`` is that of training.
-
-        It alone weighs samples, by ``weight``: (n,), or None when all count alike.
-        """
+        """As ``metrics.score`` gives them; ``loss`` is that of training, which alone counts the ``weight`` (n,)."""
         among = {**self.metrics, **{name: self.metric(name) for name in metrics or ()}}
         if loss is not None:
             among["loss"] = Metric(lambda u, y, w: loss(self.unshown(u), y, w), True, share=False, weighs=True)

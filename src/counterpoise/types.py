@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+Present = Mapping[str, Tensor] | None
+"""Who is there: modality -> (samples,) bool. Every sample has a modality that is not named; None names none."""
+
+
+def who_has(modality: str, present: Present, count: int, device: torch.device | str = "cpu") -> Tensor:
+    """(count,) bool: which samples have this modality."""
+    mask = (present or {}).get(modality)
+    return torch.ones(count, dtype=torch.bool, device=device) if mask is None else mask.to(device)
+
+
+def stack_present(modalities: Iterable[str], present: Present) -> Tensor | None:
+    """(modalities, samples) bool, in their order; None when every sample has all of them."""
+    masks = [(present or {}).get(m) for m in modalities]
+    known = next((mask for mask in masks if mask is not None), None)
+    if known is None:
+        return None
+    return torch.stack([torch.ones_like(known) if mask is None else mask for mask in masks])
 
 
 class Batch(NamedTuple):
@@ -43,7 +61,7 @@ class Output(NamedTuple):
     logits: Tensor
     unimodal: dict[str, Tensor]
     features: dict[str, Tensor]
-    present: Mapping[str, Tensor] | None = None
+    present: Present = None
 
     def alone(self, modality: str) -> Output:
         """As if this modality were the only one: its logits are the fused ones too. Rows that lack it mean nothing."""
@@ -52,10 +70,7 @@ class Output(NamedTuple):
 
     def there(self) -> Tensor | None:
         """(modalities, batch) bool in the order of ``unimodal``: who has what; None when everyone has everything."""
-        if self.present is None or not any(m in self.present for m in self.unimodal):
-            return None
-        everyone = torch.ones_like(self.logits[:, 0], dtype=torch.bool)  # len() would fix the batch size of an export
-        return torch.stack([self.present.get(m, everyone) for m in self.unimodal])
+        return stack_present(self.unimodal, self.present)
 
 
 FUSED = "fused"

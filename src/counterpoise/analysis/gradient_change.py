@@ -16,6 +16,7 @@ from counterpoise._checks import choice, whole
 from counterpoise.analysis.arrays import save
 from counterpoise.analysis.objective import differentiable, evaluation
 from counterpoise.functional.gradients import cosine
+from counterpoise.functional.means import masked_mean
 from counterpoise.functional.spectrum import is_supported
 from counterpoise.model import MultimodalModel
 from counterpoise.observer import Observer
@@ -236,14 +237,13 @@ class GradientChange(Observer):
         x = samples.inputs.get(modality)
         x = split.batch(rows.tolist(), modality, None).to(samples.target.device) if x is None else x
         mask = None if split.present is None else split.present.get(modality)
-        there = torch.ones_like(samples.target) if mask is None else mask[rows].to(samples.target)
+        there = None if mask is None else mask[rows].to(samples.target.device)
         # The old modality's own head is frozen during a stage of the new one.
         with differentiable(params), evaluation(model), torch.enable_grad():
             with torch.no_grad():
-                encoded = model.encode({modality: x}, (modality,), {modality: there.bool()})
+                encoded = model.encode({modality: x}, (modality,), None if there is None else {modality: there})
             logits = run.method.predict(model.fuse(encoded).alone(modality), model).float()
-            losses = run.loss(logits, samples.target)
-            loss = (losses * there).sum() / there.sum().clamp_min(1)
+            loss = masked_mean(run.loss(logits, samples.target), there)
             return list(torch.autograd.grad(loss, params, allow_unused=True, materialize_grads=True))
 
     # -- results ---------------------------------------------------------------------------------

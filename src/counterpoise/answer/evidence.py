@@ -22,7 +22,7 @@ from counterpoise.fusions.pool import ExpertPool
 from counterpoise.metrics import subset_name, subsets
 from counterpoise.model import MultimodalModel
 from counterpoise.task import SingleLabel, Task
-from counterpoise.types import FUSED
+from counterpoise.types import FUSED, who_has
 
 DRAWS, REFITS = 1000, 20
 """Samples drawn again for an interval; fits on validation samples drawn again."""
@@ -182,15 +182,10 @@ def _fused(scores: Mapping[str, float]) -> dict[str, float]:
     return {name.removeprefix(f"{FUSED}/"): value for name, value in scores.items() if name.startswith(f"{FUSED}/")}
 
 
-def _rows(found: Predictions, name: str) -> Tensor:
-    """(samples,) bool: who has it."""
-    return (found.present or {}).get(name, torch.ones(len(found.fused), dtype=torch.bool))
-
-
 def _experts(task: Task, pool: ExpertPool, found: Predictions, spread: Mapping[str, float]) -> dict[str, Expert]:
     values, experts = pool.values, {}
     for place, name in enumerate(pool.experts):
-        rows = found.anything() if name == FUSED else _rows(found, name)
+        rows = found.anything() if name == FUSED else who_has(name, found.present, len(found.fused))
         score = None
         if rows.any():
             score = float(task.hits(found.named()[name][rows].double(), found.target[rows]).mean())

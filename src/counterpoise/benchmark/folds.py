@@ -20,6 +20,7 @@ from counterpoise.recipe.job import Job
 from counterpoise.recipe.messages import UsageError, usage
 from counterpoise.recipe.recipe import Recipe
 from counterpoise.task import Regression, Task, task_of
+from counterpoise.types import who_has
 
 UNKNOWN = ("loss", "likelihood")
 """Metrics in the units that a fold standardises by, which no two folds share."""
@@ -140,10 +141,7 @@ def pooled(parts: Sequence[OutOfFold], metrics: Sequence[str]) -> dict[str, floa
     else:
         outputs = {name: torch.cat([part.outputs[name] for part in parts]) for name in names}
     lacking = {m for part in parts for m in part.present}
-    present = {
-        m: torch.cat([part.present.get(m, torch.ones(len(part.target), dtype=torch.bool)) for part in parts])
-        for m in lacking
-    }
+    present = {m: torch.cat([who_has(m, part.present, len(part.target)) for part in parts]) for m in lacking}
     known = [metric for metric in metrics if metric not in UNKNOWN]
     return task.scores(outputs, torch.cat([part.target for part in parts]), present or None, known)
 

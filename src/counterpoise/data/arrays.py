@@ -13,6 +13,7 @@ from torch import Tensor
 
 from counterpoise._checks import number, per_modality, spelled
 from counterpoise.task import SingleLabel, Task
+from counterpoise.types import Present
 
 from .labels import alike, parts, plain_array
 from .layout import Layout
@@ -44,7 +45,7 @@ class ArraySplit(Split):
         task: Task | Sequence[str],
         *,
         ids: Sequence[str] | None = None,
-        present: Mapping[str, Tensor] | None = None,
+        present: Present = None,
         weight: Tensor | None = None,
         readers: Mapping[str, Reader] | None = None,
     ):

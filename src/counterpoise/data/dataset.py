@@ -14,13 +14,14 @@ from torch.utils.data import ConcatDataset, DataLoader, IterableDataset
 
 from counterpoise._checks import per_modality, spelled
 from counterpoise.task import Task
+from counterpoise.types import Present, who_has
 
 from .arrays import divide, mask_of
 from .labels import alike, part_of, renamed
 from .layout import Layout, layout_of_reader
 from .readers import Reader
 from .samples import Collate, Samples
-from .split import Split, Splits, asked, digest, lacking, placed, weighed
+from .split import Split, Splits, digest, lacking, placed, weighed
 from .survey import bind, surveyed
 from .targets import encoded
 
@@ -45,7 +46,7 @@ class DatasetSplit(Split):
         target: Tensor,
         task: Task,
         ids: Sequence[str],
-        present: Mapping[str, Tensor] | None = None,
+        present: Present = None,
     ):
         self.samples, self.target, self.task, self.ids = samples, target, task, ids
         self.modalities, self.present = samples.modalities, lacking(present)
@@ -65,9 +66,9 @@ class DatasetSplit(Split):
         indices: Sequence[int],
         modalities: Sequence[str],
         seed: int | None,
-        present: Mapping[str, Tensor] | None = None,
+        present: Present = None,
     ) -> dict[str, Tensor]:
-        shown = {m: asked(present, m, len(indices)) for m in modalities}
+        shown = {m: who_has(m, present, len(indices)) for m in modalities}
         wanted = [[m for m in modalities if shown[m][place]] for place in range(len(indices))]
         read = self.samples.read(indices, wanted, seed)
         together = {}

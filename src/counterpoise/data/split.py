@@ -14,6 +14,7 @@ from torch import Tensor
 
 from counterpoise.data.layout import Layout, layout_of_sample
 from counterpoise.task import Regression, SingleLabel, Task
+from counterpoise.types import Present, who_has
 
 if TYPE_CHECKING:
     from counterpoise.data.readers import Reader
@@ -102,7 +103,7 @@ class Split(ABC):
         indices: Sequence[int],
         modalities: Sequence[str],
         seed: int | None,
-        present: Mapping[str, Tensor] | None = None,
+        present: Present = None,
     ) -> dict[str, Tensor]:
         """Several modalities of some samples, as loaders ask for them: modality -> (len(indices), ...).
 
@@ -118,7 +119,7 @@ class Split(ABC):
             if m not in (present or {}):
                 read[m] = self.batch(indices, m, seed)
                 continue
-            there = asked(present, m, len(indices)).nonzero().flatten()
+            there = who_has(m, present, len(indices)).nonzero().flatten()
             x = self.batch([indices[i] for i in there.tolist()], m, seed) if len(there) else None
             read[m] = placed(x, there, len(indices))
         return read
@@ -173,7 +174,7 @@ class _Subset(Split):
         indices: Sequence[int],
         modalities: Sequence[str],
         seed: int | None,
-        present: Mapping[str, Tensor] | None = None,
+        present: Present = None,
     ) -> dict[str, Tensor]:
         return self.whole.read_together(self._rows(indices), modalities, seed, present)
 
@@ -228,16 +229,10 @@ def positions(indices: Sequence[int] | Tensor, size: int) -> Tensor:
     return chosen
 
 
-def lacking(present: Mapping[str, Tensor] | None, rows: Tensor | slice = slice(None)) -> dict[str, Tensor] | None:
+def lacking(present: Present, rows: Tensor | slice = slice(None)) -> dict[str, Tensor] | None:
     """The masks of those modalities that some sample of ``rows`` lacks; None when there is no such modality."""
     masks = {m: mask[rows] for m, mask in (present or {}).items()}
     return {m: mask for m, mask in masks.items() if not mask.all()} or None
-
-
-def asked(present: Mapping[str, Tensor] | None, modality: str, count: int) -> Tensor:
-    """(count,) bool: which samples a modality is asked for of."""
-    mask = (present or {}).get(modality)
-    return torch.ones(count, dtype=torch.bool) if mask is None else mask
 
 
 def placed(read: Tensor | None, there: Tensor, count: int) -> Tensor:

@@ -17,7 +17,7 @@ from counterpoise.engine.setup import check_split
 from counterpoise.functional.precision import widest
 from counterpoise.method import Method
 from counterpoise.model import MultimodalModel
-from counterpoise.types import FUSED, Batch, Output
+from counterpoise.types import FUSED, Batch, Output, who_has
 
 
 class Predictions(NamedTuple):
@@ -43,8 +43,7 @@ class Predictions(NamedTuple):
 
     def anything(self) -> Tensor:
         """(n,) bool: which samples have at least one of the modalities."""
-        everyone = torch.ones(len(self.fused), dtype=torch.bool)
-        return torch.stack([(self.present or {}).get(m, everyone) for m in self.unimodal]).any(0)
+        return torch.stack([who_has(m, self.present, len(self.fused)) for m in self.unimodal]).any(0)
 
     def broken(self) -> dict[str, Tensor]:
         """``"fused"`` or a modality -> positions where it predicts from something and not by finite numbers."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import signal
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from counterpoise.data.split import Split
 from counterpoise.engine.replicas import Fabric
-from counterpoise.types import Batch
+from counterpoise.types import Batch, Present
 
 
 class Request(NamedTuple):
@@ -147,7 +147,7 @@ class Loader:
         drop_last: bool = False,
         skip: int = 0,
         rows: Tensor | None = None,
-        visible: Mapping[str, Tensor] | None = None,
+        visible: Present = None,
     ) -> Iterator[Batch]:
         """This replica's share of every global batch.
 

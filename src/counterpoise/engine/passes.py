@@ -8,9 +8,7 @@ from torch import Tensor
 
 from counterpoise.engine.replicas import Fabric
 from counterpoise.model import MultimodalModel
-from counterpoise.types import Output
-
-Present = Mapping[str, Tensor] | None
+from counterpoise.types import Output, Present
 
 
 def encode(

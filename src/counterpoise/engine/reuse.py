@@ -12,6 +12,7 @@ from counterpoise.encoders import Frozen
 from counterpoise.engine.evaluation import Evaluator
 from counterpoise.engine.replicas import Fabric, gather_rows
 from counterpoise.model import MultimodalModel
+from counterpoise.types import Present
 
 
 class Encoded(Split):
@@ -39,7 +40,7 @@ class Encoded(Split):
         indices: Sequence[int],
         modalities: Sequence[str],
         seed: int | None,
-        present: Mapping[str, Tensor] | None = None,
+        present: Present = None,
     ) -> dict[str, Tensor]:
         inputs = [m for m in modalities if m not in self.features]
         ready = [m for m in modalities if m in self.features]

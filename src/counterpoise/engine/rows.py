@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from counterpoise.data.sampling import balanced
 from counterpoise.data.split import positions
+from counterpoise.types import Present
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class Rows:
     ordered: bool = False
 
     @classmethod
-    def of(cls, size: int, indices: Tensor | None, present: Mapping[str, Tensor] | None, ordered: bool) -> Rows:
+    def of(cls, size: int, indices: Tensor | None, present: Present, ordered: bool) -> Rows:
         """Checked for a split of ``size`` samples, on the CPU."""
         masks = None if present is None else {m: p.detach().cpu().bool() for m, p in present.items()}
         return cls(None if indices is None else positions(indices, size), masks, ordered)

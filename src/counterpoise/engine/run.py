@@ -25,7 +25,7 @@ from counterpoise.engine.watching import Observers
 from counterpoise.losses import Loss
 from counterpoise.method import Method
 from counterpoise.model import MultimodalModel
-from counterpoise.types import Batch, Output, Phase
+from counterpoise.types import Batch, Output, Phase, Present
 
 Part = Split | Literal["train", "val"]  # "train" and "val" are those of the run
 
@@ -302,9 +302,7 @@ class Run:
         self.model.select([modality])
         self.state.scales[modality] = number("factor", factor, low=0)
 
-    def resample(
-        self, indices: Tensor | None, present: Mapping[str, Tensor] | None = None, *, ordered: bool = False
-    ) -> None:
+    def resample(self, indices: Tensor | None, present: Present = None, *, ordered: bool = False) -> None:
         """Train on these rows from the next epoch on, in ``on_epoch_start`` from this one; None restores the split.
 
         Args:

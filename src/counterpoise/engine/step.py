@@ -14,7 +14,7 @@ from counterpoise.engine.averaging import SummedBackward, average_
 from counterpoise.engine.run import Run
 from counterpoise.functional import ascended, frozen_statistics, global_norm
 from counterpoise.functional.means import masked_mean
-from counterpoise.types import Batch, Output
+from counterpoise.types import Batch, Output, Present
 
 
 def scalar(name: str, value: object) -> None:
@@ -56,7 +56,7 @@ class Step:
         only = tuple(inputs) if only is None else only
         return passes.encode(self.model, self._fabric, inputs, only, self.batch.present)
 
-    def fuse(self, features: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Output:
+    def fuse(self, features: Mapping[str, Tensor], present: Present = None) -> Output:
         """Fused and unimodal logits of these features; ``present`` replaces the batch's own masks."""
         return passes.fuse(self.model, self._fabric, features, self.batch.present if present is None else present)
 

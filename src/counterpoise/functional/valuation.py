@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 
 from counterpoise.functional.shapley import Orders, shapley
+from counterpoise.types import Present, who_has
 
 # Contributions are multiples of 1/(M lcm(C(M-1, k))), so rounding must not move one across a threshold.
 _TOLERANCE = 1e-6
 _THRESHOLDS = (1.0, 0.4, -0.1)
-
-Present = Mapping[str, Tensor] | None
 
 
 def smv_values(
@@ -45,7 +44,7 @@ def smv_values(
     """
     values = {}
     for subset, correct in right.items():
-        size = torch.stack([_has(m, present, correct) for m in subset]).sum(0)
+        size = torch.stack([who_has(m, present, len(correct), correct.device) for m in subset]).sum(0)
         values[subset] = size * correct.double()
     phi = shapley(values, modalities, orders)
     return torch.stack([phi[m] for m in modalities], dim=1)
@@ -77,7 +76,7 @@ def smv_gaps(values: Tensor, modalities: Sequence[str], present: Present = None)
         (modalities,) float64. A modality that no sample has gets the mean gap of the others, which
         draws nothing; zeros when no sample has any.
     """
-    there = torch.stack([_has(m, present, values).double() for m in modalities], dim=1)
+    there = torch.stack([who_has(m, present, len(values), values.device).double() for m in modalities], dim=1)
     seen = there.sum(0)
     gaps = 1 - (values * there).sum(0) / seen.clamp(min=1)
     mean = gaps[seen > 0].mean() if bool((seen > 0).any()) else gaps.new_zeros(())
@@ -120,12 +119,5 @@ def training_list(
     samples, width = copies.shape
     original, cell = torch.arange(samples), torch.arange(samples * width).repeat_interleave(copies.flatten().cpu())
     shown = cell % width
-    visible = {m: torch.cat([_has(m, present, original), shown == i]) for i, m in enumerate(modalities)}
+    visible = {m: torch.cat([who_has(m, present, samples), shown == i]) for i, m in enumerate(modalities)}
     return torch.cat([original, cell // width]), visible
-
-
-def _has(modality: str, present: Present, like: Tensor) -> Tensor:
-    """(samples,) bool: which samples have this modality."""
-    if present is None or modality not in present:
-        return torch.ones(len(like), dtype=torch.bool, device=like.device)
-    return present[modality].to(like.device)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from counterpoise._checks import Spelled, did_you_mean, misnamed, whole
 from counterpoise.task import Regression, SingleLabel, Task
+from counterpoise.types import Present, who_has
 
 Features = Mapping[str, Tensor]
-Present = Mapping[str, Tensor] | None
 
 
 class Fusion(Spelled, nn.Module):
@@ -129,20 +129,10 @@ class Fusion(Spelled, nn.Module):
         return False
 
 
-def stack_present(names: Iterable[str], present: Present) -> Tensor | None:
-    """``present`` as (modalities, batch) bool in the order of ``names``; None when it has no entry."""
-    if not present:
-        return None
-    everyone = torch.ones_like(next(iter(present.values())))
-    return torch.stack([present.get(m, everyone) for m in names])
-
-
 def mask_of(modality: str, features: Features, present: Present) -> Tensor:
     """(batch, 1) of ones and zeros: which samples have this modality."""
     z = features[modality]
-    if present is None or modality not in present:
-        return torch.ones(z.shape[0], 1, device=z.device, dtype=z.dtype)
-    return present[modality].to(z.dtype).unsqueeze(1)
+    return who_has(modality, present, z.shape[0], z.device).to(z.dtype).unsqueeze(1)
 
 
 def one_width(fusion: str, dims: Mapping[str, int]) -> int:

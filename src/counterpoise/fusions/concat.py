@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from counterpoise.fusions.base import Features, Fusion, Present
+from counterpoise.fusions.base import Features, Fusion
+from counterpoise.types import Present
 
 
 class Concat(Fusion):

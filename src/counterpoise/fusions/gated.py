@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from counterpoise._checks import whole
-from counterpoise.fusions.base import Features, Fusion, Present
+from counterpoise.fusions.base import Features, Fusion
+from counterpoise.types import Present
 
 
 class Gated(Fusion):

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from counterpoise.functional.cosines import unit_rows
 from counterpoise.functional.geodesic import geodesic
-from counterpoise.fusions.base import Features, Fusion, Present, one_width
+from counterpoise.fusions.base import Features, Fusion, one_width
+from counterpoise.types import Present, who_has
 
 
 class Geodesic(Fusion):
@@ -78,9 +79,7 @@ class Geodesic(Fusion):
 
     def _there(self, features: Features, present: Present) -> dict[str, Tensor]:
         """Modality -> (batch,) bool: who has it."""
-        masks = {} if present is None else present
-        everyone = {m: torch.ones_like(z[:, 0], dtype=torch.bool) for m, z in features.items()}
-        return {m: masks.get(m, everyone[m]) for m in features}
+        return {m: who_has(m, present, z.shape[0], z.device) for m, z in features.items()}
 
     def _asked(self, features: Features, present: Present) -> list[int]:
         """Which pairs some sample may be read by: whole ones where all samples have one."""

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from counterpoise._checks import choice
 from counterpoise.functional import rules
-from counterpoise.fusions.base import Features, Fusion, Present, stack_present
+from counterpoise.fusions.base import Features, Fusion
 from counterpoise.fusions.pool import ExpertPool
 from counterpoise.task import Task
+from counterpoise.types import Present, stack_present
 
 
 def head(dim: int, hidden: Sequence[int], num_classes: int) -> nn.Module:

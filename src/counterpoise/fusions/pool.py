@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from counterpoise.functional.gaussian_pooling import GaussianPool, fit_gaussian_pool, pooled_gaussian
 from counterpoise.functional.pool_fitting import MIN_SAMPLES, Evidence, evidence, fit_label_pools, fit_pool
 from counterpoise.functional.pooling import Pool, pooled, pooled_labels
-from counterpoise.fusions.base import Present, stack_present
 from counterpoise.task import MultiLabel, Regression, SingleLabel, Task
+from counterpoise.types import Present, stack_present
 
 OF_EXPERTS = ("temperature", "weight", "loss", "offset", "slope", "error")
 """Fields of a pool whose last dimension is the experts."""

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from counterpoise._checks import did_you_mean
-from counterpoise.fusions.base import Features, Present, one_width
+from counterpoise.fusions.base import Features, one_width
 from counterpoise.fusions.late import Vote, head
+from counterpoise.types import Present
 
 
 class Shared(Vote):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from counterpoise.fusions import Late
+from counterpoise.types import who_has
 
 if TYPE_CHECKING:
     from counterpoise.engine import Run, Step
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
 
 def has(step: Step) -> Tensor:
     """(batch, M) bool: which samples have which modality, in model order."""
-    everyone = torch.ones_like(step.batch.index, dtype=torch.bool)
-    masks = [step.present(m) for m in step.model.modalities]
-    return torch.stack([everyone if mask is None else mask for mask in masks], dim=1)
+    batch = step.batch
+    masks = [who_has(m, batch.present, len(batch.index), batch.index.device) for m in step.model.modalities]
+    return torch.stack(masks, dim=1)
 
 
 def mean_scores(step: Step, scores: Iterable[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:

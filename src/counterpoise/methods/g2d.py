@@ -137,8 +137,7 @@ class G2D(Method):
         for m in self.teachers:
             z, present = output.features[m], step.present(m)
             taught, told = self._teach(step, m)
-            there = z.new_ones(len(z)) if present is None else present
-            loss = loss + self.alpha * masked_mean(feature_distances(z, taught), there, step.mean)
+            loss = loss + self.alpha * masked_mean(feature_distances(z, taught), present, step.mean)
             if self.beta:
                 divergences = distillation_losses(output.logits, told, self.temperature)
                 loss = loss + self.beta * step.average(divergences, present)

@@ -10,6 +10,7 @@ from torch import Tensor
 from counterpoise._checks import did_you_mean
 from counterpoise.metrics import classification, multilabel, regression
 from counterpoise.metrics.metric import Metric
+from counterpoise.types import Present
 
 OF_TASKS = (classification.METRICS, multilabel.METRICS, regression.METRICS)
 LOWER_IS_BETTER = {"gap", "seconds", *(n for known in OF_TASKS for n, m in known.items() if m.lower_is_better)}
@@ -26,7 +27,7 @@ def lower_is_better(name: str) -> bool:
 def score(
     outputs: Mapping[str, Tensor],
     target: Tensor,
-    present: Mapping[str, Tensor] | None = None,
+    present: Present = None,
     metrics: Sequence[str] | None = None,
     among: Mapping[str, Metric] = classification.METRICS,
     weight: Tensor | None = None,

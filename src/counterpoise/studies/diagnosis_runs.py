@@ -32,7 +32,6 @@ from counterpoise.data.split import Split, Splits
 from counterpoise.engine import Trainer
 from counterpoise.engine.saving import digest_of
 from counterpoise.engine.state import mix, seed_everything
-from counterpoise.fusions.base import stack_present
 from counterpoise.method import Method
 from counterpoise.methods import Joint, Unimodal
 from counterpoise.metrics.result import finished
@@ -41,6 +40,7 @@ from counterpoise.report.collect import collect
 from counterpoise.studies.diagnosis import Diagnosis
 from counterpoise.studies.diagnosis_evidence import Evidence, Measured
 from counterpoise.task import SingleLabel, Task
+from counterpoise.types import stack_present, who_has
 
 SAMPLES = 2000
 """Training samples that probes are fitted to, at most."""
@@ -118,9 +118,9 @@ def measure(joint: Opened, alone: Mapping[str, Opened], splits: Splits, method: 
     inner, outer = joint.trainer.predict(tested), {m: run.trainer.predict(tested).fused for m, run in alone.items()}
     votes = task.mean(torch.stack(list(outer.values())), stack_present(outer, inner.present))
     right, apart = (task.hits(logits, inner.target) for logits in (inner.fused, votes))
-    everywhere, found, lines = torch.ones(len(right), dtype=torch.bool, device=right.device), {}, {}
+    found, lines = {}, {}
     for i, (m, run) in enumerate(alone.items()):
-        has = everywhere if inner.present is None else inner.present.get(m, everywhere)
+        has = who_has(m, inner.present, len(right), right.device)
         target = inner.target[has]
         by_itself, within = (task.hits(logits[m][has], target) for logits in (outer, inner.unimodal))
         own, inside = (_probed(of, shown, tested, m) for of in (run.trainer.model, model))
