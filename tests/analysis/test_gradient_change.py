@@ -235,3 +235,11 @@ def test_settings_are_checked():
     with pytest.raises(ValueError, match="bins"):
         histogram(np.zeros(3), bins=0)
     assert len(task(NAMES).train) > 0
+
+
+@pytest.mark.parametrize("kind", ["multi-label", "regression"])
+def test_the_same_batch_of_several_labels_or_numbers(kind):
+    watch, _ = fit(IGM, watch=GradientChange("batch"), kind=kind, epochs=4)
+    changes = watch.changes()
+    assert len(changes)
+    assert np.isfinite(changes.cosine).all()
