@@ -112,11 +112,9 @@ def from_arrays(
     (42, 9, 3)
 
     Floats become float32. Integers from 0 up are token numbers and stay; others become float32, and so do booleans.
-    Of uint8, pictures become floats in [0, 1] with their colours first, and all else is refused, since it may be
-    either. Read-only and memory-mapped arrays are not copied when their type fits.
-
-    What readers take is decoded here, once, and kept; augmentation is drawn for every batch. Without a reader texts,
-    names of files and pictures of PIL are recognised, which a warning says.
+    Pictures of uint8 become floats in [0, 1] with their colours first; all else of uint8 is refused. Read-only and
+    memory-mapped arrays are not copied when their type fits. What readers take is decoded here, once, and kept. Without
+    a reader texts, names of files and pictures of PIL are recognised, which a warning says.
 
     Args:
         inputs: modality -> NumPy array or tensor, samples on the first axis; or one value per sample for a reader: a
@@ -124,13 +122,12 @@ def from_arrays(
             None, and a blank text, is an absent one.
         y: (n,) labels, integers or strings; for other tasks label names or zeros and ones per sample, or numbers.
         readers: modality -> reader, or the name of one with its default settings.
-        split: (n,) names out of "train", "val", "test". Without it, or without "val" in it, a share
-            is split off by ``seed``, every class, label or quantile in proportion.
+        split: (n,) names out of "train", "val", "test". Without it, or without "val" in it, a share is split off by
+            ``seed``, every class, label or quantile in proportion.
         val: share of all samples for validation (of the training samples when ``split`` names no "val").
         test: share of all samples for the test; 0 for none. Unused with ``split``.
         group: (n,) names (speakers, say); no group is on two sides of a share split off by seed.
-        present: modality -> (n,) bool, False where the sample lacks that modality. What such a row
-            holds does not matter. A row of NaN is an error, never a silent absence.
+        present: modality -> (n,) bool, False where the sample lacks it, whatever such a row holds. NaN is an error.
         seed: which random split.
         classes: names of the classes, labels or numbers in order; the sorted distinct labels when None.
         task: "single-label", "multi-label", "regression", or the task of another data set. None is one of several
@@ -138,8 +135,7 @@ def from_arrays(
         sample_weight: (n,) numbers >= 0, how much each sample counts in the loss, training or other.
 
     Raises:
-        ValueError: lengths differ, NaN or infinity, fewer than two classes, labels or split names
-            that make no sense; the message names the modality and the sample.
+        ValueError: lengths differ, NaN or infinity, fewer than two classes, labels that make no sense; it says where.
     """
     _check_mapping(inputs)
     target, kind = encoded(y, task, classes)
@@ -148,18 +144,26 @@ def from_arrays(
     masks = {m: mask_of(m, mask, len(target)) for m, mask in (present or {}).items()}
     per_modality("present", masks, inputs)
     per_modality("readers", readers or {}, inputs)
-    ready: dict[str, Tensor | Decoded] = {}
-    for m, x in inputs.items():
-        reader, note = _reader(m, x, (readers or {}).get(m))
-        if reader is None:
-            ready[m], note = _features(m, x, len(target), masks.get(m))
-        else:
-            ready[m], masks[m] = _decoded(m, reader, x, len(target), masks.get(m))
-        if note:
-            warnings.warn(f"inputs[{m!r}]: {note}.", stacklevel=3)
+    ready = _ready(inputs, readers or {}, len(target), masks)
     made = {m: x.reader for m, x in ready.items() if isinstance(x, Decoded)}
     whole = ArraySplit(ready, target, kind, present=masks, readers=made)
     return divide(whole, split=split, val=val, test=test, group=group, seed=seed, task=task, weight=sample_weight)
+
+
+def _ready(
+    inputs: Mapping[str, Any], readers: Mapping[str, Reader | str], count: int, masks: dict[str, Tensor]
+) -> dict[str, Tensor | Decoded]:
+    """Numbers, decoded where a modality has or gets a reader; ``masks`` learns who lacks it then."""
+    ready: dict[str, Tensor | Decoded] = {}
+    for m, x in inputs.items():
+        reader, note = _reader(m, x, readers.get(m))
+        if reader is None:
+            ready[m], note = _features(m, x, count, masks.get(m))
+        else:
+            ready[m], masks[m] = _decoded(m, reader, x, count, masks.get(m))
+        if note:
+            warnings.warn(f"inputs[{m!r}]: {note}.", stacklevel=4)
+    return ready
 
 
 def divide(

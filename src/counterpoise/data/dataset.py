@@ -1,4 +1,18 @@
-"""A PyTorch data set as splits: whatever gives a dict or a tuple for a position."""
+"""Data sets that are ``Dataset`` objects of PyTorch, or anything else with ``len(ds)`` and ``ds[i]``.
+
+**A sample** is a dict, a tuple (``names`` says of what), or a pair of a dict and the label. None or a missing key means
+that the sample lacks the modality. Tensors, arrays, lists and numbers become tensors as in ``from_arrays``; a lone
+number is a vector of one. Texts, names of files and pictures of PIL in the first sample get a reader, which a warning
+says; they are read when a batch asks for them. ``pad`` makes batches of samples of different shapes.
+
+**Random numbers.** Loaders read each sample once for all modalities that train. While one is read, the global random
+numbers of PyTorch (on the CPU), NumPy and Python are those of (seed, epoch, position), in whatever process, and
+afterwards the caller's again: augmentation in ``ds[i]`` repeats and resumes. Evaluation always draws the same. A
+generator that the data set holds itself is its own affair.
+
+**A look at all.** Where the labels or what is absent has to be found out, all samples are read once, with a bar when
+that takes long; ``labels`` and ``present`` spare that.
+"""
 
 from __future__ import annotations
 
@@ -121,33 +135,16 @@ def from_dataset(
     >>> len(data.train), data.modalities
     (42, ('audio', 'video'))
 
-    A sample is a dict, a tuple (``names`` says of what), or a pair of a dict and the label. None or a missing key means
-    that the sample lacks the modality. Tensors, arrays, lists and numbers become tensors as in ``from_arrays``; a lone
-    number is a vector of one. Texts, names of files and pictures of PIL in the first sample get a reader, which a
-    warning says.
-
-    Loaders read each sample once for all modalities that train. While one is read, the global random numbers of
-    PyTorch (on the CPU), NumPy and Python are those of (seed, epoch, position), in whatever process, and afterwards the
-    caller's again: augmentation in ``ds[i]`` repeats and resumes. Evaluation always draws the same. A generator that
-    the data set holds itself is its own affair.
-
-    Labels are ``labels``, else ``ds.targets``, else each sample's ``label``. What is absent is in ``present``. Where
-    one of the two has to be found out, all samples are read once, with a bar when that takes long.
-
     Args:
-        dataset: the samples; or part -> samples, as {"train": ..., "val": ..., "test": ...}, where ``labels``,
-            ``present``, ``group`` and ``sample_weight`` are such mappings too, and ``split`` is not used.
+        dataset: the samples, each as the head of this module says; or part -> samples, as {"train": ..., "test": ...},
+            where ``labels``, ``present``, ``group`` and ``sample_weight`` are such mappings too, without ``split``.
         label: the name of the label in a sample.
         names: what the values of a tuple are, in order, the label among them.
-        modalities: names of the inputs; other values are ignored. None takes all that the first sample has, and
-            refuses samples that have others.
-        readers: modality -> reader, or its name, for texts, pictures, waveforms and files, as in ``from_arrays``;
-            they read when a batch asks for them.
-        collate: modality -> function from the tensors of a batch to one (n, ...), for samples of different shapes;
-            ``counterpoise.data.pad`` fills sequences up with zeros.
-        labels: (n,) labels, as ``y`` of ``from_arrays``.
-        present: modality -> (n,) bool, False where the sample lacks it; modalities that are not named are complete,
-            so that {} says that nothing is absent.
+        modalities: the inputs; other values are ignored. None takes all that the first sample has, and refuses others.
+        readers: modality -> reader, or its name, for texts, pictures, waveforms and files, as in ``from_arrays``.
+        collate: modality -> function from the tensors of a batch to one (n, ...); ``counterpoise.data.pad``, say.
+        labels: (n,) labels, as ``y`` of ``from_arrays``; None for ``ds.targets``, else each sample's ``label``.
+        present: modality -> (n,) bool, False where the sample lacks it; a modality that is not named is complete.
         split: (n,) names out of "train", "val", "test".
         val: share of all samples for validation (of the training samples when no part is "val").
         test: share of all samples for the test; 0 for none.
@@ -158,42 +155,53 @@ def from_dataset(
         sample_weight: (n,) numbers >= 0, how much each sample counts in the loss.
 
     Raises:
-        ValueError: no such data set, samples that do not fit each other, labels that make no sense; the message names
-            the sample.
+        ValueError: no such data set, samples that do not fit each other, labels that make no sense.
     """
     if isinstance(dataset, Mapping):
-        if split is not None:
-            raise ValueError("split is not used with a data set for each part; leave it out.")
-        sets = _by_part(dataset)
+        sets = _by_part(dataset, split)
         labels, group = _joined("labels", labels, sets), _joined("group", group, sets)
         sample_weight, present = _joined("sample_weight", sample_weight, sets), _joined_masks(present, sets)
         split = np.repeat(list(sets), [len(one) for one in sets.values()])
     else:
         sets = {"": _checked(dataset)}
+    samples, ids = _samples(sets, label, names=names, modalities=modalities, readers=readers, collate=collate)
+    whole = _surveyed(samples, ids, _known(labels, sets, len(ids)), present, task, classes)
+    return divide(whole, split=split, val=val, test=test, group=group, seed=seed, task=task, weight=sample_weight)
+
+
+def _samples(sets: Mapping[str, Any], label: str, **how: Any) -> tuple[Samples, list[str]]:
+    """The samples of all sets in one row, and what each is called."""
     ids = [f"{part}/{i}" if part else str(i) for part, one in sets.items() for i in range(len(one))]
-    samples = Samples(
-        ConcatDataset(sets.values()) if len(sets) > 1 else next(iter(sets.values())),
-        label,
-        names=names,
-        modalities=modalities,
-        readers=readers,
-        collate=collate,
-        place=lambda index: f"sample {ids[index]}",
-    )
+    dataset = ConcatDataset(sets.values()) if len(sets) > 1 else next(iter(sets.values()))
+    return Samples(dataset, label, place=lambda index: f"sample {ids[index]}", **how), ids
+
+
+def _known(labels: Any | None, sets: Mapping[str, Any], count: int) -> Sequence[Any] | None:
+    """The labels as far as no sample must be read for them."""
     if labels is None and all(hasattr(one, "targets") for one in sets.values()):
         labels = [y for one in sets.values() for y in _listed(one.targets, len(one), "targets of the data set")]
-    known = None if labels is None else _listed(labels, len(ids), "labels")
+    return None if labels is None else _listed(labels, count, "labels")
+
+
+def _surveyed(
+    samples: Samples,
+    ids: Sequence[str],
+    labels: Sequence[Any] | None,
+    present: Mapping[str, Any] | None,
+    task: Task | str | None,
+    classes: Sequence[str] | None,
+) -> DatasetSplit:
+    """All samples with their labels and masks, which are looked for where they are not given."""
     masks = None
     if present is not None:
         per_modality("present", present, samples.modalities)
         masks = {m: mask_of(m, mask, len(ids)) for m, mask in present.items()}
-    found, masks = surveyed(samples, known, masks)
+    labels, masks = surveyed(samples, labels, masks)
     bind(samples, masks)
-    target, kind = encoded(_alike(found, label), task, classes, name=label)
+    target, kind = encoded(_alike(labels, samples.label), task, classes, name=samples.label)
     for line in alike(kind.names):
-        warnings.warn(f"{label}: {line}.", stacklevel=3)
-    whole = DatasetSplit(samples, target, kind, ids, masks)
-    return divide(whole, split=split, val=val, test=test, group=group, seed=seed, task=task, weight=sample_weight)
+        warnings.warn(f"{samples.label}: {line}.", stacklevel=4)
+    return DatasetSplit(samples, target, kind, ids, masks)
 
 
 def _checked(dataset: Any) -> Any:
@@ -223,8 +231,10 @@ def _checked(dataset: Any) -> Any:
     return dataset
 
 
-def _by_part(datasets: Mapping[str, Any]) -> dict[str, Any]:
-    """The data sets under the names of the parts."""
+def _by_part(datasets: Mapping[str, Any], split: Any | None) -> dict[str, Any]:
+    """The data sets under the names of the parts; ValueError for other names, or with a ``split`` beside them."""
+    if split is not None:
+        raise ValueError("split is not used with a data set for each part; leave it out.")
     other = [name for name in datasets if part_of(str(name)) is None]
     if other or not datasets:
         raise ValueError(

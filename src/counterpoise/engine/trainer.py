@@ -101,7 +101,6 @@ class Trainer:
         setup.check_sampler(model.task, sampler)
         setup.check_stopping(parts.method, early_stopping)
         fabric = _launched(fabric, batch_size, accelerator, devices, num_nodes, precision)
-        shown = [ConsoleProgress()] if progress and fabric.is_global_zero else []
         self.current = Run(
             model,
             parts.method,
@@ -122,7 +121,7 @@ class Trainer:
             sampler=sampler,
             early_stopping=early_stopping,
             budget=None if budget is None else duration("budget", budget),
-            observers=setup.watching(observers, shown),
+            observers=setup.watching(observers, [ConsoleProgress()] if progress and fabric.is_global_zero else []),
         )
         self.model, self.method, self.loss, self.fabric = model, parts.method, parts.loss, fabric
         self.batch_size, self.monitor, self.run_dir, self.label = batch_size, monitor, run_dir, label
