@@ -170,6 +170,12 @@ def read_tensors(path: str | os.PathLike[str], device: Any = "cpu") -> Any:
         raise ValueError(reason) from error
 
 
+def sha256(path: str | os.PathLike[str]) -> str:
+    """The digest of a whole file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _digest(file: IO[bytes], end: int) -> str:
     """Of the first ``end`` bytes."""
     found = hashlib.sha256()

@@ -104,6 +104,24 @@ def test_the_content_of_the_table_counts_and_not_its_name(tmp_path: Path, monkey
     assert recipe(table(tmp_path / "one" / "a.csv", "other")) not in same
 
 
+@pytest.mark.parametrize("option", ["--encoder_weights.image", "--encoders.image=ResNet18 --encoders.image.weights"])
+def test_the_content_of_weights_counts_and_not_their_path(tmp_path: Path, option: str) -> None:
+    def recipe(path: Path) -> str:
+        return Recipe.parse([*DIGITS, "--method", "Joint", *option.split(), str(path)]).id
+
+    one, two, later = (tmp_path / name for name in ("one.pt", "two.pt", "later.pt"))
+    one.write_bytes(b"some weights")
+    two.write_bytes(b"some weights")
+    assert recipe(one) == recipe(two)
+    two.write_bytes(b"other weights")
+    assert recipe(one) != recipe(two)
+    early = Recipe.parse([*DIGITS, "--method", "Joint", *option.split(), str(later)])
+    assert early.id not in {recipe(one), recipe(two)}
+    if "encoder_weights" in option:  # a study's first runs write what its later ones start from
+        later.write_bytes(b"some weights")
+        assert early.id == early.but({"seed": 0}).id == recipe(one)
+
+
 def test_the_folder_of_files_counts(tmp_path: Path) -> None:
     ids = set()
     for name in ("one", "two"):

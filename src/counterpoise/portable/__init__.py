@@ -1,6 +1,6 @@
 """A trained model as plain data: which classes it is made of, with which arguments, and how its samples are read."""
 
-from counterpoise.portable.description import FORMAT, Description, Input, described, sha256
+from counterpoise.portable.description import FORMAT, Description, Input, described
 from counterpoise.portable.objects import NotPortableError, UntrustedError, foreign, made, written
 
 __all__ = [
@@ -12,6 +12,5 @@ __all__ = [
     "described",
     "foreign",
     "made",
-    "sha256",
     "written",
 ]

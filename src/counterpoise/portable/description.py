@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib import metadata
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -261,9 +259,3 @@ def _doubt(part: object, again: object, values: Any, name: str) -> str | None:
     if isinstance(part, Method | Loss | Reader):  # which keep their arguments, and change otherwise in training
         return None if written(again, name) == values else f"made again they are {written(again, name)['init_args']}"
     return difference(part, again)
-
-
-def sha256(path: Path) -> str:
-    """The digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

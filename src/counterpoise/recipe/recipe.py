@@ -17,6 +17,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 
 from counterpoise import fusions
+from counterpoise._files import sha256
 from counterpoise._yaml import read_yaml
 from counterpoise.data.source import Source
 from counterpoise.data.split import Splits
@@ -33,6 +34,7 @@ class _Data:
 
     def __init__(self, source: Source):
         self.source = source
+        self._digests: dict[str, str] = {}
 
     @cached_property
     def splits(self) -> Splits:
@@ -43,6 +45,21 @@ class _Data:
         """The folder of files, and what the samples of each part are and how they are read."""
         parts = (self.splits.train, self.splits.val, self.splits.test)
         return [self.source.folder, *(None if part is None else part.fingerprint() for part in parts)]
+
+    def digest(self, path: str) -> str:
+        """Of a file, read once; the path where there is none."""
+        if path not in self._digests and Path(path).is_file():
+            self._digests[path] = sha256(path)
+        return self._digests.get(path, path)
+
+    def by_content(self, encoders: Any) -> Any:
+        """The options of encoders, with the content of the files of weights that they name."""
+        if not isinstance(encoders, Mapping):
+            return encoders
+        return {
+            name: self.digest(value) if name == "weights" and isinstance(value, str) else self.by_content(value)
+            for name, value in encoders.items()
+        }
 
 
 class Recipe:
@@ -100,7 +117,7 @@ class Recipe:
 
     def _renamed(self, changes: Mapping[str, Any]) -> Recipe:
         made = copy(self)
-        made.__dict__.pop("_id", None)
+        made.__dict__.pop("_identity", None)
         made._pairs = replaced(self._pairs, {name: _text(value) for name, value in changes.items()})
         made.options = self.options.clone()
         for name, value in changes.items():
@@ -137,12 +154,19 @@ class Recipe:
         """A name for the run's folder: method, seed, and a hash of all that decides the result.
 
         It is the same for every spelling. Of the data the samples count, how they are read, and the folder of files;
-        what ``HOW`` lists does not count.
+        of weights the content of their file (its path while runs before this one have yet to write it); what ``HOW``
+        lists does not count.
         """
-        return self._id
+        slug, content = self._identity
+        weights = {m: self._data.digest(path) for m, path in (self.options.encoder_weights or {}).items()}
+        text = json.dumps(
+            {**content, **({"encoder_weights": weights} if weights else {})}, sort_keys=True, separators=(",", ":")
+        )
+        return f"{slug}-s{self.seed}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
     @cached_property
-    def _id(self) -> str:
+    def _identity(self) -> tuple[str, dict[str, Any]]:
+        """The method in short, and all that decides the result."""
         content = {name: value for name, value in read_yaml(self.text).items() if name not in HOW}
         content["data"], task = self._data.content, self.splits.task
         with usage():
@@ -151,9 +175,8 @@ class Recipe:
         fusion = {"class_path": _path(default), "init_args": _defaults(default)}
         for name, value in (("monitor", task.monitor), ("metrics", list(task.reported)), ("fusion", fusion)):
             content[name] = value if content[name] is None else content[name]
-        text = json.dumps(_plain(content), sort_keys=True, separators=(",", ":"))
-        slug = _slug(type(made), content["method"].get("init_args") or {})
-        return f"{slug}-s{self.seed}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+        content["encoders"] = self._data.by_content(content["encoders"])
+        return _slug(type(made), content["method"].get("init_args") or {}), _plain(content)
 
 
 def _text(value: Any) -> str:

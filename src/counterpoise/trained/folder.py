@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from counterpoise._files import write_text, writing
+from counterpoise._files import sha256, write_text, writing
 from counterpoise.engine import CheckpointError
-from counterpoise.portable import Description, sha256
+from counterpoise.portable import Description
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 PARTS = ("model", "method", "loss")
