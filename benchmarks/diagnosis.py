@@ -61,10 +61,10 @@ def trained(arrays: Arrays, data: cp.Splits, method: cp.Method, fusion: Any, hea
     """A trainer with the selected weights, what it reports and its scores on test."""
     seed_everything(mix(seed, "model"))
     encoders = {m: encoder(arrays[m]) for m in data.modalities}
-    model = cp.build_model(encoders, fusion, num_classes=len(data.classes), heads=heads)
+    model = cp.build_model(encoders, fusion, task=data.task, heads=heads)
     trainer = cp.Trainer(
         model, method, epochs=epochs, batch_size=100, optimizer=cp.Adam(lr=2e-3), seed=seed, progress=False,
-        accelerator="cpu", metrics=("accuracy",),
+        accelerator="cpu", metrics=(data.task.yardstick,),
     )  # fmt: skip
     record = trainer.run(data)
     return Opened(trainer, record, trainer.history, None)

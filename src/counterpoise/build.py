@@ -107,7 +107,11 @@ def _part(data: Split | Splits | None) -> Split | None:
 
 def encoder_for(example: Split, modality: str) -> nn.Module:
     """The default encoder of what a sample of this modality looks like."""
-    layout = example.layout(modality)
+    return encoder_of(example.layout(modality))
+
+
+def encoder_of(layout: Layout) -> nn.Module:
+    """The default encoder of samples of this layout."""
     return default_encoder(layout.kind, layout.shape, **layout.options)
 
 

@@ -213,6 +213,33 @@ def test_bad_data_sets_are_named(dataset: Any, options: Any, message: str):
         from_hf(dataset, **options)
 
 
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"label": None}, r"The part 'test' has no column 'label', which 'train' has \(it has 'words', 'numbers'\)"),
+        ({"words": None}, "The part 'test' has no column 'words'.*leave the part out"),
+        ({"label": Value("string")}, "column 'label' is text in the part 'test' and one of .* in 'train'"),
+        ({"label": ClassLabel(["good", "bad"])}, "is one of .'good', 'bad'. in the part 'test' and one of .'bad'"),
+        ({"numbers": Value("string")}, "'numbers' is text in the part 'test' and numbers in 'train'.*cast_column"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("named", [None, ["words", "numbers"]])
+def test_parts_that_differ_are_named(other: dict[str, Any], message: str, named: list[str] | None):
+    whole = rows().select_columns(["words", "numbers", "label"])
+    features = {name: feature for name, feature in {**whole.features, **other}.items() if feature is not None}
+    test = Rows({name: whole.columns_[name] for name in features}, features)
+    with pytest.raises(ValueError, match=message):
+        from_hf({"train": whole, "test": test}, modalities=named, readers={"words": Text(length=2)})
+    with pytest.raises(ValueError, match="has no column" if None in other.values() else "is .* in the part"):
+        from_hf({"test": test, "train": whole}, modalities=["words", "numbers"], readers={"words": Text(length=2)})
+
+
+def test_an_empty_part_is_named():
+    empty = Rows({"numbers": [], "label": []}, {name: FEATURES[name] for name in ("numbers", "label")})
+    with pytest.raises(ValueError, match="The data set of the part 'test' has no samples; leave it out"):
+        from_hf({"train": rows(), "test": empty}, modalities=["numbers"])
+
+
 def test_a_class_label_of_none_is_no_label():
     dataset = Rows({"words": ["a", "b"], "label": [0, -1]}, FEATURES)
     with pytest.raises(ValueError, match=r"label: label -1 \(sample 1\) is out of range for 2 classes"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image as Pillow
 
 import counterpoise as cp
 from counterpoise.data import Audio, Image, ReadError, Table, Tabular, Text, from_arrays, from_dataset
+from counterpoise.data.values import guessed
 
 N = 24
 Y = np.arange(N) % 2
@@ -67,19 +69,19 @@ def test_what_is_recognised_is_said():
     with pytest.warns(UserWarning, match=r"inputs\['text'\]: its values are read by Text\(\); state it or another"):
         data = from_arrays({"text": TEXTS}, Y, split=SPLIT)
     assert torch.equal(data.train.batch([0], "text", None)[0], Text().read(TEXTS[0]))
-    with pytest.warns(UserWarning, match=r"inputs\['image'\]: its values are read by Image\(size=10\); state"):
+    with pytest.warns(UserWarning, match=r"inputs\['image'\]: its values are read by Image\(size=11\); state"):
         data = from_arrays({"image": PICTURES}, Y, split=SPLIT)
-    assert data.train.layout("image").shape == (3, 10, 10)
+    assert data.train.layout("image").shape == (3, 11, 11)
     grey = [picture.convert("L") for picture in PICTURES]
-    with pytest.warns(UserWarning, match=r"Image\(size=10, channels=1\)"):
-        assert from_arrays({"image": grey}, Y, split=SPLIT).train.layout("image").shape == (1, 10, 10)
+    with pytest.warns(UserWarning, match=r"Image\(size=11, channels=1\)"):
+        assert from_arrays({"image": grey}, Y, split=SPLIT).train.layout("image").shape == (1, 11, 11)
     for samples in (np.array(TEXTS), np.array(TEXTS, object), tuple(TEXTS)):
         with pytest.warns(UserWarning, match=r"Text\(\)"):
             assert from_arrays({"text": samples}, Y, split=SPLIT).train.layout("text").kind == "text"
     with pytest.warns(UserWarning, match=r"'text': is read by Text\(\); state it or another: readers="):
         data = from_dataset([{"text": TEXTS[i], "label": Y[i]} for i in range(N)], split=SPLIT)
     assert data.train.layout("text").kind == "text"
-    with pytest.warns(UserWarning, match=r"'image': is read by Image\(size=10\)"):
+    with pytest.warns(UserWarning, match=r"'image': is read by Image\(size=11\)"):
         from_dataset([{"image": PICTURES[i], "label": Y[i]} for i in range(N)], split=SPLIT)
 
 
@@ -185,3 +187,14 @@ def test_warnings_name_the_line_that_calls():
         sum("uint8 pictures" in text for text in texts) == sum("'dev' is read as 'val'" in text for text in texts) == 2
     )
     assert {w.filename for w in caught} == {__file__}
+
+
+@pytest.mark.parametrize(("size", "edge"), [((20, 5), 10), ((100, 49), 72), ((900, 700), 224)])
+def test_pictures_in_memory_and_files_get_one_size(tmp_path: Path, size: tuple[int, int], edge: int):
+    pictures = [Pillow.new("RGB", size, (i, 0, 0)) for i in range(3)]
+    for i, picture in enumerate(pictures):
+        picture.save(tmp_path / f"{i}.png")
+    for values in (pictures, [str(tmp_path / f"{i}.png") for i in range(3)]):
+        reader = guessed(values)
+        assert isinstance(reader, Image)
+        assert reader.size == edge

@@ -17,14 +17,13 @@ from counterpoise.answer.preset import DEFAULT, Preset, model_of
 from counterpoise.answer.rates import Trial, best_rate, left, rates_of, to_plain, try_rates
 from counterpoise.data.split import Splits
 from counterpoise.engine import SGD, Trainer
-from counterpoise.engine.record import RunDirectory
+from counterpoise.engine.record import RATES, RunDirectory
 from counterpoise.engine.setup import check_whole
 from counterpoise.model import MultimodalModel
 
 if TYPE_CHECKING:
     from counterpoise.answer.evidence import Evidence
 
-RATES = "rates.json"
 """File of the trials, in the run directory; it is there before the run begins."""
 LABEL = "auto"
 OWN = ("method", "sam", "pool", "heads", "label")

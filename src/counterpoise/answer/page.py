@@ -12,7 +12,7 @@ from markupsafe import Markup
 from counterpoise._files import write_text
 from counterpoise._json import to_json
 from counterpoise.answer.evidence import Evidence
-from counterpoise.answer.words import SPLITS, headline, percent, sentences
+from counterpoise.answer.words import SPLITS, headline, percent, sentences, signed
 from counterpoise.metrics import SHARES, lower_is_better
 from counterpoise.report.charts import bars
 from counterpoise.report.figures import FAINT, looks, new_figure
@@ -54,7 +54,7 @@ def _experts(found: Evidence) -> Markup:
                 "–" if expert.score is None else percent(expert.score),
                 weight,
                 "–" if expert.temperature is None else f"{expert.temperature:.2f}",
-                f"{100 * found.shares[name]:+.1f}" if name in found.shares else "",
+                signed(found.shares[name]) if name in found.shares else "",
             ]
         )
     rows.append(["the pool", percent(found.score.value), "1", "", ""])

@@ -16,10 +16,15 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
+def signed(share: float) -> str:
+    """In points, with its sign."""
+    return f"{100 * share:+.1f}".replace("-", "\N{MINUS SIGN}")
+
+
 def spanned(found: Interval, *, sign: bool = False) -> str:
     """A number in per cent or points, with its interval."""
-    value = f"{100 * found.value:+.1f}" if sign else percent(found.value)
-    return f"{value} [{percent(found.low)}, {percent(found.high)}]"
+    written = signed if sign else percent
+    return f"{written(found.value)} [{written(found.low)}, {written(found.high)}]"
 
 
 def headline(found: Evidence) -> str:
@@ -53,7 +58,7 @@ def _best(found: Evidence) -> str:
 
 
 def _adds(found: Evidence) -> str:
-    listed = ", ".join(f"{m} {100 * share:+.1f}" for m, share in found.shares.items())
+    listed = ", ".join(f"{m} {signed(share)}" for m, share in found.shares.items())
     return f"Of the {percent(found.score.value)} %, chance gives {percent(found.chance)}; in points, {listed}."
 
 
@@ -65,7 +70,7 @@ def _missing(found: Evidence) -> str:
             lost[m] = found.subsets[rest] - whole
     if not lost:
         return ""
-    listed = ", ".join(f"without {m} {100 * change:+.1f}" for m, change in lost.items())
+    listed = ", ".join(f"without {m} {signed(change)}" for m, change in lost.items())
     return f"When a modality is missing, in points: {listed}."
 
 

@@ -242,6 +242,9 @@ def _by_part(datasets: Mapping[str, Any], split: Any | None) -> dict[str, Any]:
             f"{', '.join(map(repr, datasets)) or 'nothing'}. For arrays: from_arrays({{'audio': A, 'video': V}}, y)."
         )
     renamed(datasets)  # two words for one part
+    for name, one in datasets.items():
+        if hasattr(one, "__len__") and len(one) == 0:
+            raise ValueError(f"The data set of the part {name!r} has no samples; leave it out.")
     return {str(part_of(name)): _checked(one) for name, one in datasets.items()}
 
 

@@ -88,7 +88,7 @@ def reader_of(
     made = READERS[guess(cells, folder)]
     options, said = dict(options or {}), []
     if made in (Image, Frames) and "size" not in options:
-        size = picture_size([str(folder / cell) for cell in columns.some(name, PICTURES)])
+        size = picture_size([folder / cell for cell in columns.some(name, PICTURES)])
         if size is not None and size < LARGEST:
             options["size"] = size
             said.append(f"{name}: size {size}, as its pictures have; --data.modalities.{name}.size says otherwise")
@@ -98,25 +98,31 @@ def reader_of(
         raise ValueError(f"are read by {made.__name__}, {str(error).split(') ', 1)[-1]}") from error
 
 
-def picture_size(paths: Sequence[str]) -> int | None:
-    """The edge of a square as large as half of these pictures, or of the first in each of these folders.
+def picture_size(pictures: Sequence[Any]) -> int | None:
+    """The edge of a square as large as half of these pictures, each of PIL, a file, or the first in a folder.
 
     To whole pixels up to 32, to a multiple of 8 beyond, and 224 at most; None where none can be read.
     """
-    from PIL import Image as Pillow
-
-    edges = []
-    for path in paths:
-        try:
-            inside = sorted(file for file in Path(path).iterdir() if file.suffix) if Path(path).is_dir() else [path]
-            with Pillow.open(inside[0]) as picture:
-                edges.append(math.sqrt(picture.width * picture.height))
-        except (OSError, ValueError, IndexError):  # what is damaged is reported where it is read
-            continue
+    edges = [math.sqrt(width * height) for width, height in map(_size, pictures[:PICTURES]) if width]
     if not edges:
         return None
     edge = statistics.median(edges)
     return min(LARGEST, max(1, round(edge)) if edge <= 32 else 8 * round(edge / 8))
+
+
+def _size(picture: Any) -> tuple[int, int]:
+    """Width and height; zeros for what cannot be read, which is reported where it is."""
+    from PIL import Image as Pillow
+
+    if isinstance(picture, Pillow.Image):
+        return picture.size
+    path = Path(picture)
+    try:
+        inside = sorted(file for file in path.iterdir() if file.suffix) if path.is_dir() else [path]
+        with Pillow.open(inside[0]) as opened:
+            return opened.size
+    except (OSError, ValueError, IndexError):
+        return 0, 0
 
 
 def _is_feature(columns: Columns, name: str, folder: Path) -> bool:

@@ -48,16 +48,17 @@ def from_hf(
     if not parts:
         raise ValueError("The data set has no parts: an empty dict.")
     features = next(iter(parts.values())).features
-    if label not in features and "labels" not in options:
-        raise ValueError(did_you_mean("column", label, features) + " Name the column of the labels: label=...")
+    if "labels" not in options:
+        _check_alike(parts, label, more=" Name the column of the labels: label=...")
     for name in modalities or ():
-        if name not in features:
-            raise ValueError("modalities: " + did_you_mean("column", name, features))
+        _check_alike(parts, name, "modalities: ")
     unused = {name: why for name, f in features.items() if name != label and (why := _why_not(f))}
     chosen = [n for n in features if n != label and n not in unused] if modalities is None else list(modalities)
     if not chosen:
         why = "; ".join(f"{name!r} is {reason}" for name, reason in unused.items())
         raise ValueError(f"No column could be a modality: {why}. Name them: modalities=[...].")
+    for name in chosen if modalities is None else ():
+        _check_alike(parts, name)
     read = {m: _reader(features[m], parts, m) for m in chosen}
     read = {m: reader for m, reader in read.items() if reader is not None and m not in (readers or {})}
     said = [f"{m!r} is read by {spelt(reader)}" for m, reader in read.items()]
@@ -88,6 +89,36 @@ def _check(dataset: Any) -> None:
             f"from_hf reads samples by position, to divide, shuffle and resume, and a {kind} only gives them one after "
             "another. Load it without streaming=True."
         )
+
+
+def _check_alike(parts: Mapping[str, Any], name: str, before: str = "", more: str = "") -> None:
+    """ValueError unless all parts have a column of this name, and it means the same in them."""
+    having = {part: one.features[name] for part, one in parts.items() if name in one.features}
+    if not having:
+        known = next(iter(parts.values())).features
+        raise ValueError(f"{before}{did_you_mean('column', name, known)}{more}")
+    first, feature = next(iter(having.items()))
+    for part, one in parts.items():
+        if part not in having:
+            raise ValueError(
+                f"The part {part!r} has no column {name!r}, which {first!r} has (it has "
+                f"{', '.join(map(repr, one.features))}). Rename one there, or leave the part out: a dict of the others."
+            )
+        if _meaning(having[part]) != _meaning(feature):
+            raise ValueError(
+                f"The column {name!r} is {_said(having[part])} in the part {part!r} and {_said(feature)} in {first!r}. "
+                f"Make them alike: dataset.cast_column({name!r}, ...)."
+            )
+
+
+def _meaning(feature: Any) -> tuple[str, list[str] | None]:
+    """The kind of a column, and the names of its classes: numbers of classes mean nothing without."""
+    return _kind(feature), getattr(feature, "names", None)
+
+
+def _said(feature: Any) -> str:
+    kind, names = _meaning(feature)
+    return kind if names is None else f"one of {names}"
 
 
 def _kind(feature: Any) -> str:

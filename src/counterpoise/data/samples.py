@@ -174,7 +174,7 @@ class Samples:
             with suppress(ValueError):  # said where it is read
                 _, how = as_numbers(modality, tensor_of(value, modality)[None])
         if how:
-            warnings.warn(f"{modality!r}: {how}.", stacklevel=5)
+            warnings.warn(f"{modality!r}: {how}.", stacklevel=6)
 
     def _sample(self, index: int, seed: int | None, seeded: Callable[[int], None]) -> dict[str, Any]:
         seeded(sample_seed(seed, index, ""))

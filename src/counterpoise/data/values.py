@@ -13,7 +13,7 @@ from torch import Tensor
 
 from counterpoise._checks import choice, settings
 
-from .guessed_columns import LARGEST, PICTURES, picture_size
+from .guessed_columns import LARGEST, picture_size
 from .layout import Layout, layout_of_reader
 from .progress import after_two_seconds
 from .readers import READERS, Frames, Image, Reader, ReadError, guess
@@ -53,13 +53,12 @@ def guessed(values: Sequence[Any]) -> Reader | None:
     there = [value for value in values if not is_absent(value)]
     if there and all(isinstance(value, str) for value in there):
         reader = READERS[guess(there[:1000])]()
-        if isinstance(reader, Image | Frames) and (size := picture_size(there[:PICTURES])) is not None:
+        if isinstance(reader, Image | Frames) and (size := picture_size(there)) is not None:
             return type(reader)(size=size)
         return reader
     if there and all(_is_picture(value) for value in there):
-        sides = sorted(min(value.size) for value in there)
         grey = all(value.mode in ("1", "L") for value in there)
-        return Image(size=min(LARGEST, sides[len(sides) // 2]), channels=1 if grey else 3)
+        return Image(size=picture_size(there) or LARGEST, channels=1 if grey else 3)
     return None
 
 

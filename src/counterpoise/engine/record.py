@@ -25,7 +25,10 @@ PACKAGES = ("counterpoise", "torch", "torchvision", "lightning-fabric", "torchme
 MODEL = "model.json"
 """What the model is, without its weights."""
 
-BEFORE_START = {"config.yaml", MODEL, "log.txt", "rates.json"}
+RATES = "rates.json"
+"""Which learning rates were tried before the run."""
+
+BEFORE_START = {"config.yaml", MODEL, "log.txt", RATES}
 """What a run that died before it had begun may have left."""
 
 

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from counterpoise._checks import did_you_mean
 from counterpoise.analysis import BALANCE, GRADIENT_CHANGE, BalanceWatch, GradientChange
-from counterpoise.build import build_model
+from counterpoise.build import build_model, encoder_of
 from counterpoise.data.source import Source
 from counterpoise.data.split import Split, Splits
-from counterpoise.encoders import Frozen, default_encoder
+from counterpoise.encoders import Frozen
 from counterpoise.encoders._weights import adopt, read_weights
 from counterpoise.engine import Trainer, keep_freed_memory
 from counterpoise.engine.state import mix, seed_everything
@@ -122,10 +122,7 @@ def _encoders(
         for name in names:
             if name not in layouts:
                 raise ValueError(f"{option}: " + did_you_mean("modality", name, layouts))
-    encoders = {
-        m: given[m] if m in given else default_encoder(layout.kind, layout.shape, **layout.options)
-        for m, layout in layouts.items()
-    }
+    encoders = {m: given[m] if m in given else encoder_of(layout) for m, layout in layouts.items()}
     for m, path in weights.items():
         adopt(encoders[m], read_weights(path, f"Give a state dict of the encoder of {m!r}."), path)
     return {m: Frozen(encoder) for m, encoder in encoders.items()} if freeze else encoders
