@@ -17,6 +17,10 @@ class Named:
     def id(self) -> str:
         return f"{self.method}-s{self.seed}"
 
+    @property
+    def title(self) -> str:
+        return f"{self.method}, seed {self.seed}"
+
 
 def grid(methods: Sequence[str], seeds: Iterable[int]) -> list[Named]:
     """Every method with every seed, which vary slowest."""

@@ -41,6 +41,7 @@ def test_runs_the_missing_ones_only(tmp_path: Path) -> None:
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert "1 run(s) already done, 3 to go." in shown
     assert "[3/3]" in shown
+    assert "B, seed 1 finished in" in shown
     assert "\x1b" not in shown
     again = run(configs, python("raise SystemExit(9)"), tmp_path, console=quiet())
     assert len(again.skipped) == 4

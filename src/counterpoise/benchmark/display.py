@@ -50,19 +50,19 @@ class Display:
 
     def show(self, running: Sequence[Runnable]) -> None:
         """What runs now."""
-        names = ", ".join(config.id for config in running[:4])
+        names = ", ".join(run.title for run in running[:4])
         self.bar.update(self.task, description=escape(names + ("…" if len(running) > 4 else "")))
 
-    def ended(self, name: str, seconds: float | None, outcome: Outcome) -> None:
+    def ended(self, run: Runnable, seconds: float | None, outcome: Outcome) -> None:
         """A run has ended; ``seconds`` is None for one that was not started."""
         self.done += 1
         if seconds is not None:
             self.seconds.append(seconds)
-        failure, left = outcome.failed.get(name), self._left()
+        failure, left = outcome.failed.get(run.id), self._left()
         self.bar.update(self.task, completed=self.done, total=self.feed.total, left=left)
-        how = "ended early after" if name in outcome.ended_early else "finished in"
+        how = "ended early after" if run.id in outcome.ended_early else "finished in"
         state = f"{failure.reason}; log: {failure.log}" if failure else f"{how} {clock(seconds or 0)}"
-        self.say(f"[{self.done}/{self.feed.total}] {name} {state}" + (f" ({left})" if left else ""))
+        self.say(f"[{self.done}/{self.feed.total}] {run.title} {state}" + (f" ({left})" if left else ""))
 
     def _left(self) -> str:
         remaining = self.feed.total - self.done

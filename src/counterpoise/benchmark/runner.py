@@ -32,6 +32,11 @@ class Runnable(Protocol):
         """Name of its folder: the same for the same run, another for any other."""
         ...
 
+    @property
+    def title(self) -> str:
+        """What its progress is shown under."""
+        ...
+
 
 Done = Callable[[Any, Path], bool]
 """Whether what was asked for is in its directory already."""
@@ -256,13 +261,13 @@ def drive(
                     continue
                 outcome.failed[config.id] = started
                 feed.ended(config, started)
-                display.ended(config.id, None, outcome)
+                display.ended(config, None, outcome)
             if not running and not feed.waiting:
                 break
             for started, end in _ended(running):
                 running.remove(started)
                 _enter(started, end, runs, outcome, feed)
-                display.ended(started.config.id, time.monotonic() - started.began, outcome)
+                display.ended(started.config, time.monotonic() - started.began, outcome)
             for started in running:
                 _end_early(started, feed, patience)
             display.show([started.config for started in running])

@@ -145,6 +145,12 @@ class Recipe:
         return int(self.options.seed)
 
     @property
+    def title(self) -> str:
+        """What progress is shown under: the label and the seed, or the id where there is no label."""
+        label = self.options.label
+        return f"{label}, seed {self.seed}" if label else self.id
+
+    @property
     def text(self) -> str:
         """The content of ``config.yaml``; ``fit --config`` runs it again."""
         return self.parser.dump(self.options, skip_unset=False)

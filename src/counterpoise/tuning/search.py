@@ -50,6 +50,11 @@ class TrialRun:
         """The recipe's."""
         return self.recipe.seed
 
+    @property
+    def title(self) -> str:
+        """What progress is shown under."""
+        return f"trial {self.trial}, seed {self.seed}"
+
 
 @dataclass
 class _Open:
