@@ -112,13 +112,8 @@ def auto(
     rates = [] if optimizer is not None else rates_of(SGD().lr)
     seconds = None if budget is None else duration("budget", budget)
     trials = tried(make, data, rates, epochs, seconds, run_dir, resume)
-    trainer = make(
-        best_rate(trials) if trials else None,
-        epochs=epochs,
-        budget=left(seconds, trials),
-        run_dir=run_dir,
-        progress=progress,
-    )
+    rate, budget = best_rate(trials) if trials else None, left(seconds, trials)
+    trainer = make(rate, epochs=epochs, budget=budget, run_dir=run_dir, progress=progress)
     return answered(trainer, data, trials, resume=resume)
 
 

@@ -120,8 +120,7 @@ def cross_validate(
         data: a table, any split, or a data set, all of whose parts are taken together.
         build: makes a model for the data set of a fold; default encoders and the method's fusion when None.
         method: how to train: a name, or a method, which each run gets a copy of.
-        cv: how many folds, ``"group"``, a splitter of scikit-learn or its name, or (train, test) positions; see
-            `counterpoise.data.folds.folds_of`.
+        cv: how many folds, ``"group"``, a splitter of scikit-learn or its name, or (train, test) positions: `folds_of`.
         groups: (n,) names (speakers, say) that neither folds nor validation divide; the table's own when None.
         seeds: of training; each fold is trained once with each.
         val: share of what a fold learns from to select the weights by, in (0, 1).
