@@ -16,6 +16,7 @@ from counterpoise.answer.rates import Trial, best_rate, left, rates_of
 from counterpoise.cli import main
 from counterpoise.data import write_digits
 from counterpoise.engine import SGD, RunDirectoryError, Trainer, evaluation
+from counterpoise.fusions import Gated, WideDeep
 from counterpoise.methods import MSES
 
 FEW: dict[str, Any] = {"epochs": 2, "batch_size": 16}
@@ -220,7 +221,22 @@ def test_absent_samples_and_the_preset_as_options():
         found = auto(data, optimizer=SGD(lr=0.05), **FEW)
     assert found.trainer.predict(data.val).fused.isfinite().all()
     path = "counterpoise.methods.mses.MSES"
-    assert DEFAULT.options() == {"method": path, "method.patience": 5, "sam": 0.05, "pool": True}
+    assert DEFAULT.options() == {
+        "method": path, "method.patience": 5, "method.joint": True, "sam": 0.05, "pool": True
+    }  # fmt: skip
+
+
+def test_the_fusion_has_a_hidden_layer_unless_another_is_asked_for():
+    assert isinstance(auto(arrays(), optimizer=SGD(lr=0.02), **FEW).model.fusion, WideDeep)
+    assert isinstance(auto(arrays(), optimizer=SGD(lr=0.02), fusion="Gated", **FEW).model.fusion, Gated)
+
+
+def test_what_two_modalities_tell_only_together_is_learned():
+    rng = np.random.default_rng(0)
+    a, y = rng.integers(0, 2, 700), np.arange(700) % 2
+    data = cp.from_arrays({m: bit[:, None] + 0.1 * rng.normal(size=(700, 3)) for m, bit in (("a", a), ("b", a ^ y))}, y)
+    found = auto(data, optimizer=cp.Adam(lr=0.01), epochs=15, batch_size=32)
+    assert found.result["test"]["fused/accuracy"] > 0.95
 
 
 # -- the command ---------------------------------------------------------------------------------------

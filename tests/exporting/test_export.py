@@ -24,7 +24,7 @@ from counterpoise.testing import NAMES, trainer_for
 pytest.importorskip("onnxruntime")
 
 TAU = 0.001
-FUSIONS = ("Concat", "Sum", "Late", "Shared", "Gated", "FiLM", "Attention", "Geodesic")
+FUSIONS = ("Concat", "Sum", "Late", "Shared", "Gated", "FiLM", "Attention", "Geodesic", "WideDeep")
 RULES = [partial(Late, rule=rule) for rule in ("entropy", "sum", "pool")]
 OWN_RULE: dict[str, tuple[Callable[[], Method], Any]] = {
     "Unimodal": (partial(methods.Unimodal, "second"), "Concat"),

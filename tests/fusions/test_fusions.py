@@ -298,14 +298,43 @@ def test_attention_agrees_with_the_block_of_torch():
     torch.testing.assert_close(fusion(z, PRESENT)[0], fusion.classify(fusion.norms[2](read)))
 
 
-@pytest.mark.parametrize("name", ["Gated", "FiLM", "Attention"])
+def test_wide_and_deep():
+    fusion, z = build("WideDeep"), draw()
+    u = fusion.bias.clone()
+    h = fusion.shift.clone()
+    for m, x in z.items():
+        rows = x * PRESENT[m].unsqueeze(1)
+        u, h = u + rows @ fusion.wide[m].weight.T, h + rows @ fusion.deep[m].weight.T
+    expected = u + h.clamp(min=0) @ fusion.classify.weight.T
+    torch.testing.assert_close(fusion(z, PRESENT)[0], expected)
+
+
+def test_what_two_tell_only_together_is_in_the_hidden_layer():
+    bits = torch.tensor([[0.0, 0], [0, 1], [1, 0], [1, 1]])
+    target = (bits[:, 0] != bits[:, 1]).long()
+    right = {}
+    for cls in (Concat, fusions.WideDeep):
+        torch.manual_seed(0)
+        fusion = cls({"a": 1, "b": 1}, 2)
+        optimizer = torch.optim.Adam(fusion.parameters(), lr=0.02)
+        for _ in range(200):
+            loss = nn.functional.cross_entropy(fusion({"a": bits[:, :1], "b": bits[:, 1:]})[0], target)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        right[cls] = loss.item()
+    assert right[Concat] > 0.69
+    assert right[fusions.WideDeep] < 0.1
+
+
+@pytest.mark.parametrize("name", ["Gated", "FiLM", "Attention", "WideDeep"])
 def test_no_head_to_read_off_without_heads(name):
     with pytest.raises(ValueError, match="heads=True"):
         build(name).head_of("a")
     assert isinstance(build(name, heads=True).head_of("a"), nn.Linear)
 
 
-@pytest.mark.parametrize(("cls", "bad"), [(Gated, 0), (FiLM, 0), (fusions.Attention, 6)])
+@pytest.mark.parametrize(("cls", "bad"), [(Gated, 0), (FiLM, 0), (fusions.Attention, 6), (fusions.WideDeep, 0)])
 def test_bad_widths(cls, bad):
     with pytest.raises(ValueError, match="dim must be"):
         cls({"a": 3}, 2, dim=bad)

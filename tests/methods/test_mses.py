@@ -26,8 +26,8 @@ class MultiTask(Method):
 class Scripted(MSES):
     """Is told the validation losses instead of measuring them, and keeps the model after each epoch."""
 
-    def __init__(self, losses, patience=2, beta=0.0):
-        super().__init__(patience, beta)
+    def __init__(self, losses, patience=2, beta=0.0, joint=False):
+        super().__init__(patience, beta, joint=joint)
         self.losses = losses
         self.after = []
 
@@ -83,6 +83,18 @@ def test_training_ends_when_all_have_stopped():
     trainer.fit(data.train, data.val)
     assert [frozen for _, _, frozen in trainer.method.after] == [[], ["first"], ["first", "second"]]
     assert trainer.current.epoch == 3
+
+
+def test_with_joint_nothing_is_stopped_while_the_fused_prediction_improves():
+    own = [1.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0]
+    losses = {"first": own, "second": [1.0, 0.9, 2.0, 2.0, 2.0, 2.0, 2.0], "fused": [5.0, 4.0, 3.0, 2.0, 2.5, 2.5, 2.5]}
+    trainer, data = trainer_for(lambda: Scripted(losses, patience=1, joint=True), TWO, epochs=7)
+    trainer.fit(data.train, data.val)
+    after = trainer.method.after
+    assert [frozen for _, _, frozen in after] == [[]] * 5 + [["first", "second"]]
+    assert trainer.current.epoch == 6
+    assert equal(after[5][1]["first"], after[0][0]["first"])
+    assert equal(after[5][1]["second"], after[1][0]["second"])
 
 
 def test_patience_beyond_the_run_is_multi_task_training():

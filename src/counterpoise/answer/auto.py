@@ -66,16 +66,16 @@ def auto(
     run_dir: str | PathLike[str] | None = None,
     resume: bool = False,
     budget: float | str | None = None,
-    fusion: Any = "Concat",
+    fusion: Any = None,
     seed: int = 0,
     progress: bool = False,
     **options: Any,
 ) -> Answer:
     """One model that stands up to the best modality alone and to joint training, without a choice to make.
 
-    Trains all modalities together and each by a head of its own, stops each where it begins to overfit, and predicts by
-    a pool of these experts that is fitted on validation. The learning rate comes from three short runs, unless
-    ``optimizer`` is given.
+    Trains all modalities together and each by a head of its own until the fused prediction no longer improves, stops
+    each modality where it begins to overfit, and predicts by a pool of these experts that is fitted on validation. The
+    learning rate comes from three short runs, unless ``optimizer`` is given.
 
     Args:
         data: the data set.
@@ -85,7 +85,7 @@ def auto(
         run_dir: where the run and ``answer.html`` are written; None writes nothing.
         resume: go on with what is in ``run_dir``.
         budget: seconds of training in all, or text such as "30m"; the run ends with the best weights so far.
-        fusion: as for ``build_model``.
+        fusion: as for ``build_model``; None takes the preset's.
         seed: of weights, order and everything random.
         progress: show the epochs.
         **options: of ``Trainer``: epochs, batch_size, optimizer, monitor, ...
@@ -103,10 +103,11 @@ def auto(
     epochs = options.pop("epochs", 20)
     optimizer = options.pop("optimizer", None)
     settings = {**preset.training, "seed": seed, "progress": False, **options}
+    building = {"seed": seed} if fusion is None else {"seed": seed, "fusion": fusion}
 
     def make(lr: float | None, **more: Any) -> Trainer:
         chosen = optimizer if lr is None else SGD(lr)
-        model = model_of(data, encoders, preset, fusion=fusion, seed=seed)
+        model = model_of(data, encoders, preset, **building)
         return Trainer(model, preset.method(**preset.settings), optimizer=chosen, label=LABEL, **{**settings, **more})
 
     rates = [] if optimizer is not None else rates_of(SGD().lr)

@@ -36,10 +36,18 @@ class Preset:
         settings = {f"method.{name}": value for name, value in self.settings.items()}
         return {"method": path, **settings, **self.training, "pool": self.building["pool"]}
 
+    @property
+    def fusion(self) -> str:
+        """What fuses where the user names nothing else."""
+        return self.building["fusion"]
 
-DEFAULT = Preset(MSES, {"patience": 5}, {"sam": 0.05}, {"heads": True, "pool": True})
-"""One run: the fused loss and one of each modality, each modality stopped where it begins to overfit, flat minima; its
-prediction is the pool of the fused and the own heads."""
+
+DEFAULT = Preset(
+    MSES, {"patience": 5, "joint": True}, {"sam": 0.05}, {"fusion": "WideDeep", "heads": True, "pool": True}
+)
+"""One run: the fused loss and one of each modality until the fused prediction no longer improves, then each modality is
+stopped where it begins to overfit; flat minima. Its prediction is the pool of the fused and the own heads. The hidden
+layer of the fusion has what the modalities tell only together."""
 
 
 def model_of(data: Splits, encoders: Mapping[str, Any] | None, preset: Preset, **building: Any) -> MultimodalModel:

@@ -36,7 +36,10 @@ def main(arguments: Sequence[str]) -> int:
     own, common = parser.parse_known_args(arguments)
     refuse(common, FIXED)
     preset = [f"--{name}={value}" for name, value in DEFAULT.options().items()]
-    recipe = Recipe.parse([*common, *preset, f"--label={LABEL}"], fit_parser(PROG, ["--resume", "--against"]))
+    recipe = Recipe.parse(
+        [f"--fusion={DEFAULT.fusion}", *common, *preset, f"--label={LABEL}"],
+        fit_parser(PROG, ["--resume", "--against"]),
+    )
     with usage():
         Job(recipe).tried()
     directory = _directory(recipe)

@@ -60,7 +60,9 @@ def main(arguments: Sequence[str]) -> int:
     settings = _settings(own.settings)
     names = _names(own.methods, settings)
     if LABEL in names:
-        settings.setdefault(LABEL, {**DEFAULT.options(), "method": DEFAULT.method.__name__})
+        named = any(argument.split("=")[0].split(".")[0] == "--fusion" for argument in rest)
+        fusion = {} if named else {"fusion": DEFAULT.fusion}
+        settings.setdefault(LABEL, {**DEFAULT.options(), **fusion, "method": DEFAULT.method.__name__})
     first = str(settings.get(names[0], {}).get("method", names[0]))
     recipe = base(rest, "Joint" if first == UNIMODAL else first, "counterpoise benchmark", others)
     if own.methods == "all":

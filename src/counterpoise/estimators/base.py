@@ -143,15 +143,16 @@ class MultimodalEstimator(BaseEstimator):
         preset = DEFAULT if isinstance(self.method, str) and self.method.casefold() == AUTO else None
         if preset is None:
             method = copy.deepcopy(made("method", self.method))
-            building, sam = {"heads": method.own_heads}, 0.0
+            building, sam = {"heads": method.own_heads, "fusion": method.default_fusion}, 0.0
         else:
             method = preset.method(**preset.settings)
-            building, sam = preset.building, preset.training["sam"]
+            building, sam = dict(preset.building), preset.training["sam"]
+        if self.fusion:
+            building["fusion"] = self.fusion
         encoders = data if self.encoders is None else copy.deepcopy(dict(self.encoders))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            fusion = self.fusion or method.default_fusion
-            model = build_model(encoders, fusion, task=data.task, example=data, **building)
+            model = build_model(encoders, task=data.task, example=data, **building)
         trainer = Trainer(
             model, method, epochs=self.epochs, batch_size=min(self.batch_size, len(data.train)),
             optimizer=copy.deepcopy(self.optimizer), schedule=copy.deepcopy(self.schedule),

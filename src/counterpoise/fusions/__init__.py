@@ -12,5 +12,6 @@ from counterpoise.fusions.geodesic import Geodesic
 from counterpoise.fusions.late import Late
 from counterpoise.fusions.shared import Shared
 from counterpoise.fusions.sum import Sum
+from counterpoise.fusions.wide_deep import WideDeep
 
-__all__ = ["Attention", "Concat", "FiLM", "Fusion", "Gated", "Geodesic", "Late", "Shared", "Sum"]
+__all__ = ["Attention", "Concat", "FiLM", "Fusion", "Gated", "Geodesic", "Late", "Shared", "Sum", "WideDeep"]

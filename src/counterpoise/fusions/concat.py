@@ -11,6 +11,26 @@ from counterpoise.fusions.base import Features, Fusion
 from counterpoise.types import Present
 
 
+def blocks(dims: Mapping[str, int], width: int) -> tuple[nn.ModuleDict, nn.Parameter]:
+    """One linear layer on concatenated features as a layer without bias per modality, and its bias (width,).
+
+    Initialised as the whole layer, with its fan-in and its random draws, then cut.
+    """
+    whole = nn.Linear(sum(dims.values()), width)
+    like = {"device": whole.weight.device, "dtype": whole.weight.dtype}
+    cut = nn.ModuleDict()
+    for (m, d), columns in zip(dims.items(), whole.weight.detach().split(list(dims.values()), dim=1), strict=True):
+        block = nn.utils.skip_init(nn.Linear, d, width, bias=False, **like)
+        block.weight = nn.Parameter(columns.clone())
+        cut[m] = block
+    return cut, whole.bias
+
+
+def applied(layers: nn.ModuleDict, bias: Tensor, features: Features) -> Tensor:
+    """The layer of ``blocks`` on the features that are there, (batch, width)."""
+    return torch.stack([layers[m](z) for m, z in features.items()]).sum(0) + bias
+
+
 class Concat(Fusion):
     r"""One linear layer on the concatenated features, stored as one block of columns per modality.
 
@@ -33,22 +53,14 @@ class Concat(Fusion):
     def __init__(self, dims: Mapping[str, int], num_classes: int, *, heads: bool = False):
         super().__init__(dims, num_classes, heads=heads)
         self.additive = not heads
-        # Initialised as the whole layer, with its fan-in and its random draws, then cut.
-        whole = nn.Linear(sum(dims.values()), num_classes)
-        like = {"device": whole.weight.device, "dtype": whole.weight.dtype}
-        self.blocks = nn.ModuleDict()
-        for (m, d), columns in zip(dims.items(), whole.weight.detach().split(list(dims.values()), dim=1), strict=True):
-            block = nn.utils.skip_init(nn.Linear, d, num_classes, bias=False, **like)
-            block.weight = nn.Parameter(columns.clone())
-            self.blocks[m] = block
-        self.bias = whole.bias
+        self.blocks, self.bias = blocks(dims, num_classes)
 
     @property
     def unimodal_by(self) -> str:
         return super().unimodal_by if self.has_own_heads else "its slice of the fused layer"
 
     def fuse(self, features: Features, present: Present) -> Tensor:
-        return torch.stack([self.blocks[m](z) for m, z in features.items()]).sum(0) + self.bias
+        return applied(self.blocks, self.bias, features)
 
     def split(self, features: Features, present: Present) -> dict[str, Tensor]:
         return {m: self.blocks[m](z) + self.bias / len(self.dims) for m, z in features.items()}

@@ -14,7 +14,7 @@ from counterpoise._checks import number, whole
 from counterpoise.functional.precision import widest
 from counterpoise.functional.stopping import Patience, expired, observe
 from counterpoise.method import Info, Method
-from counterpoise.types import Output
+from counterpoise.types import FUSED, Output
 
 if TYPE_CHECKING:
     from counterpoise.engine import Run, Step
@@ -32,10 +32,15 @@ class MSES(Method):
     Training ends when every modality has stopped. With ``patience`` at least the number of epochs this
     is multi-task training, bit for bit.
 
+    With ``joint`` (not in the paper) the fused prediction is a learner like the modalities, with
+    :math:`V_f` its validation loss: none of them is stopped before its own patience is over, as their
+    encoders may still learn what only all of them tell together.
+
     Args:
         patience: ``P``, epochs without improvement that are tolerated, >= 0.
         beta: memory of the smoothed loss, in [0, 1).
         weight: ``λ`` of the unimodal losses, >= 0.
+        joint: stop no modality, and do not end, while the fused prediction improves.
 
     Source: Fujimori et al., Modality-specific learning rate control for multimodal classification,
     ACPR 2019, https://openreview.net/forum?id=On2HBy27Y5a
@@ -56,15 +61,16 @@ class MSES(Method):
     active: Tensor
     snapshots: nn.ModuleDict
 
-    def __init__(self, patience: int = 10, beta: float = 0.6, weight: float = 1.0):
+    def __init__(self, patience: int = 10, beta: float = 0.6, weight: float = 1.0, joint: bool = False):
         super().__init__()
         self.patience = whole("patience", patience, low=0)
         self.beta = number("beta", beta, low=0, below=1)
         self.weight = number("weight", weight, low=0)
+        self.joint = joint
 
     def setup(self, run: Run) -> None:
         model = run.model
-        for name, value in Patience.start(len(model.modalities))._asdict().items():
+        for name, value in Patience.start(len(model.modalities) + self.joint)._asdict().items():
             self.register_buffer(name, value.to(widest(run.device)) if value.is_floating_point() else value)
         self.register_buffer("active", torch.ones(len(model.modalities)))
         # Kept as frozen modules, so that checkpoints hold them and no optimizer sees them.
@@ -84,9 +90,11 @@ class MSES(Method):
 
     def on_epoch_end(self, run: Run, scores: Mapping[str, float]) -> None:
         modalities, epoch = run.model.modalities, run.epoch
-        values = torch.tensor([scores.get(f"{m}/loss", math.nan) for m in modalities], device=self.smoothed.device)
+        learners = (*modalities, FUSED) if self.joint else modalities
+        values = torch.tensor([scores.get(f"{m}/loss", math.nan) for m in learners], device=self.smoothed.device)
         state = observe(Patience(self.smoothed, self.best, self.best_epoch), values, epoch, self.beta)
         late = expired(state, epoch, self.patience)
+        late &= late[-1] | (not self.joint)
         for i, m in enumerate(modalities):
             if self.active[i] == 0:
                 continue
