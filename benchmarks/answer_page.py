@@ -15,10 +15,11 @@ from counterpoise.functional import fit_pool
 from counterpoise.functional.pooling import pooled
 
 PAGE = Path(__file__).parents[1] / "docs" / "answer.md"
-AUTO, OF_AUTO = "auto", "mses+sam, patience 5"
-"""Its row, and the run whose experts it pools."""
-STRICT = ("joint", "joint+sam")
-"""Beside each modality alone: the best of them by mean accuracy on test is the reference, which flatters it."""
+AUTO, BEFORE = "auto", "mses+sam, patience 5"
+"""The recipe, and the one before it: a linear fusion, and modalities that stop while the fused prediction improves."""
+STRICT, HIDDEN = ("joint", "joint+sam"), ("joint, hidden", "joint+sam, hidden")
+"""Beside each modality alone: the best of them by mean accuracy on test is the reference, which flatters it. Those with
+a hidden layer in the fusion are in the second reference only."""
 DRAWS = 2000
 Runs = Mapping[str, Mapping[str, np.ndarray]]
 """Run -> what ``answer.trained`` kept."""
@@ -36,10 +37,10 @@ def load(folder: Path) -> dict[int, dict[str, dict[str, np.ndarray]]]:
 
 
 # -- what predicts -------------------------------------------------------------------------------------
-def experts(kept: Mapping[str, np.ndarray], part: str, *, fused: bool = True) -> list[Tensor]:
+def experts(kept: Mapping[str, np.ndarray], part: str) -> list[Tensor]:
     """Logits of the fused prediction and of each modality."""
     names = [name for name in kept if name.startswith(f"{part}/") and name != f"{part}/target"]
-    return [torch.from_numpy(kept[name]) for name in names if fused or name != f"{part}/fused"]
+    return [torch.from_numpy(kept[name]) for name in names]
 
 
 def right(logits: Tensor, target: np.ndarray) -> np.ndarray:
@@ -61,8 +62,7 @@ def of_run(runs: Runs, name: str) -> np.ndarray:
 
 def of_run_pooled(runs: Runs, name: str) -> np.ndarray:
     """(samples,) of the pool of a run's fused prediction and heads."""
-    heads_only = name == "turns"  # whose fused prediction is a mean of the heads
-    val, test = (experts(runs[name], part, fused=not heads_only) for part in ("val", "test"))
+    val, test = (experts(runs[name], part) for part in ("val", "test"))
     return of_pool(val, test, runs[name])
 
 
@@ -92,14 +92,13 @@ def rows(runs: Runs) -> dict[str, tuple[np.ndarray, float]]:
     def spent(*names: str) -> float:
         return sum(cost[name] for name in names)
 
-    found = {name: (of_run(runs, name), cost[name]) for name in [*alone, *STRICT]}
-    found[AUTO] = of_run_pooled(runs, OF_AUTO), cost[OF_AUTO]
-    found["the same, its fused head"] = of_run(runs, OF_AUTO), cost[OF_AUTO]
-    found["the same, patience 10"] = of_run_pooled(runs, "mses+sam"), cost["mses+sam"]
-    found["MSES, pooled"] = of_run_pooled(runs, "mses"), cost["mses"]
-    for idea in ("mses+sam, by loss", "all losses+sam", "turns"):
+    found = {name: (of_run(runs, name), cost[name]) for name in [*alone, *STRICT, *HIDDEN]}
+    found[AUTO] = of_run_pooled(runs, AUTO), cost[AUTO]
+    found["the same, its fused head"] = of_run(runs, AUTO), cost[AUTO]
+    found["the recipe before"] = of_run_pooled(runs, BEFORE), cost[BEFORE]
+    for idea in ("hidden layer", "auto, patience 3", "auto, no SAM"):
         if idea in runs:
-            found[f"{idea}, pooled"] = of_run_pooled(runs, idea), cost[idea]
+            found[idea] = of_run_pooled(runs, idea), cost[idea]
     several = [*alone, "joint+sam"]
     found["modalities alone and joint + SAM, pooled"] = of_several(runs, several), spent(*several)
     for kind in STRICT:
@@ -124,6 +123,7 @@ class Set:
         self.val, self.test = len(first["val/target"]), len(first["test/target"])
         candidates = [row for row in common if row.endswith(" alone") or row in STRICT]
         self.reference = max(candidates, key=lambda row: self.right[row].mean())
+        self.hidden = max([*candidates, *HIDDEN], key=lambda row: self.right[row].mean())
         self.alone = max((r for r in candidates if r.endswith(" alone")), key=lambda row: self.right[row].mean())
 
     def gain(self, row: str, over: str) -> np.ndarray:
@@ -150,11 +150,19 @@ def over_sets(means: Sequence[float]) -> str:
     return span(np.array([values.mean(), *drawn]))
 
 
+def ranked(scores: Sequence[float]) -> np.ndarray:
+    """1 for the highest, the mean rank for equal ones."""
+    values = np.array(scores)
+    higher, equal = (values[None] > values[:, None]).sum(1), (values[None] == values[:, None]).sum(1)
+    return higher + (equal + 1) / 2
+
+
 def summary(sets: Sequence[Set]) -> str:
     """A table: every row against the strict reference and joint training, over sets."""
     cells = []
     common = [row for row in sets[0].right if all(row in one.right for one in sets) and not row.endswith(" alone")]
-    for row in common:
+    ranks = np.mean([ranked([one.right[row].mean() for row in common]) for one in sets], axis=0)
+    for row, rank in zip(common, ranks, strict=True):
         strict = [float(one.gain(row, one.reference)[0]) for one in sets]
         joint = [float(one.gain(row, "joint")[0]) for one in sets]
         worst = min(range(len(sets)), key=lambda i: strict[i])
@@ -167,10 +175,13 @@ def summary(sets: Sequence[Set]) -> str:
                 f"{strict[worst]:+.1f} ({sets[worst].name})",
                 str(below),
                 over_sets(joint),
+                over_sets([float(one.gain(row, one.hidden)[0]) for one in sets]),
+                f"{rank:.1f}",
                 f"{cost:.1f}",
             ]
         )
-    header = ["", "over the strict reference", "worst set", "sets clearly below", "over joint", "cost, joint = 1"]
+    header = ["", "over the strict reference", "worst set", "sets clearly below", "over joint"]
+    header += ["over the reference with hidden layers", "mean rank", "cost, joint = 1"]
     return table(header, cells)
 
 
@@ -186,12 +197,13 @@ def by_set(sets: Sequence[Set]) -> str:
                 f"{mean[one.alone]} ({one.alone.removesuffix(' alone')})",
                 mean["joint"],
                 mean["joint+sam"],
+                mean["joint+sam, hidden"],
                 mean[AUTO],
                 span(one.gain(AUTO, one.reference)),
                 span(one.gain(AUTO, "two of joint+sam, averaged")),
             ]
         )
-    header = ["set", "validation, test", "best alone", "joint", "joint + SAM", "auto"]
+    header = ["set", "validation, test", "best alone", "joint", "joint + SAM", "joint + SAM, hidden layer", "auto"]
     header += ["auto − strict", "auto − two joint + SAM"]
     return table(header, cells)
 
