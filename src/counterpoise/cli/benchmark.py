@@ -60,9 +60,7 @@ def main(arguments: Sequence[str]) -> int:
     settings = _settings(own.settings)
     names = _names(own.methods, settings)
     if LABEL in names:
-        named = any(argument.split("=")[0].split(".")[0] == "--fusion" for argument in rest)
-        fusion = {} if named else {"fusion": DEFAULT.fusion}
-        settings.setdefault(LABEL, {**DEFAULT.options(), **fusion, "method": DEFAULT.method.__name__})
+        settings.setdefault(LABEL, _auto(rest))
     first = str(settings.get(names[0], {}).get("method", names[0]))
     recipe = base(rest, "Joint" if first == UNIMODAL else first, "counterpoise benchmark", others)
     if own.methods == "all":
@@ -87,6 +85,13 @@ def main(arguments: Sequence[str]) -> int:
     if records:
         conclude(records, {path: label for path, label in labels.items() if path.is_dir()}, out, len(seeds))
     return outcome.exit_code
+
+
+def _auto(common: Sequence[str]) -> dict[str, Any]:
+    """The row of ``auto``, with its own fusion unless one is named for all rows."""
+    named = any(argument.split("=")[0].split(".")[0] == "--fusion" for argument in common)
+    fusion = {} if named else {"fusion": DEFAULT.fusion}
+    return {**DEFAULT.options(), **fusion, "method": DEFAULT.method.__name__}
 
 
 def conclude(records: Sequence[dict[str, Any]], runs: Mapping[Path, str], out: Path, seeds: int) -> None:
