@@ -5,7 +5,7 @@ JOBS ?= 2
 # one thread per test process: more would fight over the cores
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: setup demo poster poster-real bench bench-real test test-slow check docs dist format lock clean
+.PHONY: setup demo poster poster-real bench bench-real test test-slow check docs site dist format lock clean
 
 setup: .venv/ready
 
@@ -62,6 +62,14 @@ check: setup
 docs: setup
 	$(BIN)/python docs/generate.py
 
+# the site in build/site, notebooks executed (kept in build/notebooks until their code changes); warnings are errors
+site: .venv/site
+	MPLBACKEND= OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -b html docs build/site
+
+.venv/site: .venv/ready
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	@touch $@
+
 # wheel and source distribution; the wheel runs README's examples in an environment that has nothing else
 dist: setup
 	rm -rf dist build/installed build/examples
@@ -76,7 +84,7 @@ format: setup
 	$(BIN)/ruff format .
 
 # what is installed now becomes what is tested; the CUDA packages are pinned by torch itself
-lock: setup
+lock: .venv/site
 	$(BIN)/python -m pip freeze --exclude-editable | grep -v -i -E '^(nvidia|cuda|triton)' > constraints.txt
 
 clean:

@@ -53,6 +53,7 @@ ENCODERS: dict[str, type[nn.Module]] = {
         TabularMLP, TextBag, TextGRU, Timm, Transformers, FineTuned, Frozen, Projected,
     )
 }  # fmt: skip
+"""The encoders that have a name in options and configurations."""
 
 _KINDS = ("array", "frames", "image", "sequence", "spectrogram", "tabular", "text")
 

@@ -26,7 +26,9 @@ from counterpoise.engine.trainer import Trainer
 from counterpoise.observer import Observer
 
 OPTIMIZERS = {cls.__name__: cls for cls in (SGD, Adam, AdamW, TorchOptim)}
+"""The optimizers that have a name here; any other class of ``torch.optim`` goes by its own."""
 SCHEDULES = {cls.__name__: cls for cls in (Constant, StepDecay, Milestones, Cosine, Plateau)}
+"""The schedules of the learning rate, by name."""
 
 __all__ = [
     "OPTIMIZERS",

@@ -303,7 +303,7 @@ def project_inputs(gradient: Tensor, T: Tensor) -> Tensor:
     """The gradient of a weight times T on its input side, in the gradient's shape and dtype.
 
     Args:
-        gradient: (out, in) of a linear layer or (out, channels, *kernel) of a convolution.
+        gradient: (out, in) of a linear layer or (out, channels, ``*kernel``) of a convolution.
         T: (d, d), or (groups, d, d) for a grouped convolution.
 
     Raises:

@@ -43,6 +43,7 @@ READERS: dict[str, type[Reader]] = {
     "flow": Flow,
     "tabular": Tabular,
 }
+"""The readers of columns, by the names that options and configurations take."""
 
 
 def guess(cells: Sequence[str], root: str | Path = ".") -> str:
