@@ -115,13 +115,13 @@ def noted(*names: str) -> Iterator[list[int]]:
     Args:
         names: of signals; those that this system lacks are passed over.
     """
-    found: list[int] = []
+    noticed: list[int] = []
     handlers = {}
     if threading.current_thread() is threading.main_thread():
         for which in (signal.Signals[name] for name in names if hasattr(signal, name)):
-            handlers[which] = signal.signal(which, lambda number, frame: found.append(number))
+            handlers[which] = signal.signal(which, lambda number, frame: noticed.append(number))
     try:
-        yield found
+        yield noticed
     finally:
         for which, handler in handlers.items():
             signal.signal(which, handler)

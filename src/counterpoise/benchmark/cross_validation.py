@@ -85,8 +85,10 @@ class CrossValidation:
 
     def __repr__(self) -> str:
         column = f"fused/{self.monitor}"
-        found, all_together = self.interval(), statistics.fmean(self.together[column])
-        mean, low, high = (None if x is None else number_text(column, x) for x in (found.mean, found.low, found.high))
+        interval, all_together = self.interval(), statistics.fmean(self.together[column])
+        mean, low, high = (
+            None if x is None else number_text(column, x) for x in (interval.mean, interval.low, interval.high)
+        )
         return (
             f"CrossValidation({len(self.folds)} folds, {self.scores[column].shape[1]} seeds: {column_title(column)} "
             f"{mean} [{low}, {high}]; of all predictions together {number_text(column, all_together)})"
@@ -186,8 +188,8 @@ def _fold(place: int, pair: tuple[np.ndarray, np.ndarray], groups: np.ndarray | 
 
 def _out_of_fold(trainer: Trainer, data: Splits) -> OutOfFold:
     assert data.test is not None
-    found = trainer.predict(data.test)
-    return OutOfFold(data.task, found.named(), found.target, found.present or {})
+    predictions = trainer.predict(data.test)
+    return OutOfFold(data.task, predictions.named(), predictions.target, predictions.present or {})
 
 
 def _metrics(scores: Mapping[str, Any]) -> list[str]:

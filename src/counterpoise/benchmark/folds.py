@@ -102,8 +102,8 @@ def by_fold(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _mean(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    keys = [key for key in scores[0] if all(isinstance(found.get(key), int | float) for found in scores)]
-    return {key: statistics.fmean(found[key] for found in scores) for key in keys}
+    keys = [key for key in scores[0] if all(isinstance(one.get(key), int | float) for one in scores)]
+    return {key: statistics.fmean(one[key] for one in scores) for key in keys}
 
 
 def out_of_fold(recipe: Recipe, run: Path, kept: Path) -> OutOfFold:
@@ -229,10 +229,10 @@ def fold_tables(
                 continue
             of_fold.setdefault(number, []).append(result["test"][column])
             metrics = [key.removeprefix("fused/") for key in result["test"] if key.startswith("fused/")]
-            found = out_of_fold(recipe, out / "runs" / recipe.id, out / "predictions" / f"{recipe.id}.npz")
-            parts.setdefault(recipe.seed, []).append(found)
+            predicted = out_of_fold(recipe, out / "runs" / recipe.id, out / "predictions" / f"{recipe.id}.npz")
+            parts.setdefault(recipe.seed, []).append(predicted)
         scores[row] = {number: statistics.fmean(values) for number, values in of_fold.items()}
-        for found in (found for found in parts.values() if len(found) == len(folds)):
-            for key, value in pooled(found, metrics).items():
+        for complete in (complete for complete in parts.values() if len(complete) == len(folds)):
+            for key, value in pooled(complete, metrics).items():
                 together.setdefault(row, {}).setdefault(key, []).append(value)
     return FoldTables(folds, column, scores, together)

@@ -144,10 +144,10 @@ def alone(modalities: Iterable[str]) -> list[Row]:
 
 def defined_for(names: Iterable[str], task: Task) -> list[str]:
     """Those of the methods that are defined for a task; prints which are not."""
-    found = {name: isinstance(task, getattr(methods, name).tasks) for name in names}
-    if not all(found.values()):
-        print(f"Not defined for {task.kind} targets: {', '.join(name for name, is_in in found.items() if not is_in)}.")
-    return [name for name, is_in in found.items() if is_in]
+    fits = {name: isinstance(task, getattr(methods, name).tasks) for name in names}
+    if not all(fits.values()):
+        print(f"Not defined for {task.kind} targets: {', '.join(name for name, is_in in fits.items() if not is_in)}.")
+    return [name for name, is_in in fits.items() if is_in]
 
 
 def method_names(text: str, task: Task | None = None, *, option: str = "--methods") -> list[str]:

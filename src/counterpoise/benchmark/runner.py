@@ -82,8 +82,8 @@ class Outcome:
     def message(self) -> str:
         """One line of counts, then what each failed run said last."""
         counts = [
-            f"{len(found)} {word}"
-            for word, found in (
+            f"{len(members)} {word}"
+            for word, members in (
                 ("finished", self.finished),
                 ("ended early", self.ended_early),
                 ("already done", self.skipped),
@@ -91,7 +91,7 @@ class Outcome:
                 ("stopped", self.stopped),
                 ("not started", self.waiting),
             )
-            if found
+            if members
         ]
         lines = [f"Runs: {', '.join(counts) or 'none'}."]
         for name, failure in self.failed.items():

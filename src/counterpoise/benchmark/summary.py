@@ -249,8 +249,8 @@ def paired_difference(
     differences = [values[seed] - baseline[seed] for seed in values if seed in baseline]
     if not differences:
         return None
-    found = t_interval(differences, ratio=ratio, confidence=confidence)
-    return Difference(found.mean, found.low, found.high, len(differences), found.p)
+    interval = t_interval(differences, ratio=ratio, confidence=confidence)
+    return Difference(interval.mean, interval.low, interval.high, len(differences), interval.p)
 
 
 def corrected(rows: Mapping[str, Mapping[str, Cell]], level: float) -> dict[str, dict[str, Cell]]:
@@ -328,9 +328,9 @@ def _references(
     for column in columns:
         means = {label: rows[label][column].mean for label in alone if column in rows[label]}
         if means and says_how_good(column):
-            found = {label: [r["val"][column] for r in records if _label(r) == label and column in (r.get("val") or {})]
+            known = {label: [r["val"][column] for r in records if _label(r) == label and column in (r.get("val") or {})]
                      for label in means}  # fmt: skip
-            chosen = {label: statistics.fmean(v) for label, v in found.items()} if all(found.values()) else means
+            chosen = {label: statistics.fmean(v) for label, v in known.items()} if all(known.values()) else means
             best = (min if lower_is_better(column) else max)(means, key=chosen.__getitem__)
             references[column] = (best, means[best])
     return references

@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
         raise UsageError(f"--data has one modality ({modalities[0]}); there is nothing to balance.")
     planned = plan(recipe, [*alone(modalities), Row(names[0], names[0])], seeds)
     runs = folder_of(own.out) / "runs"
-    by_seed = [found[i] for i in range(len(seeds)) for found in planned.values()]
+    by_seed = [recipes[i] for i in range(len(seeds)) for recipes in planned.values()]
     outcome = run(by_seed, runs, **execution)
     print(outcome.message())
     if outcome.exit_code:
@@ -45,14 +45,14 @@ def main(arguments: Sequence[str]) -> int:
     measured, monitor = [], ""
     for place, seed in enumerate(seeds):
         print(f"Measuring the models of seed {seed} ({place + 1}/{len(seeds)}) ...", file=sys.stderr, flush=True)
-        at = {name: runs / found[place].id for name, found in planned.items()}
+        at = {name: runs / recipes[place].id for name, recipes in planned.items()}
         trainer, job, _ = open_run(str(at[names[0]]), trust=True)
         joint = Opened.at(trainer, at[names[0]])
         each = {m: at[f"{m} alone"] for m in modalities}
         opened = {m: Opened.at(open_run(str(path), trust=True)[0], path) for m, path in each.items()}
         measured.append(measure(joint, opened, job.splits, names[0]))
         monitor = joint.record["monitor"]
-    found = Diagnosis(names[0], monitor, measured, recipe.splits.task.kind)
-    page = write(found, Path(own.out))
-    print(f"{found}\nOpen {page} in a browser.")
+    diagnosis = Diagnosis(names[0], monitor, measured, recipe.splits.task.kind)
+    page = write(diagnosis, Path(own.out))
+    print(f"{diagnosis}\nOpen {page} in a browser.")
     return 0

@@ -44,24 +44,26 @@ def sample_of(options: argparse.Namespace) -> dict[str, str]:
 def predict_one(run: str, sample: Mapping[str, str], *, trust: bool, as_json: bool) -> None:
     """Print the answer for one sample, with probabilities and the vote of each modality."""
     model = loaded(run, trust=trust)
-    found: Prediction = model.predict({m: _value(model, m, text) for m, text in sample.items()}, explain=True)
+    prediction: Prediction = model.predict({m: _value(model, m, text) for m, text in sample.items()}, explain=True)
     if as_json:
-        print(to_json(found, indent=2))
+        print(to_json(prediction, indent=2))
         return
-    print(shown(f"{_said(found.answer)}  ({_likely(found, model.task)})"))
+    print(shown(f"{_said(prediction.answer)}  ({_likely(prediction, model.task)})"))
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("")
     table.add_column("says")
     if not isinstance(model.task, Regression):
         table.add_column("with", justify="right")
     table.add_column("share", justify="right")
-    for m, vote in found.votes.items():
+    for m, vote in prediction.votes.items():
         cells = [m, "(absent)" if vote.probabilities is None else _said(vote.answer)]
         if not isinstance(model.task, Regression):
             cells.append("" if vote.probabilities is None else f"{max(vote.probabilities.values()):.3f}")
         table.add_row(*(Text(shown(cell)) for cell in (*cells, f"{vote.share:+.3f}")))
     Console().print(table)
-    print(f"Shares are Shapley's, of the likelihood of the answer over knowing nothing: together {found.score:+.3f}.")
+    print(
+        f"Shares are Shapley's, of the likelihood of the answer over knowing nothing: together {prediction.score:+.3f}."
+    )
 
 
 def _value(model: TrainedModel, modality: str, text: str) -> Any:
@@ -78,8 +80,8 @@ def _said(answer: Answer) -> str:
     return f"{answer:.6g}" if isinstance(answer, float) else str(answer)
 
 
-def _likely(found: Prediction, task: Task) -> str:
-    values = found.probabilities or {}
+def _likely(prediction: Prediction, task: Task) -> str:
+    values = prediction.probabilities or {}
     if isinstance(task, Regression):
         return ", ".join(f"{name} {value:.6g}" for name, value in values.items())
     best = sorted(values.items(), key=lambda pair: -pair[1])[:MOST]

@@ -142,13 +142,13 @@ def _laid_out(numbers: Tensor, p: Tensor) -> Tensor:
 
 def _reached(loss: Tensor) -> set[int]:
     """Ids of the tensors that ``backward`` would give a gradient."""
-    todo, seen, found = [loss.grad_fn], set(), set[int]()
+    todo, seen, leaves = [loss.grad_fn], set(), set[int]()
     while todo:
         node = todo.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
         if (leaf := getattr(node, "variable", None)) is not None:
-            found.add(id(leaf))
+            leaves.add(id(leaf))
         todo += [following for following, _ in node.next_functions]
-    return found
+    return leaves

@@ -46,15 +46,15 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"No checkpoint at {path}.")
     try:
-        found = _files.read_tensors(path, device)
-        if not isinstance(found, dict):
-            raise ValueError(f"it holds a {type(found).__name__} where the parts of a run belong")
+        saved = _files.read_tensors(path, device)
+        if not isinstance(saved, dict):
+            raise ValueError(f"it holds a {type(saved).__name__} where the parts of a run belong")
     except ValueError as error:
         raise CheckpointError(
             f"{path} is no readable checkpoint ({error}). If the disk was full or the copy was cut short, "
             "restore the file or start the run again in a new directory."
         ) from error
-    return found
+    return saved
 
 
 @contextmanager

@@ -134,9 +134,9 @@ def memory(device: torch.device) -> tuple[int, int]:
         lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
         lines = []
-    found = {key: int(rest.split()[0]) * 1024 for key, _, rest in (line.partition(":") for line in lines) if key in _OF}
-    if len(found) == len(_OF):
-        return found["VmRSS"], found["VmHWM"]
+    sizes = {key: int(rest.split()[0]) * 1024 for key, _, rest in (line.partition(":") for line in lines) if key in _OF}
+    if len(sizes) == len(_OF):
+        return sizes["VmRSS"], sizes["VmHWM"]
     try:
         import resource
     except ImportError:  # neither Linux nor Unix

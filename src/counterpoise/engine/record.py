@@ -68,7 +68,7 @@ class RunDirectory:
             if owner:
                 self._lock = Lock(self.path / LOCK)
                 sweep(self.path)
-            found = {entry.name for entry in self.path.iterdir()} - {LOCK}
+            names = {entry.name for entry in self.path.iterdir()} - {LOCK}
         except OwnedError as error:
             raise RunDirectoryError(
                 f"run_dir {self.path} is in use: {error} writes there. Wait until it ends or stop it (a process that "
@@ -81,13 +81,13 @@ class RunDirectory:
         except OSError as error:
             raise RunDirectoryError(f"run_dir {self.path} cannot be written: {error.strerror or error}.") from error
         try:
-            self._refuse(found, resume, tested)
+            self._refuse(names, resume, tested)
         except RunDirectoryError:
             self.release()
             raise
 
-    def _refuse(self, found: set[str], resume: bool, tested: bool) -> None:
-        ours, done, damage = "environment.json" in found, False, ""
+    def _refuse(self, names: set[str], resume: bool, tested: bool) -> None:
+        ours, done, damage = "environment.json" in names, False, ""
         try:
             result = read_result(self.path)
             goes_on = result is not None and (result.get("out_of_time") or (tested and result.get("test") is None))
@@ -109,7 +109,7 @@ class RunDirectory:
             warnings.warn(
                 f"{self.path}: {damage}. The run goes on from its checkpoints and writes it again.", stacklevel=5
             )
-        foreign = found - BEFORE_START
+        foreign = names - BEFORE_START
         if foreign and not ours:
             raise RunDirectoryError(
                 f"run_dir {self.path} is not empty and not a run of ours (it holds {min(foreign)!r}). "

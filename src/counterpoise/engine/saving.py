@@ -201,17 +201,17 @@ def digest_of(settings: Any, model: MultimodalModel) -> str:
 
     They name the directory of a run of a model that somebody makes in Python, where no recipe says how.
     """
-    found = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=5)
+    digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=5)
     for value in model.state_dict().values():
         if isinstance(value, Tensor):
-            found.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
+            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _described(run: Run, data: str) -> dict[str, Any]:
     """What makes the model of a run again elsewhere, as far as it can be known; a warning says how far."""
     with untouched_randomness():
-        found = described(
+        description = described(
             run.model,
             run.method,
             run.loss,
@@ -222,13 +222,13 @@ def _described(run: Run, data: str) -> dict[str, Any]:
             metrics=run.metrics,
             data=data,
         )
-    if found.unknown:
+    if description.unknown:
         warnings.warn(
             "This run can be loaded elsewhere only with what makes it, cp.load(run_dir, build=...), because "
-            f"{'; '.join(found.unknown)}.",
+            f"{'; '.join(description.unknown)}.",
             stacklevel=6,
         )
-    return found.to_dict()
+    return description.to_dict()
 
 
 def load_selected(run: Run, path: Path) -> None:

@@ -57,8 +57,10 @@ def select_best(run: Run) -> bool:
     run.model.load_state_dict(run.best["model"])
     run.method.load_state_dict(run.best["method"])
     run.model.uncalibrate()
-    found = run.predict("val")
-    fitted = run.model.calibrate(Output(found.fused, found.unimodal, {}, found.present), found.target)
+    predictions = run.predict("val")
+    fitted = run.model.calibrate(
+        Output(predictions.fused, predictions.unimodal, {}, predictions.present), predictions.target
+    )
     if fitted:
         run.best["model"] = _on_cpu(run.model.state_dict())
     return fitted

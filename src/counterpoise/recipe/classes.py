@@ -60,8 +60,8 @@ def _kinds(hint: Any) -> Iterator[type]:
 def _named(value: Any, option: str, texts: bool) -> Iterator[tuple[str, Any, Namespace | None]]:
     """Option, object and arguments of everything that a value names; import paths in plain text with ``texts``."""
     if isinstance(value, Namespace | Mapping) and "class_path" in value:
-        found = value["class_path"]
-        yield option, resolve_name(found) if _PATH.fullmatch(str(found)) else found, value.get("init_args")
+        path = value["class_path"]
+        yield option, resolve_name(path) if _PATH.fullmatch(str(path)) else path, value.get("init_args")
     elif isinstance(value, Namespace | Mapping):
         for name, inner in value.items():
             yield from _named(inner, f"{option}.{name}", texts)
@@ -87,12 +87,12 @@ def foreign(config: Any) -> list[str]:
     Text that reads like an import path counts when there is such a module.
     """
     if isinstance(config, dict):
-        found = [*config.values(), *config]
+        values = [*config.values(), *config]
     elif isinstance(config, list):
-        found = config
+        values = config
     else:
         path = config if isinstance(config, str) and _PATH.fullmatch(config) else "counterpoise.no"
         root = path.split(".")[0]
         ours = root in ("counterpoise", "torchmetrics")  # metrics by import path
         return [path] if not ours and (root in sys.modules or find_spec(root)) else []
-    return sorted({path for value in found for path in foreign(value)})
+    return sorted({path for value in values for path in foreign(value)})

@@ -52,8 +52,8 @@ def _modalities(file: Any) -> dict[str, Any]:
     """The readers that a file names."""
     data = file.get("data") if isinstance(file, dict) else None
     inner = data.get("init_args") if isinstance(data, dict) else None
-    found = inner.get("modalities") if isinstance(inner, dict) else None
-    return found if isinstance(found, dict) else {}
+    named = inner.get("modalities") if isinstance(inner, dict) else None
+    return named if isinstance(named, dict) else {}
 
 
 def _without_readers(pair: tuple[str, ...]) -> tuple[str, ...]:

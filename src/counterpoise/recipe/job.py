@@ -106,12 +106,12 @@ class Job:
 
 def _watches(made: Namespace, run_dir: str | None) -> list[Observer]:
     """What records in the run directory; without one, as when a finished run is looked at, nothing does."""
-    found: list[Observer] = []
+    watches: list[Observer] = []
     if made.gradient_change and run_dir is not None:
-        found.append(GradientChange(made.gradient_change, path=Path(run_dir) / GRADIENT_CHANGE))
+        watches.append(GradientChange(made.gradient_change, path=Path(run_dir) / GRADIENT_CHANGE))
     if made.balance and run_dir is not None:
-        found.append(BalanceWatch(path=Path(run_dir) / BALANCE))
-    return found
+        watches.append(BalanceWatch(path=Path(run_dir) / BALANCE))
+    return watches
 
 
 def _encoders(

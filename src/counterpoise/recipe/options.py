@@ -77,10 +77,10 @@ class Parser(ArgumentParser):
 
     def parse_args(self, *args: Any, **kwargs: Any) -> Namespace:
         """The options, of which nothing is called before each class is known to be one that its option takes."""
-        found = super().parse_args(*args, **kwargs)
+        parsed = super().parse_args(*args, **kwargs)
         if self.outermost:
-            check_classes(self, found)
-        return found
+            check_classes(self, parsed)
+        return parsed
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if self.outermost:

@@ -229,11 +229,11 @@ def _path(cls: type) -> str:
 def _plain(value: Any) -> Any:
     """One spelling per value: classes by the place where they are defined, whole numbers whole, None left out."""
     if isinstance(value, Mapping):
-        found = {str(name): _plain(inner) for name, inner in value.items() if inner is not None}
+        spelt = {str(name): _plain(inner) for name, inner in value.items() if inner is not None}
         if isinstance(value.get("class_path"), str):
-            found["class_path"] = _path(resolve_name(value["class_path"]))
-            found.setdefault("init_args", {})
-        return found
+            spelt["class_path"] = _path(resolve_name(value["class_path"]))
+            spelt.setdefault("init_args", {})
+        return spelt
     if isinstance(value, list | tuple):
         return [_plain(inner) for inner in value]
     if isinstance(value, float) and not math.isfinite(value):

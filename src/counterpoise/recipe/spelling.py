@@ -215,8 +215,8 @@ def class_named(kind: str, name: str) -> str:
 def config(path: str | Path) -> dict[str, Any]:
     """The options in a YAML file, with its shorthands written out."""
     try:
-        found = read_yaml(Path(path).read_text(encoding="utf-8"))
-        json.dumps(found)
+        content = read_yaml(Path(path).read_text(encoding="utf-8"))
+        json.dumps(content)
     except FileNotFoundError as error:
         beside = sorted(file.name for file in Path(path).parent.glob("*.y*ml"))
         more = " " + did_you_mean("file", Path(path).name, beside) if beside else ""
@@ -225,24 +225,24 @@ def config(path: str | Path) -> dict[str, Any]:
         raise UsageError(f"--config {path}: {error.strerror or error}.") from error
     except (ValueError, TypeError) as error:
         raise UsageError(f"--config {path} is no YAML of plain values: {error}") from error
-    if not isinstance(found, dict):
-        raise UsageError(f"--config {path} must hold 'option: value' lines; it holds {type(found).__name__}.")
-    for name in found:
+    if not isinstance(content, dict):
+        raise UsageError(f"--config {path} must hold 'option: value' lines; it holds {type(content).__name__}.")
+    for name in content:
         if not isinstance(name, str) or "." in name or name == "config":
             raise UsageError(
                 f"--config {path}: {name!r} is no option of a file. Names are those of the command line without the "
                 "dashes; what follows a dot there stands under init_args here."
             )
-    if isinstance(found.get("run_dir"), dict | list):  # the parser would make a name of it
-        raise UsageError(f"--config {path}: --run_dir must be text or null; got {found['run_dir']!r}.")
-    if "data" in found:
-        found["data"] = _data(found["data"])
+    if isinstance(content.get("run_dir"), dict | list):  # the parser would make a name of it
+        raise UsageError(f"--config {path}: --run_dir must be text or null; got {content['run_dir']!r}.")
+    if "data" in content:
+        content["data"] = _data(content["data"])
     for kind in ("method", "fusion", "optimizer", "schedule"):
-        if kind in found:
-            found[kind] = _class(kind, found[kind])
-    if isinstance(found.get("encoders"), dict):
-        found["encoders"] = {m: _class("encoder", value) for m, value in found["encoders"].items()}
-    return found
+        if kind in content:
+            content[kind] = _class(kind, content[kind])
+    if isinstance(content.get("encoders"), dict):
+        content["encoders"] = {m: _class("encoder", value) for m, value in content["encoders"].items()}
+    return content
 
 
 def _data(value: Any) -> Any:

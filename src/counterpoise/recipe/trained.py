@@ -88,13 +88,13 @@ def open_run(
         CheckpointError: a damaged checkpoint.
         ValueError: another table for a run that was not trained on one.
     """
-    found, parser = _written(config_of(run)), fit_parser()
-    if (others := foreign(found)) and not trust:
+    options, parser = _written(config_of(run)), fit_parser()
+    if (others := foreign(options)) and not trust:
         raise UsageError(
             f"The configuration of {run} names what is not of this package: {', '.join(others)}. To open the run "
             "imports it, and importing runs code. Pass --trust when you know where it comes from; nothing was imported."
         )
-    pairs = [("--config", json.dumps(found))]
+    pairs = [("--config", json.dumps(options))]
     best = Path(run) / "best.ckpt"
     if not best.is_file():
         raise FileNotFoundError(f"{run} has no best.ckpt yet: no epoch of it is finished.")

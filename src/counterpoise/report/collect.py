@@ -75,16 +75,16 @@ def collect(directories: Path | str | Iterable[Path | str], labels: Mapping[Path
         FileNotFoundError: when a directory does not exist or there is no run in any of them.
     """
     roots = [Path(directories)] if isinstance(directories, str | Path) else [Path(d) for d in directories]
-    found: dict[Path, None] = {}
+    places: dict[Path, None] = {}
     for root in roots:
         if not root.is_dir():
             raise FileNotFoundError(f"There is no directory {root}; give run directories or one that holds them.")
-        found.update(dict.fromkeys(_run_directories(root)))
-    if not found:
+        places.update(dict.fromkeys(_run_directories(root)))
+    if not places:
         raise FileNotFoundError(
             f"No runs in {', '.join(map(str, roots))}: a run directory holds result.json or metrics.jsonl."
         )
-    runs = [_read(directory) for directory in found]
+    runs = [_read(directory) for directory in places]
     return _labelled([replace(run, label=(labels or {}).get(run.directory, run.label)) for run in runs])
 
 

@@ -215,12 +215,12 @@ def score_curve(history: Iterable[Mapping[str, Any]], key: str, epochs: Iterable
 def _phases(runs: Sequence[Run]) -> dict[int, str]:
     """First epoch of each phase of the longest history."""
     history = max((run.history for run in runs), key=len)
-    found: dict[int, str] = {}
+    starts: dict[int, str] = {}
     previous = None
     for entry in history:
         if (phase := str(entry.get("phase", ""))) != previous:
-            found[int(entry["epoch"])] = previous = phase
-    return found
+            starts[int(entry["epoch"])] = previous = phase
+    return starts
 
 
 def _time(summary: Summary, metric: str, number: int) -> Part:

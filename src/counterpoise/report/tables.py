@@ -63,8 +63,8 @@ def subset_records(runs: Sequence[Run], metric: str, split: str) -> tuple[list[d
     titles = {f"{subset_name(subset)}/{metric}": " + ".join(subset) for subset in subsets(modalities)}
     records = []
     for run in runs:
-        found = (run.result or {}).get("subsets") or {}
-        scores = {f"{name}/{metric}": values[metric] for name, values in found.items() if metric in values}
+        stored = (run.result or {}).get("subsets") or {}
+        scores = {f"{name}/{metric}": values[metric] for name, values in stored.items() if metric in values}
         if scores:
             plain = {key: run.record.get(key) for key in ("method", "seed", "data", "label")}
             records.append({**plain, split: scores})

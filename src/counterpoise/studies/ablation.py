@@ -77,7 +77,7 @@ def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
 def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
     """Bars, and the effects."""
     split, metric, rows = SPLITS[data["split"]], data["metric"], data["rows"]
-    series = list(dict.fromkeys(name for found in rows.values() for name in found))
+    series = list(dict.fromkeys(name for by_series in rows.values() for name in by_series))
     table = []
     for name, (with_it, without) in EFFECTS.items():
         cells = [name, f"{with_it} − {without}"]
@@ -101,11 +101,11 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
     ]
 
 
-def difference(found: Difference | None, metric: str) -> str:
+def difference(paired: Difference | None, metric: str) -> str:
     """With its interval; of shares in points of per cent."""
-    if found is None:
+    if paired is None:
         return "–"
-    if found.low is None or found.high is None:
-        return number_text(metric, found.mean, signed=True)
-    mean, low, high = (number_text(metric, value, signed=True) for value in (found.mean, found.low, found.high))
+    if paired.low is None or paired.high is None:
+        return number_text(metric, paired.mean, signed=True)
+    mean, low, high = (number_text(metric, value, signed=True) for value in (paired.mean, paired.low, paired.high))
     return f"{mean} [{low}, {high}]"

@@ -167,7 +167,7 @@ def read_outs(data: Mapping[str, Any]) -> str:
 
 def values(cells: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, list[float]]]:
     """Without the seeds' numbers, as figures take it."""
-    return {row: {series: list(by.values()) for series, by in found.items()} for row, found in cells.items()}
+    return {row: {series: list(by.values()) for series, by in by_series.items()} for row, by_series in cells.items()}
 
 
 def metric_option(parser: Options) -> None:

@@ -125,7 +125,7 @@ def _labelled(row: Row) -> Row:
 def _trained(planned: Mapping[str, Sequence[Recipe]], folder: Path) -> list[Trained]:
     """The runs that are finished."""
     there = {recipe.id for members in planned.values() for recipe in members if finished(folder / recipe.id)}
-    read = {found.directory.name: found for found in collect([folder / i for i in there])} if there else {}
+    read = {run.directory.name: run for run in collect([folder / i for i in there])} if there else {}
     return [
         Trained(row, recipe.seed, read[recipe.id].directory, read[recipe.id].result or {}, read[recipe.id].history)
         for row, members in planned.items()

@@ -56,7 +56,7 @@ def plan(given: Given) -> list[Row]:
 
 def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
     """The cosines of each run in a file; what describes them per seed."""
-    found = []
+    compared = []
     for run in runs:
         changes = load(run.directory / GRADIENT_CHANGE, GradientChanges)
         file = file_name(run.row, f"s{run.seed}") + ".npz"
@@ -65,8 +65,8 @@ def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
         if len(changes):
             counted = histogram(_finite(changes))
             about |= {"mean": counted.mean, "median": counted.median, "below": counted.below}
-        found.append(about)
-    return {"pairing": given.own.pairing, "threshold": histogram(np.zeros(0)).threshold, "changes": found}
+        compared.append(about)
+    return {"pairing": given.own.pairing, "threshold": histogram(np.zeros(0)).threshold, "changes": compared}
 
 
 def _finite(changes: GradientChanges) -> np.ndarray:
@@ -106,10 +106,10 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
 NUMBERS = ("mean", "median", "below")
 
 
-def _cell(found: tuple[float, float | None] | None, scale: float) -> str:
+def _cell(mean_and_sd: tuple[float, float | None] | None, scale: float) -> str:
     """Mean ± standard deviation over seeds."""
-    if found is None:
+    if mean_and_sd is None:
         return "–"
-    mean, sd = (None if value is None else scale * value for value in found)
+    mean, sd = (None if value is None else scale * value for value in mean_and_sd)
     digits = 1 if scale == 100 else 3
     return f"{mean:.{digits}f}" + ("" if sd is None else f" ± {sd:.{digits}f}")

@@ -76,11 +76,11 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
         labels[title] = named(kind) + unit(kind)
         panels[title] = {name: [[scale * v for v in run] for run in runs] for name, runs in series.items()}
     like = {f"{m} in {method}": f"{m} alone" for m in modalities}
-    found, split = data["scores"]["rows"], SPLITS[data["scores"]["split"]]
+    by_row, split = data["scores"]["rows"], SPLITS[data["scores"]["split"]]
     rows, what = [], f"{split} {named(metric)}{unit(metric)}"
     for m in modalities:
-        own = found.get(f"{m} alone", {}).get(m, {})
-        inside = found.get(method, {}).get(m, {})
+        own = by_row.get(f"{m} alone", {}).get(m, {})
+        inside = by_row.get(method, {}).get(m, {})
         sign = -1 if lower_is_better(metric) else 1
         lost = [sign * (own[seed] - inside[seed]) for seed in own if seed in inside]
         rows.append([m, *(cell(v, metric) if v else "–" for v in (own.values(), inside.values(), lost))])

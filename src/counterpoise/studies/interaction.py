@@ -37,10 +37,10 @@ def directions(modalities: Sequence[str]) -> list[str]:
 
 def plan(given: Given) -> list[Row]:
     """All, each left out, none."""
-    found = directions(given.modalities)
+    every = directions(given.modalities)
     rows = [Row(ALL, "IGM")]
-    for left_out in found if len(found) > 1 else ():
-        rest = [d for d in found if d != left_out]
+    for left_out in every if len(every) > 1 else ():
+        rest = [d for d in every if d != left_out]
         rows.append(Row(f"without {left_out.replace('->', '→')}", "IGM", {"method.directions": rest}))
     return [*rows, Row(NONE, "IGM", {"method.gm": False})]
 

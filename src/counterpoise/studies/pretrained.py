@@ -115,10 +115,10 @@ def prepare(given: Given) -> None:
 
 def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
     """Scores of each row."""
-    own, found = given.own, scores(runs, given.metric)
+    own, scored = given.own, scores(runs, given.metric)
     for m in given.modalities:
-        found["rows"].get(f"{m} alone", {}).pop(FUSED, None)  # nothing is fused there
-    return {"pretraining": own.pretraining, "tuning": own.tuning, **found}
+        scored["rows"].get(f"{m} alone", {}).pop(FUSED, None)  # nothing is fused there
+    return {"pretraining": own.pretraining, "tuning": own.tuning, **scored}
 
 
 def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:

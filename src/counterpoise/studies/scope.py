@@ -78,12 +78,12 @@ def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
 def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
     """Bars, and what the rows cover."""
     split, metric = SPLITS[data["split"]], data["metric"]
-    modalities = list(dict.fromkeys(m for found in data["covered"].values() for m in found))
+    modalities = list(dict.fromkeys(m for covered in data["covered"].values() for m in covered))
     parts = {"in_scope": "in scope (%)", "modified": "modified (%)"}
     header = ["matrices on", *(f"{m}: parameters {text}" for m in modalities for text in parts.values())]
     table = [
-        [row, *(f"{100 * found[m][part]:.1f}" for m in modalities for part in parts)]
-        for row, found in data["covered"].items()
+        [row, *(f"{100 * covered[m][part]:.1f}" for m in modalities for part in parts)]
+        for row, covered in data["covered"].items()
     ]
     return [
         Picture(

@@ -57,8 +57,8 @@ def _sweeps(given: Given) -> dict[str, list[str]]:
             f"--method {own.method} needs --parameter and --values, as in --parameter optimizer.lr --values 0.01,0.1."
         )
     chosen = {parameter: values} if own.parameter or own.values else known
-    found = {name: [t.strip() for t in text.split(",") if t.strip()] for name, text in chosen.items()}
-    for texts in found.values():
+    lists = {name: [t.strip() for t in text.split(",") if t.strip()] for name, text in chosen.items()}
+    for texts in lists.values():
         for text in texts:
             try:
                 float(text)
@@ -66,7 +66,7 @@ def _sweeps(given: Given) -> dict[str, list[str]]:
                 raise UsageError(f"--values must be numbers separated by commas; got {text!r}.") from None
         if len({float(text) for text in texts}) < len(texts):
             raise UsageError("--values names a number twice.")
-    return found
+    return lists
 
 
 def _metrics(given: Given) -> list[str]:
@@ -84,8 +84,8 @@ def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
     for parameter, texts in _sweeps(given).items():
         for metric in _metrics(given):
             for text in texts:
-                found = {str(r.seed): r.record[split] for r in runs if r.row == f"{parameter}={text}"}
-                known = {seed: s[f"{FUSED}/{metric}"] for seed, s in found.items() if f"{FUSED}/{metric}" in s}
+                by_seed = {str(r.seed): r.record[split] for r in runs if r.row == f"{parameter}={text}"}
+                known = {seed: s[f"{FUSED}/{metric}"] for seed, s in by_seed.items() if f"{FUSED}/{metric}" in s}
                 if known:
                     panels.setdefault(parameter, {}).setdefault(metric, {})[text] = known
     (method,) = method_names(given.own.method, option="--method")
@@ -101,7 +101,7 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
     for name, metrics in groups.items():
         panels = {
             f"{data['method']}: {parameter.removeprefix('method.')}": {
-                metric: {float(text): list(found.values()) for text, found in series[metric].items()}
+                metric: {float(text): list(by_seed.values()) for text, by_seed in series[metric].items()}
                 for metric in metrics
                 if metric in series
             }

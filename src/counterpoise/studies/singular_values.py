@@ -38,7 +38,7 @@ def plan(given: Given) -> list[Row]:
 
 def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
     """A spectrum per run, modality and layer in a file."""
-    found = []
+    spectra = []
     for run in runs:
         trainer, job, _ = open_run(str(run.directory), trust=True)
         for m in given.modalities:
@@ -49,8 +49,8 @@ def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
                 name = file_name(run.row, f"s{run.seed}", m, layer) + ".npz"
                 save(given.folder / name, spectrum)
                 about = {"row": run.row, "seed": run.seed, "modality": m, "layer": layer}
-                found.append({**about, "file": name, "mean": spectrum.mean, "rank": spectrum.effective_rank})
-    return {"statistic": given.own.statistic, "spectra": found}
+                spectra.append({**about, "file": name, "mean": spectrum.mean, "rank": spectrum.effective_rank})
+    return {"statistic": given.own.statistic, "spectra": spectra}
 
 
 def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:

@@ -63,17 +63,17 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
     """Points and a table, cheapest first."""
     metric = data["metric"]
     label = f"{SPLITS[data['split']]} {named(metric)}"
-    columns = {row: _columns(list(found.values())) for row, found in data["rows"].items()}
+    columns = {row: _columns(list(by_seed.values())) for row, by_seed in data["rows"].items()}
     ordered = sorted(columns, key=lambda row: mean_sd(columns[row]["seconds"])[0])
     table = []
     for row in ordered:
-        found = columns[row]
+        cells = columns[row]
         table.append(
             [
                 row,
-                *(_cell(found.get(key), digits) for key, digits in TABLE.values()),
-                _cell(found.get("peak_memory_mb"), 0) + f" (+{_cell(found.get('memory_rise_mb'), 0)})",
-                cell(found["score"], metric),
+                *(_cell(cells.get(key), digits) for key, digits in TABLE.values()),
+                _cell(cells.get("peak_memory_mb"), 0) + f" (+{_cell(cells.get('memory_rise_mb'), 0)})",
+                cell(cells["score"], metric),
             ]
         )
     pictures = []
