@@ -96,9 +96,9 @@ class Truth:
         """Whether it says who is weak, and which is better; for the rest there is no truth by construction."""
         return verdict.weak == self.weak and verdict.together == (task in self.together) and not verdict.apart
 
-    def data(self, task: str) -> tuple[Arrays, cp.Splits]:
+    def data(self, task: str, draw: int) -> tuple[Arrays, cp.Splits]:
         """The arrays of the modalities, and the splits."""
-        arrays = self.make(np.random.default_rng(0), task)
+        arrays = self.make(np.random.default_rng(draw), task)
         y = arrays.pop("y")
         target = (y > 0).astype(np.int64) if task == "multi-label" else y
         split = np.array(["train"] * TRAIN + ["val"] * VAL)
@@ -114,17 +114,17 @@ TRUTHS = (
 )
 
 
-def measured(truth: Truth, task: str, seed: int, epochs: int) -> Measured:
+def measured(truth: Truth, task: str, seed: int, epochs: int, draw: int) -> Measured:
     """The joint model against each modality alone."""
-    arrays, data = truth.data(task)
+    arrays, data = truth.data(task, draw)
     train = partial(trained, arrays, data, seed=seed, epochs=epochs)
     joint = train(Joint(), truth.fusion, truth.fusion != "Concat")
     return measure(joint, {m: train(Unimodal(m), "Concat", False) for m in data.modalities}, data, "Joint")
 
 
-def row(truth: Truth, task: str, seeds: Sequence[int], epochs: int) -> list[str]:
+def row(truth: Truth, task: str, seeds: Sequence[int], epochs: int, draw: int) -> list[str]:
     """What the verdict on one set of data says."""
-    each = [measured(truth, task, seed, epochs) for seed in seeds]
+    each = [measured(truth, task, seed, epochs, draw) for seed in seeds]
     metric = TASKS[task].yardstick
     alone = [judge(Diagnosis("Joint", metric, [one])) for one in each]
     verdict = judge(Diagnosis("Joint", metric, each))
@@ -141,11 +141,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--draw", type=int, default=1, help="seed of the data")
     given = parser.parse_args()
-    rows = [row(truth, task, given.seeds, given.epochs) for task in WIDTHS for truth in TRUTHS]
+    rows = [row(truth, task, given.seeds, given.epochs, given.draw) for task in WIDTHS for truth in TRUTHS]
     header = ["task", "data", "verdict", "true", "true from one seed", "best alone − chance", "joint − apart"]
     print(table(header, rows))
-    print(f"Seeds {', '.join(map(str, given.seeds))}, {given.epochs} epochs. {machine()}.")
+    print(f"Seeds {', '.join(map(str, given.seeds))}, draw {given.draw}, {given.epochs} epochs. {machine()}.")
 
 
 if __name__ == "__main__":
