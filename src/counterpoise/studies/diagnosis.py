@@ -218,8 +218,8 @@ def _error(found: Diagnosis, verdict: Verdict) -> str:
     """How often training in turns gained on test where the benchmark found the same as here."""
     if found.task != SingleLabel.kind:
         return (
-            "How often this is right: not measured for such targets, but for clear cases of made-up data. Of single-label "
-            "ones a verdict tells what was learned, and not reliably what a remedy gains (docs/studies.md)."
+            "How often this is right: not measured for such targets, but for clear cases of made-up data. Of "
+            "single-label ones a verdict tells what was learned, not reliably what a remedy gains (docs/studies.md)."
         )
     names = {"apart": "better apart", "hurts": "fusing costs accuracy"}
     parts = []
