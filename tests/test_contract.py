@@ -114,6 +114,9 @@ CASES = {
     "DataRemixing": Case(
         partial(methods.DataRemixing, warmup=1), ANY, (partial(methods.DataRemixing, unimodal=1, warmup=9),), MultiTask
     ),
+    "InfoReg": Case(methods.InfoReg, (*SEPARATE, partial(Gated, heads=True)), (partial(methods.InfoReg, window=1),)),
+    "MIDAS": Case(partial(methods.MIDAS, warmup=1), ANY, (partial(methods.MIDAS, lam=0, warmup=0),), MultiTask),
+    "DIMML": Case(methods.DIMML, ("Concat", "Gated", "FiLM", "Attention")),
 }
 # DOMFN squares its losses, UMT multiplies a squared distance by 10; attention is steep without normalised outputs
 GENTLE = {"DOMFN": 0.01, "UMT": 0.01, "Attention": 0.01}

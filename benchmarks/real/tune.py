@@ -79,6 +79,9 @@ def knobs(epochs: int) -> dict[str, tuple[str, tuple[Any, Any]]]:
         "G2D": ("method.alpha", (0.1, 1.0)),
         "ReLearning": ("method.lam", (1.0, 3.0)),
         "BSS": ("method.start", (0.1, 0.5)),
+        "DIMML": ("method.weight", (0.3, 1.0)),
+        "MIDAS": ("method.lam", (1.0, 5.0)),
+        "InfoReg": ("method.beta", (0.5, 0.9)),
         "IPRM": ("method.alpha", (0.5, 0.8)),
         "DataRemixing": ("method.unimodal", (0.5, 1.0)),
     }

@@ -190,7 +190,10 @@ def test_all_methods_are_those_of_the_task(folder, tmp_path, capsys, monkeypatch
     settings.write_text("Joint+SAM: {method: Joint, sam: 0.05}\nAfter: {method: PMR}\n")
     options = ["--epochs", 1, "--batch_size", 16, "--progress", "false", "--seeds", 0, "--out", tmp_path / "out"]
     assert run("benchmark", *data, *options, "--settings", settings) == 0
-    others = "DOMFN, PMR, ReconBoost, MMCosine, TCMax, CML, MBSD, AMCo, G2D, ReLearning, BSS, DataRemixing"
+    others = (
+        "DOMFN, PMR, ReconBoost, MMCosine, TCMax, CML, MBSD, AMCo, G2D, ReLearning, BSS, IPRM, DataRemixing, "
+        "MIDAS, DIMML"
+    )
     assert f"Not defined for regression targets: {others}." in capsys.readouterr().out
     rows = {record["label"] for record in json.loads((tmp_path / "out" / "results.json").read_text())["runs"]}
     assert {"Unimodal(first)", "Unimodal(second)", "Joint", "Joint+SAM", "IGM", "SMV"} <= rows

@@ -23,6 +23,8 @@ REFUSED = {
     "G2D": "one after another",
     "ReLearning": "towards their start",
     "BSS": "by and by",
+    "DIMML": "among phases",
+    "MIDAS": "after a warm-up",
     "DataRemixing": "after its warm-up",
 }
 FUSIONS = {"MLA": "Shared", "ReconBoost": "Sum", "DOMFN": "Late", "MMCosine": "Concat"}

@@ -6,6 +6,7 @@ from counterpoise.functional.boosting import boost_loss, boosting_stages, consol
 from counterpoise.functional.confidence import confidence_rise
 from counterpoise.functional.cosines import cosine_logits
 from counterpoise.functional.dependence import dependence, hidden_share, hide
+from counterpoise.functional.detached import class_means, effective_dimensions, lesson, vote_weights
 from counterpoise.functional.divergence import divergence, fusion_gate, gated_losses
 from counterpoise.functional.dropping import keep_mask, sample_uniform
 from counterpoise.functional.entropy import batch_entropy_weights, certainty_weights, entropy_weights
@@ -13,6 +14,12 @@ from counterpoise.functional.gaussian_pooling import GaussianPool, fit_gaussian_
 from counterpoise.functional.geodesic import agreement_share, divergence_from, geodesic, geodesic_weights
 from counterpoise.functional.gradients import assign, cosine, flatten, global_norm, held, unflatten
 from counterpoise.functional.min_norm import min_norm_pair, pareto_gradient
+from counterpoise.functional.misalignment import (
+    confidence_shares,
+    misaligned_losses,
+    under_predicted,
+    weak_modality_weights,
+)
 from counterpoise.functional.modulation import (
     agm_coefficients,
     agm_ratios,
@@ -33,6 +40,7 @@ from counterpoise.functional.prototypes import (
     stratified,
 )
 from counterpoise.functional.rates import accuracy_ratio, smoothed_rates
+from counterpoise.functional.regulation import growth, lead, regulation, released_regulation
 from counterpoise.functional.relearning import k_means, purity, return_share, scaled
 from counterpoise.functional.remixing import bits_from_uniform, least_separating, remixed_rows
 from counterpoise.functional.self_distillation import Distilled, distilled
@@ -75,9 +83,11 @@ __all__ = [
     "boosting_stages",
     "certainty_weights",
     "changed_fraction",
+    "class_means",
     "coalitions",
     "collect_inputs",
     "confidence_rise",
+    "confidence_shares",
     "consolidation_loss",
     "cosine",
     "cosine_logits",
@@ -87,6 +97,7 @@ __all__ = [
     "divergence",
     "divergence_from",
     "draw_weights",
+    "effective_dimensions",
     "entropy_weights",
     "expired",
     "feature_distances",
@@ -103,6 +114,7 @@ __all__ = [
     "geodesic",
     "geodesic_weights",
     "global_norm",
+    "growth",
     "held",
     "hidden_share",
     "hide",
@@ -111,12 +123,15 @@ __all__ = [
     "input_shape",
     "k_means",
     "keep_mask",
+    "lead",
     "least_separating",
+    "lesson",
     "log_partition",
     "log_partition_of_sums",
     "look_ahead",
     "merge_prototypes",
     "min_norm_pair",
+    "misaligned_losses",
     "observe",
     "ogm_coefficients",
     "ogm_ratios",
@@ -133,6 +148,8 @@ __all__ = [
     "prototype_distances",
     "prototype_logits",
     "purity",
+    "regulation",
+    "released_regulation",
     "remixed_rows",
     "return_share",
     "rls_update",
@@ -150,5 +167,8 @@ __all__ = [
     "stratified",
     "thin_flat_directions",
     "training_list",
+    "under_predicted",
     "unflatten",
+    "vote_weights",
+    "weak_modality_weights",
 ]

@@ -6,14 +6,17 @@ from counterpoise.methods.bss import BSS
 from counterpoise.methods.cml import CML
 from counterpoise.methods.data_remixing import DataRemixing
 from counterpoise.methods.dgl import DGL
+from counterpoise.methods.dimml import DIMML
 from counterpoise.methods.domfn import DOMFN
 from counterpoise.methods.g2d import G2D
 from counterpoise.methods.gblending import GBlending
 from counterpoise.methods.igm import IGM
+from counterpoise.methods.inforeg import InfoReg
 from counterpoise.methods.iprm import IPRM
 from counterpoise.methods.joint import Joint
 from counterpoise.methods.lfm import LFM
 from counterpoise.methods.mbsd import MBSD
+from counterpoise.methods.midas import MIDAS
 from counterpoise.methods.mla import MLA
 from counterpoise.methods.mmcosine import MMCosine
 from counterpoise.methods.mmpareto import MMPareto
@@ -62,4 +65,7 @@ __all__ = [  # noqa: RUF022
     "BSS",
     "IPRM",
     "DataRemixing",
+    "InfoReg",
+    "MIDAS",
+    "DIMML",
 ]
