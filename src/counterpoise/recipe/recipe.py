@@ -146,9 +146,12 @@ class Recipe:
 
     @property
     def title(self) -> str:
-        """What progress is shown under: the label and the seed, or the id where there is no label."""
-        label = self.options.label
-        return f"{label}, seed {self.seed}" if label else self.id
+        """What progress is shown under: label, fold and seed, or the id where there is no label."""
+        if not self.options.label:
+            return self.id
+        data = self.options.data.init_args
+        fold = f", fold {data.fold}" if data.get("folds") is not None else ""
+        return f"{self.options.label}{fold}, seed {self.seed}"
 
     @property
     def text(self) -> str:
