@@ -41,7 +41,7 @@ class Case(NamedTuple):
 
 CASES = {
     "Unimodal": Case(partial(methods.Unimodal, "first"), (*ANY, "Shared")),
-    "Joint": Case(methods.Joint, (*ANY, "Shared", partial(Late, rule="pool"), "Geodesic")),
+    "Joint": Case(methods.Joint, (*ANY, "Shared", partial(Late, rule="pool"), "Geodesic", "Boosted", "MMTM")),
     "GBlending": Case(
         partial(methods.GBlending, super_epoch=2),
         ANY,
@@ -117,9 +117,12 @@ CASES = {
     "InfoReg": Case(methods.InfoReg, (*SEPARATE, partial(Gated, heads=True)), (partial(methods.InfoReg, window=1),)),
     "MIDAS": Case(partial(methods.MIDAS, warmup=1), ANY, (partial(methods.MIDAS, lam=0, warmup=0),), MultiTask),
     "DIMML": Case(methods.DIMML, ("Concat", "Gated", "FiLM", "Attention")),
+    "AUG": Case(partial(methods.AUG, every=1), ("Boosted",)),
+    "Greedy": Case(partial(methods.Greedy, start=0, window=2), ("MMTM",)),
 }
-# DOMFN squares its losses, UMT multiplies a squared distance by 10; attention is steep without normalised outputs
-GENTLE = {"DOMFN": 0.01, "UMT": 0.01, "Attention": 0.01}
+# AUG adds up classifiers and losses, DOMFN squares its losses, UMT multiplies a squared distance by 10; attention is
+# steep without normalised outputs
+GENTLE = {"AUG": 0.01, "DOMFN": 0.01, "UMT": 0.01, "Attention": 0.01}
 
 
 def _named(fusion: Any) -> str:

@@ -84,6 +84,8 @@ def knobs(epochs: int) -> dict[str, tuple[str, tuple[Any, Any]]]:
         "InfoReg": ("method.beta", (0.5, 0.9)),
         "IPRM": ("method.alpha", (0.5, 0.8)),
         "DataRemixing": ("method.unimodal", (0.5, 1.0)),
+        "AUG": ("method.lam", (0.2, 0.5)),
+        "Greedy": ("method.eps", (0.001, 0.01)),
     }
 
 

@@ -24,7 +24,19 @@ from counterpoise.testing import NAMES, trainer_for
 pytest.importorskip("onnxruntime")
 
 TAU = 0.001
-FUSIONS = ("Concat", "Sum", "Late", "Shared", "Gated", "FiLM", "Attention", "Geodesic", "WideDeep")
+FUSIONS = (
+    "Concat",
+    "Sum",
+    "Late",
+    "Shared",
+    "Gated",
+    "FiLM",
+    "Attention",
+    "Geodesic",
+    "WideDeep",
+    "Boosted",
+    "MMTM",
+)
 RULES = [partial(Late, rule=rule) for rule in ("entropy", "sum", "pool")]
 OWN_RULE: dict[str, tuple[Callable[[], Method], Any]] = {
     "Unimodal": (partial(methods.Unimodal, "second"), "Concat"),
@@ -35,6 +47,7 @@ OWN_RULE: dict[str, tuple[Callable[[], Method], Any]] = {
     "MMCosine": (methods.MMCosine, "Concat"),
     "ReconBoost": (partial(methods.ReconBoost, initial_rate=0.7), "Sum"),
     "IPRM": (methods.IPRM, "Geodesic"),
+    "AUG": (partial(methods.AUG, every=1), "Boosted"),
 }
 """Methods that predict otherwise than by the fused logits."""
 OTHERS = sorted(set(methods.__all__) - {name.split("-")[0] for name in OWN_RULE})

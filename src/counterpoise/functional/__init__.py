@@ -43,6 +43,7 @@ from counterpoise.functional.rates import accuracy_ratio, smoothed_rates
 from counterpoise.functional.regulation import growth, lead, regulation, released_regulation
 from counterpoise.functional.relearning import k_means, purity, return_share, scaled
 from counterpoise.functional.remixing import bits_from_uniform, least_separating, remixed_rows
+from counterpoise.functional.residual import left_behind, residual_losses
 from counterpoise.functional.self_distillation import Distilled, distilled
 from counterpoise.functional.sequence import agreement, balance_scores, draw_weights, pace
 from counterpoise.functional.shapley import coalitions, sampled_orders, shapley, shapley_error
@@ -57,6 +58,7 @@ from counterpoise.functional.spectrum import (
     second_moment,
     thin_flat_directions,
 )
+from counterpoise.functional.speeds import conditional_speed, leaning_most
 from counterpoise.functional.statistics import frozen_statistics
 from counterpoise.functional.stopping import Patience, expired, observe
 from counterpoise.functional.total_correlation import log_partition, log_partition_of_sums
@@ -86,6 +88,7 @@ __all__ = [
     "class_means",
     "coalitions",
     "collect_inputs",
+    "conditional_speed",
     "confidence_rise",
     "confidence_shares",
     "consolidation_loss",
@@ -124,7 +127,9 @@ __all__ = [
     "k_means",
     "keep_mask",
     "lead",
+    "leaning_most",
     "least_separating",
+    "left_behind",
     "lesson",
     "log_partition",
     "log_partition_of_sums",
@@ -151,6 +156,7 @@ __all__ = [
     "regulation",
     "released_regulation",
     "remixed_rows",
+    "residual_losses",
     "return_share",
     "rls_update",
     "sample_uniform",

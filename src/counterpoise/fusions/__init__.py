@@ -5,13 +5,28 @@
 
 from counterpoise.fusions.attention import Attention
 from counterpoise.fusions.base import Fusion
+from counterpoise.fusions.boosted import Boosted
 from counterpoise.fusions.concat import Concat
 from counterpoise.fusions.film import FiLM
 from counterpoise.fusions.gated import Gated
 from counterpoise.fusions.geodesic import Geodesic
 from counterpoise.fusions.late import Late
+from counterpoise.fusions.mmtm import MMTM
 from counterpoise.fusions.shared import Shared
 from counterpoise.fusions.sum import Sum
 from counterpoise.fusions.wide_deep import WideDeep
 
-__all__ = ["Attention", "Concat", "FiLM", "Fusion", "Gated", "Geodesic", "Late", "Shared", "Sum", "WideDeep"]
+__all__ = [
+    "MMTM",
+    "Attention",
+    "Boosted",
+    "Concat",
+    "FiLM",
+    "Fusion",
+    "Gated",
+    "Geodesic",
+    "Late",
+    "Shared",
+    "Sum",
+    "WideDeep",
+]

@@ -2,6 +2,7 @@
 
 from counterpoise.methods.agm import AGM
 from counterpoise.methods.amco import AMCo
+from counterpoise.methods.aug import AUG
 from counterpoise.methods.bss import BSS
 from counterpoise.methods.cml import CML
 from counterpoise.methods.data_remixing import DataRemixing
@@ -10,6 +11,7 @@ from counterpoise.methods.dimml import DIMML
 from counterpoise.methods.domfn import DOMFN
 from counterpoise.methods.g2d import G2D
 from counterpoise.methods.gblending import GBlending
+from counterpoise.methods.greedy import Greedy
 from counterpoise.methods.igm import IGM
 from counterpoise.methods.inforeg import InfoReg
 from counterpoise.methods.iprm import IPRM
@@ -68,4 +70,6 @@ __all__ = [  # noqa: RUF022
     "InfoReg",
     "MIDAS",
     "DIMML",
+    "AUG",
+    "Greedy",
 ]
