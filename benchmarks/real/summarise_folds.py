@@ -1,6 +1,8 @@
 """``results.json`` of a comparison over folds -> docs/benchmarks/<set>.md.
 
     python benchmarks/real/summarise_folds.py runs/real/ravdess_av --config benchmarks/real/ravdess_av.yaml
+    python benchmarks/real/summarise_folds.py runs/real/ravdess_rows --config benchmarks/real/ravdess_av.yaml \\
+        --page ravdess_rows
 
 What stands between the two "reading" marks of an existing page is kept: it is written by hand.
 """
@@ -17,11 +19,19 @@ from counterpoise.benchmark.folds import by_fold
 from counterpoise.benchmark.summary import summarize
 from counterpoise.report.figures import seeds_text
 
-ABOUT = """RAVDESS speech (Livingstone and Russo, 2018; CC BY-NC-SA 4.0): 1440 clips of 24 actors, 8 emotions.
+DATA = """RAVDESS speech (Livingstone and Russo, 2018; CC BY-NC-SA 4.0): 1440 clips of 24 actors, 8 emotions.
 
 The sound is 2 s at 16 kHz as a spectrogram of 65 frequencies and 63 frames, for a small convolutional network from
-scratch; the face is 35 action units of OpenFace, mean over the frames of a clip, as one `Tabular`. Each fold leaves one
-actor out; whole actors among the others select the weights."""
+scratch; the face is 35 action units of OpenFace, mean over the frames of a clip, as one `Tabular`."""
+ABOUT = {
+    "ravdess_av": ("actor", "Each fold leaves one actor out; whole actors among the others select the weights."),
+    "ravdess_rows": (
+        "fold",
+        "Rows of the poster's table, each with the method's own fusion, over the five folds of Luna-Jiménez et al.\n"
+        "(Applied Sciences, 2022), no actor in two of them; whole actors of the other four select the weights.",
+    ),
+}
+"""Page -> what a fold holds out, and a sentence about the folds."""
 
 
 def page(name: str, out: Path, config: Path, reading: str) -> str:
@@ -33,24 +43,25 @@ def page(name: str, out: Path, config: Path, reading: str) -> str:
     records = [record for record in records if record["fold"] in done]
     columns = [f"fused/{metric}" for metric in ("accuracy", "macro_f1", "ece")]
     summary = summarize(by_fold(records), seeds=len(done), columns=columns, ratio=content["summary"]["ratio"])
+    held, about = ABOUT[name]
     parts = [
         f"# {name}",
-        ABOUT,
+        f"{DATA} {about}",
         "## Reading",
         f"{BEGIN}\n{reading}\n{END}",
         "## Result",
-        f"{len(done)} of {len(folds)} actors were left out, {seeds_text([len({r['seed'] for r in records})])}.",
+        f"{len(done)} of {len(folds)} {held}s were left out, {seeds_text([len({r['seed'] for r in records})])}.",
         summary.to_markdown().strip(),
-        "## Each actor",
-        "\n".join(_folds(content, rows, done)),
+        f"## Each {held}",
+        "\n".join(_folds(content, held, rows, done)),
         "## Commands",
-        _commands(config),
+        _commands(name, config),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _folds(content: dict, rows: list[str], done: set[int]) -> list[str]:
-    lines = [line(["actor", "learned from", "tested on", *rows]), line(["---"] * (3 + len(rows)))]
+def _folds(content: dict, held: str, rows: list[str], done: set[int]) -> list[str]:
+    lines = [line([held, "learned from", "tested on", *rows]), line(["---"] * (3 + len(rows)))]
     for fold in content["folds"]["folds"]:
         if fold["number"] in done:
             scores = [f"{100 * content['folds']['scores'][row][str(fold['number'])]:.1f}" for row in rows]
@@ -58,11 +69,11 @@ def _folds(content: dict, rows: list[str], done: set[int]) -> list[str]:
     return lines
 
 
-def _commands(config: Path) -> str:
+def _commands(name: str, config: Path) -> str:
     options = config.read_text(encoding="utf-8").strip()
     return (
-        "```bash\nbenchmarks/real/ravdess_av.sh DATA\n```\n\nwith `clips.csv` and the folder `audio` in `DATA`; it "
-        "goes on where it stopped. The options that all rows share (`benchmarks/real/ravdess_av.yaml`):\n\n"
+        f"```bash\nbenchmarks/real/{name}.sh DATA\n```\n\nwith `clips.csv` and the folder `audio` in `DATA`; it "
+        f"goes on where it stopped. The options that all rows share (`benchmarks/real/{config.name}`):\n\n"
         f"```yaml\n{options}\n```"
     )
 
@@ -72,8 +83,9 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder with results.json, named like the set")
     parser.add_argument("--config", type=Path, required=True, help="the options that all rows shared")
     parser.add_argument("--docs", type=Path, default=Path("docs/benchmarks"), help="folder of the page")
+    parser.add_argument("--page", choices=ABOUT, default="ravdess_av", help="which one")
     given = parser.parse_args()
-    name = given.config.stem
+    name = given.page
     write(given.docs / f"{name}.md", lambda reading: page(name, given.out, given.config, reading))
 
 

@@ -166,7 +166,9 @@ def test_names_of_rows():
         assert [row.name for row in chosen(dataset, "all")] == list(NAMES[name])
         assert [row.name for row in chosen(dataset, "IGM, igm without sam")] == ["igm-without-sam", "igm-paper"]
         assert [row.name for row in chosen(dataset, "UNIMODAL")] == [f"unimodal-{m}" for m in MODALITIES[name]]
-        assert {row for row in published(name) if row in NAMES[name]} <= set(NAMES[name])
+        known = published(name)
+        ignored = {"ogm", "domfn", "pmr"} if name == "nvgesture" else set()  # not run there by the poster
+        assert all(recipes.get(name, row).published in known for row in set(NAMES[name]) - ignored)
 
 
 def test_passes_that_methods_state():

@@ -28,6 +28,7 @@ class Recipe:
     Attributes:
         name: of the row, as in file names.
         label: in tables.
+        published: the row of publications that it is compared with, of several trainings of one method.
         settings: a key of ``SETTINGS``.
         source: where they were read; that of the protocol where there are no others.
         differs: what is not as there; empty when nothing is.
@@ -37,6 +38,7 @@ class Recipe:
 
     name: str
     label: str
+    published: str
     settings: str
     source: str
     differs: str
@@ -58,6 +60,7 @@ def get(dataset: str, name: str) -> Recipe:
     return Recipe(
         name,
         row["label"],
+        row.get("published", name),
         row["settings"],
         row.get("source", content["protocol"]),
         row.get("differs", ""),

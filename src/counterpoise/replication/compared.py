@@ -146,7 +146,7 @@ def compare(
     cells: dict[str, dict[str, Cell]] = {}
     for row in rows:
         for metric in metrics:
-            found = sorted(numbers.get(row.name, {}).get(metric, []), key=lambda n: n.publication.name != POSTER)
+            found = sorted(numbers.get(row.published, {}).get(metric, []), key=lambda n: n.publication.name != POSTER)
             values = {
                 seed: 100 * record[part][f"{FUSED}/{metric}"]
                 for seed, record in records.get(row.name, {}).items()
@@ -161,7 +161,7 @@ def compare(
 def _reasons(about: Circumstances, row: recipes.Recipe, number: Number, runs: int) -> list[str]:
     """Why ours and a published number are not comparable."""
     there, here = number.publication.selected_on, "test" if about.as_published else "validation"
-    own = row.name in number.publication.own
+    own = row.published in number.publication.own
     said = [
         (there == "not known", "what selected there is not known"),
         (there not in (here, "not known"), f"there {_selected(there)}, here selected on {here}"),
