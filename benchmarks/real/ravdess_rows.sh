@@ -9,7 +9,7 @@ out=${2:-runs/real/ravdess_rows}
 python=${PYTHON:-$here/../../.venv/bin/python}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 "$python" -m counterpoise benchmark --config "$here/ravdess_av.yaml" --data.path "$data/clips.csv" \
-  --data.cache "$out/cache" --folds fold --settings "$here/ravdess_rows.yaml" \
+  --data.cache "$out/cache" --encoders.audio.init_args.dim 128 --folds fold --settings "$here/ravdess_rows.yaml" \
   --methods "${METHODS:-Unimodal,Joint,OGM,MMPareto,MLA,IGM without SAM,IGM}" --seeds "${SEEDS:-0}" \
   --epochs "${EPOCHS:-10}" --jobs "${JOBS:-1}" --out "$out"
 "$python" "$here/summarise_folds.py" "$out" --config "$here/ravdess_av.yaml" --page ravdess_rows \

@@ -27,8 +27,9 @@ ABOUT = {
     "ravdess_av": ("actor", "Each fold leaves one actor out; whole actors among the others select the weights."),
     "ravdess_rows": (
         "fold",
-        "Rows of the poster's table, each with the method's own fusion, over the five folds of Luna-Jiménez et al.\n"
-        "(Applied Sciences, 2022), no actor in two of them; whole actors of the other four select the weights.",
+        "Rows of the poster's table, each\nwith the method's own fusion on features of 128 numbers, over the five "
+        "folds of Luna-Jiménez et al. (Applied\nSciences, 2022), no actor in two of them; whole actors of the other "
+        "four select the weights.",
     ),
 }
 """Page -> what a fold holds out, and a sentence about the folds."""
