@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from counterpoise.engine import SGD, Adam, AdamW, Trainer
     from counterpoise.estimators import Bundle, MultimodalClassifier, MultimodalRegressor
     from counterpoise.exporting import Exported, export
+    from counterpoise.integrations import balance
     from counterpoise.method import Method
     from counterpoise.model import MultimodalModel
     from counterpoise.studies.diagnosis_runs import diagnose
@@ -47,6 +48,7 @@ _HOMES = {
     "TrainedModel": "trained",
     "Trainer": "engine",
     "auto": "answer.auto",
+    "balance": "integrations",
     "build_model": "build",
     "cross_validate": "benchmark.cross_validation",
     "diagnose": "studies.diagnosis_runs",
@@ -58,7 +60,7 @@ _HOMES = {
     "from_log": "data",
     "load": "trained",
 }
-_PACKAGES = ("data", "encoders", "engine", "functional", "fusions", "methods", "metrics", "report")
+_PACKAGES = ("data", "encoders", "engine", "functional", "fusions", "integrations", "methods", "metrics", "report")
 
 __all__ = [
     "SGD",
@@ -76,6 +78,7 @@ __all__ = [
     "TrainedModel",
     "Trainer",
     "auto",
+    "balance",
     "build_model",
     "cross_validate",
     "diagnose",

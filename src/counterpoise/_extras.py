@@ -12,6 +12,7 @@ EXTRAS = {
     "gradio": "serve",
     "huggingface_hub": "hub",
     "jinja2": "report",
+    "lightning": "lightning",
     "markupsafe": "report",
     "matplotlib": "report",
     "narwhals": "media",

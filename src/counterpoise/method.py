@@ -160,6 +160,14 @@ class Method(Spelled, nn.Module):
         """Why training must not end before its epochs are over (``early_stopping``); None where it may."""
         return None if type(self).phase is Method.phase else "it shares its epochs out among phases"
 
+    def must_own_loop(self) -> str | None:
+        """Why it cannot train in somebody else's loop (``counterpoise.integrations``); None where it can.
+
+        There, one batch is one update, and the loop is of others: which samples an epoch has, how many epochs there
+        are, and what trains in them.
+        """
+        return None if type(self).phase is Method.phase else "it shares its epochs out among phases"
+
     def reads(self, modalities: tuple[str, ...]) -> tuple[str, ...]:
         """The modalities that evaluation reads; all of them unless the method ignores some for good."""
         return modalities

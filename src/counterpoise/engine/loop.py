@@ -58,7 +58,8 @@ def fit(
             seed_everything(mix(run.seed, "setup"))
             run.set_up()
             run.make_optimizer()
-            warn_if_scales_cancel(run.method, run.optimizer_settings)
+            optimizer = run.optimizer_settings
+            warn_if_scales_cancel(run.method, type(optimizer).__name__, optimizer.scale_free)
             checkpoints.open(run, resume=resume, config=config, data=data)
             _run_phases(run, checkpoints, meter)
         with uncounted():

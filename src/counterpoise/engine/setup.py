@@ -300,11 +300,11 @@ def check_data(model: MultimodalModel, method: Method, split: Split, *, batch_si
         checked_weights(split.weight, len(split), "The weight of this split", lambda i: f"sample {split.ids[i]!r}")
 
 
-def warn_if_scales_cancel(method: Method, optimizer: Optimizer) -> None:
+def warn_if_scales_cancel(method: Method, optimizer: str, scale_free: bool) -> None:
     """A warning when the method scales gradients and the optimizer divides a constant scale out again."""
-    if optimizer.scale_free and method.edits_by_scale:
+    if scale_free and method.edits_by_scale:
         warnings.warn(
-            f"{type(method).__name__} scales gradients, and {type(optimizer).__name__} divides a constant scale out "
+            f"{type(method).__name__} scales gradients, and {optimizer} divides a constant scale out "
             "again: only its changes from step to step act. Prefer SGD, or a method that sets learning rates.",
             stacklevel=4,
         )

@@ -51,11 +51,15 @@ class TorchOptim(Optimizer):
         if lr is None and default is inspect.Parameter.empty:
             raise ValueError(f"{name} has no learning rate of its own: pass lr=...")
         self.lr = float(number("lr", float(default) if lr is None else lr, low=0))
-        foreign = not self._class.__module__.startswith("torch.optim")
-        self.scale_free = not foreign and self._class.__name__ not in LINEAR
+        self.scale_free = scale_free(self._class)
 
     def build(self, groups: Iterable[dict[str, Any]]) -> torch.optim.Optimizer:
         return self._class(list(groups), lr=self.lr, **self.options)
+
+
+def scale_free(optimizer: Any) -> bool:
+    """Whether a constant factor on the gradient cancels out in this class, as far as it is known."""
+    return optimizer.__module__.startswith("torch.optim") and optimizer.__name__ not in LINEAR
 
 
 def torch_names() -> dict[str, type[torch.optim.Optimizer]]:

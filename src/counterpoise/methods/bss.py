@@ -101,6 +101,9 @@ class BSS(Method):
         lets_in = self.schedule == "heuristic" and self.start < 1
         return "it lets in the training samples by and by" if lets_in else None
 
+    def must_own_loop(self) -> str | None:
+        return "it chooses the samples of every epoch"
+
     def on_start(self, run: Run) -> None:
         if self.schedule == "heuristic":
             self.order.copy_(self._scored(run).argsort(descending=True, stable=True))

@@ -94,6 +94,9 @@ class DOMFN(Method):
     def must_finish(self) -> str | None:
         return "it trains the modalities before what fuses them" if self.pretrain else None
 
+    def must_own_loop(self) -> str | None:
+        return self.must_finish()
+
     def selectable(self, run: Run) -> bool:
         return run.phase.name != PRETRAIN  # which leaves the fused head as it was made
 

@@ -85,6 +85,9 @@ class GBlending(Method):
     def must_finish(self) -> str | None:
         return None if self._once else "every super-epoch has weights of its own"
 
+    def must_own_loop(self) -> str | None:
+        return "it measures its weights in trial runs" if self.weights is None else None
+
     def phase(self, index: int, run: Run) -> Phase | None:
         length = run.epochs if self._once else min(self.super_epoch, run.epochs)
         left = run.epochs - index * length

@@ -91,6 +91,9 @@ class LFM(Method):
         self.register_buffer("weight", torch.tensor(self.alpha))
         self._unseen = None
 
+    def must_own_loop(self) -> str | None:
+        return "it keeps samples out of training to learn its weight from" if self.schedule == "learned" else None
+
     def on_start(self, run: Run) -> None:
         if self.schedule == "learned":
             run.resample(self._parts(run)[0])

@@ -76,6 +76,9 @@ class MLA(Method):
         size = fusion.head.in_features
         self.register_buffer("P", torch.eye(size, dtype=widest(run.device), device=run.device))
 
+    def must_own_loop(self) -> str | None:
+        return "it updates once per modality and batch"
+
     def step(self, step: Step) -> Tensor:
         losses = []
         for m in step.model.modalities:

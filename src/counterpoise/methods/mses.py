@@ -88,6 +88,9 @@ class MSES(Method):
     def must_finish(self) -> str | None:
         return "it stops each modality by a rule of its own, and training when all have stopped"
 
+    def must_own_loop(self) -> str | None:
+        return "it freezes modalities, and ends training when all are frozen"
+
     def on_epoch_end(self, run: Run, scores: Mapping[str, float]) -> None:
         modalities, epoch = run.model.modalities, run.epoch
         learners = (*modalities, FUSED) if self.joint else modalities

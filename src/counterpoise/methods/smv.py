@@ -63,6 +63,9 @@ class SMV(Method):
         self.part = number("part", part, above=0, high=1)
         self.alpha = number("alpha", alpha, low=0)
 
+    def must_own_loop(self) -> str | None:
+        return "it chooses the samples of every epoch"
+
     def on_epoch_end(self, run: Run, scores: Mapping[str, float]) -> None:
         if not self.warmup <= run.epoch + 1 < run.epochs:
             return

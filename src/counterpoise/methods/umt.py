@@ -65,6 +65,9 @@ class UMT(Method):
         copies = {m: copy.deepcopy(e).requires_grad_(False) for m, e in run.model.encoders.items()}
         self.teachers = nn.ModuleDict(copies).eval()
 
+    def must_own_loop(self) -> str | None:
+        return "it trains a teacher of each modality in a run of its own" if self.lam else None
+
     def on_start(self, run: Run) -> None:
         for m, teacher in self.teachers.items():
             trial = run.fork(Unimodal(m), self.teacher_epochs or run.epochs).fit()

@@ -48,6 +48,9 @@ class Unimodal(Method):
     def must_finish(self) -> str | None:
         return None
 
+    def must_own_loop(self) -> str | None:
+        return None  # its only phase is all of the run
+
     def phase(self, index: int, run: Run) -> Phase | None:
         return Phase(run.epochs, train=(self.modality,), name=self.modality) if index == 0 else None
 
