@@ -16,7 +16,7 @@ import counterpoise
 SOURCE = Path(counterpoise.__file__).parent
 HEAVY = (
     "torchvision", "transformers", "timm", "matplotlib", "sklearn", "av", "soundfile", "soxr", "ray", "optuna", "onnx",
-    "onnxscript", "onnxruntime", "gradio",
+    "onnxscript", "onnxruntime", "gradio", "lightning", "pytorch_lightning", "mlflow", "wandb", "trackio",
 )  # fmt: skip
 
 EVERYTHING = "*"

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from counterpoise.integrations import balance
     from counterpoise.method import Method
     from counterpoise.model import MultimodalModel
+    from counterpoise.observer import Observer
     from counterpoise.studies.diagnosis_runs import diagnose
     from counterpoise.trained import TrainedModel, load
 
@@ -42,6 +43,7 @@ _HOMES = {
     "MultimodalClassifier": "estimators",
     "MultimodalModel": "model",
     "MultimodalRegressor": "estimators",
+    "Observer": "observer",
     "SGD": "engine",
     "Splits": "data",
     "Table": "data",
@@ -73,6 +75,7 @@ __all__ = [
     "MultimodalClassifier",
     "MultimodalModel",
     "MultimodalRegressor",
+    "Observer",
     "Splits",
     "Table",
     "TrainedModel",

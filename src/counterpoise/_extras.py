@@ -15,6 +15,7 @@ EXTRAS = {
     "lightning": "lightning",
     "markupsafe": "report",
     "matplotlib": "report",
+    "mlflow": "mlflow",
     "narwhals": "media",
     "onnx": "export",
     "onnxruntime": "export",
@@ -27,9 +28,12 @@ EXTRAS = {
     "soundfile": "media",
     "soxr": "media",
     "sqlalchemy": "tune",
+    "tensorboard": "tensorboard",
     "timm": "timm",
     "torchvision": "media",
+    "trackio": "trackio",
     "transformers": "text",
+    "wandb": "wandb",
 }
 """Name that is imported -> extra."""
 

@@ -14,6 +14,7 @@ REGISTRIES = {
     "loss": "counterpoise.losses:LOSSES",
     "optimizer": "counterpoise.engine:OPTIMIZERS",
     "schedule": "counterpoise.engine:SCHEDULES",
+    "logger": "counterpoise.engine:LOGGERS",
 }
 """Kind -> a mapping of names to classes; or a package with them in ``__all__``, beside a base called as the kind."""
 

@@ -26,7 +26,12 @@ def main(directory, *options):
     given = dict(option.split("=") for option in options)
     observers = [Dies()] if given.pop("how", "") == "killed" else []
     trainer, data = trainer_for(
-        MLA, norm=False, run_dir=Path(directory) / "run", observers=observers, **{k: int(v) for k, v in given.items()}
+        MLA,
+        norm=False,
+        run_dir=Path(directory) / "run",
+        logger="tensorboard",
+        observers=observers,
+        **{k: int(v) for k, v in given.items()},
     )
     try:
         trainer.run(data, resume=True)

@@ -141,7 +141,7 @@ def left(path: Path) -> str:
         files[file] = {k: v for k, v in load(path / file).items() if k != "random"}  # of the middle of an epoch only
     files["result"] = read_result(path)
     files["counts"] = (path / "counts.txt").read_text()
-    names = [p.name for p in path.iterdir() if not p.name.startswith("events.out.")]
+    names = [p.name for p in path.iterdir()]
     return repr(plain({**files, "names": sorted(names)}))
 
 

@@ -56,7 +56,7 @@ def test_torchrun_says_how_many(tmp_path):
     (said,) = finish(start([*TORCHRUN, "--master_port", free_port(), CHILD, str(tmp_path)]))
     same_as_one(tmp_path)
     assert (tmp_path / "run" / "result.json").is_file()
-    assert len(list((tmp_path / "run").glob("events.out.tfevents.*"))) == 1, said  # one process wrote
+    assert len(list((tmp_path / "run").glob("events.out.tfevents.*"))) == 1, said  # one process logged
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from pathlib import Path
 import lightning.pytorch as L
 import torch
 from lightning.pytorch.strategies import DDPStrategy
-from replayed import EPOCHS, NAMES, SIZE, Seen, Trained, method_named, saved
+from replayed import EPOCHS, NAMES, Seen, Trained, method_named, saved
 from test_lightning import QUIET, InOrder, Module
 
 from counterpoise.integrations import LightningBalance
@@ -28,5 +28,5 @@ if __name__ == "__main__":
         max_epochs=EPOCHS, devices=2, strategy=DDPStrategy(process_group_backend="gloo"), callbacks=[callback],
         default_root_dir=folder, reload_dataloaders_every_n_epochs=1, enable_checkpointing=False, **QUIET,
     )  # fmt: skip
-    trainer.fit(Module(model, callback), datamodule=InOrder(Trained(model, data, seen), SIZE // 2))
+    trainer.fit(Module(model, callback), datamodule=InOrder(Trained(model, data, seen)))
     torch.save(model.state_dict(), folder / f"out{trainer.global_rank}.pt")

@@ -31,17 +31,20 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "UMT": {"lam": 0},
     "ReLearning": {"every": 1},
 }
-OWN = {"MSES", "ReconBoost", "SMV", "MLA", "IGM", "G2D", "BSS"}
-FREE = [name for name in methods.__all__ if name != "Method" and name not in OWN]
+
+
+def method_named(name: str) -> Method:
+    return getattr(methods, name)(**OPTIONS.get(name, {}))
+
+
+EVERY = [name for name in methods.__all__ if name != "Method"]
+FREE = [name for name in EVERY if method_named(name).must_own_loop() is None]
+OWN = sorted(set(EVERY) - set(FREE))
 
 
 def slow(*names: str) -> list[Any]:
     """Cases of the slow tests."""
     return [pytest.param(name, marks=pytest.mark.slow) for name in names]
-
-
-def method_named(name: str) -> Method:
-    return getattr(methods, name)(**OPTIONS.get(name, {}))
 
 
 class Seen(Observer):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from replayed import EPOCHS, SIZE, Samples, Trained, distance, method_named, saved, sgd, slow, trained
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from counterpoise.integrations import LightningBalance
 from counterpoise.integrations.host import OwnLoopError
@@ -20,7 +20,8 @@ from counterpoise.model import MultimodalModel
 
 L = pytest.importorskip("lightning.pytorch")
 QUIET: dict[str, Any] = {
-    "accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False,
+    "accelerator": "cpu", "logger": False, "use_distributed_sampler": False,
+    "enable_progress_bar": False, "enable_model_summary": False,
 }  # fmt: skip
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
@@ -47,14 +48,16 @@ class Module(L.LightningModule):
 class InOrder(L.LightningDataModule):
     """In each epoch the batches that the Trainer had in it."""
 
-    def __init__(self, run: Trained, size: int = SIZE):
+    def __init__(self, run: Trained):
         super().__init__()
-        self.batches, self.size = run.seen.batches, size
+        self.batches = run.seen.batches
 
     def train_dataloader(self) -> DataLoader[Any]:
         count = len(self.batches) // EPOCHS
         epoch = self.trainer.current_epoch if self.trainer else 0
-        return DataLoader(Samples(self.batches[epoch * count : (epoch + 1) * count]), batch_size=self.size)
+        samples = Samples(self.batches[epoch * count : (epoch + 1) * count])
+        world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        return DataLoader(Subset(samples, range(rank, len(samples), world)), batch_size=SIZE // world)
 
 
 def fitted(run: Trained, name: str, folder: Path, *, sam: float = 0.0, resume: Any = None, **options: Any) -> Any:

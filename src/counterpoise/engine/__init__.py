@@ -22,6 +22,7 @@ from counterpoise.engine.replicas import ReplicaLostError, make_fabric
 from counterpoise.engine.run import Run
 from counterpoise.engine.step import Step
 from counterpoise.engine.torch_optim import TorchOptim
+from counterpoise.engine.trackers import CSV, LOGGERS, MLflow, TensorBoard, Tracker, Trackio, WandB
 from counterpoise.engine.trainer import Trainer
 from counterpoise.observer import Observer
 
@@ -31,6 +32,8 @@ SCHEDULES = {cls.__name__: cls for cls in (Constant, StepDecay, Milestones, Cosi
 """The schedules of the learning rate, by name."""
 
 __all__ = [
+    "CSV",
+    "LOGGERS",
     "OPTIMIZERS",
     "SCHEDULES",
     "SGD",
@@ -41,6 +44,7 @@ __all__ = [
     "Constant",
     "Cosine",
     "Interrupted",
+    "MLflow",
     "Milestones",
     "Observer",
     "Optimizer",
@@ -53,8 +57,12 @@ __all__ = [
     "Schedule",
     "Step",
     "StepDecay",
+    "TensorBoard",
     "TorchOptim",
+    "Tracker",
+    "Trackio",
     "Trainer",
+    "WandB",
     "keep_freed_memory",
     "make_fabric",
 ]

@@ -90,7 +90,6 @@ def _run_phases(run: Run, checkpoints: Checkpoints, meter: Meter) -> None:
         finally:
             for observer in run.observers:
                 observer.on_fit_end(run)
-            checkpoints.close()
             run.loaders.close()
             run.evaluator.forget()
             _release(run)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterable, Mapping
-from importlib import import_module, metadata
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ import torch
 
 from counterpoise._files import Lock, OwnedError, sweep, write_text
 from counterpoise._json import to_json
+from counterpoise.engine.trackers import Logger, Tracker
+from counterpoise.engine.tracking import Tracking
 from counterpoise.metrics.result import read_result, result_text
 
 PACKAGES = ("counterpoise", "torch", "torchvision", "lightning-fabric", "torchmetrics", "numpy", "transformers", "timm")
@@ -45,7 +47,7 @@ class RunDirectory:
 
     ``config.yaml`` (complete; ``counterpoise fit --config`` runs it again), ``model.json`` (what makes the model again
     elsewhere), ``environment.json``, ``metrics.jsonl`` (one line an epoch), ``last.ckpt``, ``best.ckpt``,
-    ``result.json`` (written last: its presence means the run is finished) and TensorBoard events.
+    ``result.json`` (written last: its presence means the run is finished), and what a tracker writes here.
 
     Args:
         path: the directory; created when missing.
@@ -60,7 +62,7 @@ class RunDirectory:
 
     def __init__(self, path: str | os.PathLike[str], *, resume: bool = False, owner: bool = True, tested: bool = False):
         self.path = Path(path)
-        self._writer = None
+        self._tracking: Tracking | None = None
         self._lines: list[str] = []
         self._lock: Lock | None = None
         try:
@@ -134,6 +136,8 @@ class RunDirectory:
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Write ``result.json``: the run is finished."""
         self._write("result.json", result_text(result))
+        if self._tracking is not None:
+            self._tracking.result(result)
 
     def _write(self, name: str, text: str) -> None:
         try:
@@ -144,40 +148,37 @@ class RunDirectory:
             ) from error
 
     def start(
-        self, history: Iterable[Mapping[str, Any]], config: str, model: Mapping[str, Any], names: Mapping[str, Any]
+        self,
+        history: Iterable[Mapping[str, Any]],
+        config: str,
+        model: Mapping[str, Any],
+        names: Mapping[str, Any],
+        logger: Tracker | Logger | None = None,
     ) -> None:
         """Write the settings, the environment with the run's ``names``, the model, and the epochs that there are."""
-        import_module("torch.utils.tensorboard.writer")  # takes a second, so not while training is timed
         self._write("config.yaml", config)
         self._write(MODEL, json.dumps(model, indent=1, ensure_ascii=False) + "\n")
         self._write("environment.json", to_json({"run": names, **environment()}, indent=2, ensure_ascii=False) + "\n")
+        history = list(history)
         self._lines = [to_json(record) + "\n" for record in history]
         self._write("metrics.jsonl", "".join(self._lines))
-        if not any(self.path.glob("events.out.*")):  # begun by another run
-            for record in history:
-                self._draw(record)
+        if logger is not None:
+            self._tracking = Tracking(logger, self.path)
+            self._tracking.start(history, config)
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Add the metrics of one epoch."""
         self._lines.append(to_json(record) + "\n")
         self._write("metrics.jsonl", "".join(self._lines))
-        self._draw(record)
+        if self._tracking is not None:
+            self._tracking.append(record)
 
-    def _draw(self, record: Mapping[str, Any]) -> None:
-        """Add it to TensorBoard."""
-        if self._writer is None:
-            from torch.utils.tensorboard.writer import SummaryWriter
-
-            self._writer = SummaryWriter(str(self.path), purge_step=record["epoch"])
-        for name, value in record.items():
-            if isinstance(value, float):
-                self._writer.add_scalar(name, value, record["epoch"])
-
-    def close(self) -> None:
-        """Flush TensorBoard."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+    def close(self, *, failed: bool) -> None:
+        """Leave the tracker, and let others write here."""
+        if self._tracking is not None:
+            self._tracking.close(failed)
+            self._tracking = None
+        self.release()
 
 
 def environment() -> dict[str, Any]:

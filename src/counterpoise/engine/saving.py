@@ -29,6 +29,7 @@ from counterpoise.engine.replicas import Fabric, any_of, precision_of
 from counterpoise.engine.result import names_of
 from counterpoise.engine.run import Run
 from counterpoise.engine.state import untouched_randomness
+from counterpoise.engine.trackers import Logger, Tracker
 from counterpoise.model import MultimodalModel
 from counterpoise.portable import described
 
@@ -46,21 +47,29 @@ class Checkpoints:
         fabric: the replicas, of which one writes.
         label: of the run in tables and reports; None for the method's.
         tested: the test split will be scored: a run that ended without, as in a search, goes on to that.
+        logger: where the scores go too.
     """
 
     def __init__(
-        self, path: str | PathLike[str] | None, fabric: Fabric, label: str | None = None, *, tested: bool = False
+        self,
+        path: str | PathLike[str] | None,
+        fabric: Fabric,
+        label: str | None = None,
+        *,
+        tested: bool = False,
+        logger: Tracker | Logger | None = None,
     ):
         self._path, self._fabric, self._label, self._tested = path, fabric, label, tested
+        self._logger = logger
         self._directory: RunDirectory | None = None
         self._fingerprint: dict[str, Any] = {}
 
     def __enter__(self) -> Checkpoints:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._directory is not None:
-            self._directory.release()
+            self._directory.close(failed=kind is not None)
 
     @property
     def _written(self) -> RunDirectory | None:
@@ -100,7 +109,7 @@ class Checkpoints:
         if self._written:
             config = config or yaml.safe_dump(self._fingerprint)
             names = names_of(run, data=data, label=self._label)
-            self._written.start(run.history, config, _described(run, data), names)
+            self._written.start(run.history, config, _described(run, data), names, self._logger)
 
     def _restore(self, run: Run, directory: RunDirectory) -> None:
         saved = load(directory.last, run.device)
@@ -167,11 +176,6 @@ class Checkpoints:
         """Write ``result.json``: the run is finished."""
         if self._written:
             self._written.write_result(result)
-
-    def close(self) -> None:
-        """Flush what is buffered."""
-        if self._directory is not None:
-            self._directory.close()
 
     def _save(self, path: Path, content: Mapping[str, Any]) -> None:
         save(path, {**content, "fingerprint": self._fingerprint})

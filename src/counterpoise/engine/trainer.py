@@ -21,6 +21,8 @@ from counterpoise.engine.result import SubsetScores, contributions, result_of, s
 from counterpoise.engine.reuse import unencoded
 from counterpoise.engine.run import Run
 from counterpoise.engine.saving import Checkpoints, fingerprint_of, load_selected
+from counterpoise.engine.trackers import Logger, Tracker
+from counterpoise.engine.tracking import logger_of
 from counterpoise.losses import Loss
 from counterpoise.method import Method
 from counterpoise.model import MultimodalModel
@@ -55,6 +57,8 @@ class Trainer:
             stopped goes on when resumed with more. None trains for all epochs.
         compile: run every encoder through PyTorch's compiler; the first batch then takes a minute or more.
         run_dir: where to write settings, metrics and checkpoints; None writes nothing.
+        logger: where scores go beside ``run_dir``: "csv", "mlflow", "tensorboard", "trackio", "wandb"; settings of one,
+            as ``counterpoise.engine.MLflow(uri=...)``; or a logger of Lightning Fabric or Lightning. None: nowhere.
         observers: read-only watchers.
         progress: show a progress bar, or a line an epoch where the output is no terminal.
         label: name of the run in tables and reports; None for the method's.
@@ -89,6 +93,7 @@ class Trainer:
         budget: float | str | None = None,
         compile: bool = False,
         run_dir: str | PathLike[str] | None = None,
+        logger: Tracker | Logger | str | None = None,
         observers: Sequence[Observer] = (),
         progress: bool = True,
         label: str | None = None,
@@ -100,12 +105,10 @@ class Trainer:
         monitor, metrics = setup.check_metrics(model.task, metrics, monitor)
         setup.check_sampler(model.task, sampler)
         setup.check_stopping(parts.method, early_stopping)
+        self.logger = logger_of(logger, run_dir)
         fabric = _launched(fabric, batch_size, accelerator, devices, num_nodes, precision)
         self.current = Run(
-            model,
-            parts.method,
-            parts.loss,
-            fabric,
+            model, parts.method, parts.loss, fabric,
             train=loop.fit,
             epochs=epochs,
             batch_size=batch_size,
@@ -122,7 +125,7 @@ class Trainer:
             early_stopping=early_stopping,
             budget=None if budget is None else duration("budget", budget),
             observers=setup.watching(observers, [ConsoleProgress()] if progress and fabric.is_global_zero else []),
-        )
+        )  # fmt: skip
         self.model, self.method, self.loss, self.fabric = model, parts.method, parts.loss, fabric
         self.batch_size, self.monitor, self.run_dir, self.label = batch_size, monitor, run_dir, label
 
@@ -150,7 +153,8 @@ class Trainer:
             config: content of ``config.yaml``; None for what a checkpoint must agree with.
         """
         setup.check_whole(splits)
-        with Checkpoints(self.run_dir, self.fabric, self.label, tested=splits.test is not None) as checkpoints:
+        tested = splits.test is not None
+        with Checkpoints(self.run_dir, self.fabric, self.label, tested=tested, logger=self.logger) as checkpoints:
             self.current.open(splits.train, splits.val)
             loop.fit(self.current, checkpoints, resume=resume, config=config, data=data)
             result = result_of(self.current, splits.test, data=data, label=self.label)
@@ -171,7 +175,7 @@ class Trainer:
             Interrupted: after Ctrl-C, once a checkpoint is written.
         """
         self.current.open(train, val)
-        with Checkpoints(self.run_dir, self.fabric, self.label) as checkpoints:
+        with Checkpoints(self.run_dir, self.fabric, self.label, logger=self.logger) as checkpoints:
             loop.fit(self.current, checkpoints, resume=resume)
         return self
 

@@ -83,6 +83,9 @@ class DataRemixing(Method):
     def must_finish(self) -> str | None:
         return "it hides modalities after its warm-up, and scores fall with them"
 
+    def must_own_loop(self) -> str | None:
+        return "it chooses the samples of every epoch"
+
     def on_epoch_start(self, run: Run) -> None:
         if self._warm(run.epoch, run.epochs):
             return

@@ -90,6 +90,8 @@ class Job:
         )
         arguments = {name: value for name, value in vars(made).items() if name not in OWN and name[0] != "_"}
         arguments |= replace
+        if "run_dir" in replace and replace["run_dir"] is None:
+            arguments["logger"] = None  # nothing is written
         keep_freed_memory()
         return Trainer(model, method, **arguments, observers=_watches(made, arguments["run_dir"]))
 

@@ -13,7 +13,7 @@ from counterpoise._names import named
 from counterpoise.data import readers
 from counterpoise.data.log_source import Log
 from counterpoise.data.source import Arrays, Digits, Source, Table
-from counterpoise.engine import Optimizer, Schedule, Trainer
+from counterpoise.engine import Optimizer, Schedule, Tracker, Trainer
 from counterpoise.fusions import Fusion
 from counterpoise.losses import Loss
 from counterpoise.method import Method
@@ -23,7 +23,7 @@ from counterpoise.recipe.messages import UsageError, explain
 REGISTRIES: dict[str, Mapping[str, type]] = {
     "data": {"Table": Table, "Digits": Digits, "Arrays": Arrays, "Log": Log},
     "reader": {cls.__name__: cls for cls in readers.READERS.values()},
-    **{kind: named(kind) for kind in ("method", "fusion", "encoder", "loss", "optimizer", "schedule")},
+    **{kind: named(kind) for kind in ("method", "fusion", "encoder", "loss", "optimizer", "schedule", "logger")},
 }
 """What each option accepts by its short name; any other class is named by its import path."""
 
@@ -36,11 +36,12 @@ KINDS = {
     "loss": r"--loss",
     "optimizer": r"--optimizer",
     "schedule": r"--schedule",
+    "logger": r"--logger",
 }
 """Which options name a class of which registry."""
 
 AUTO = "auto"
-_FROM_TRAINER: set[str | int] = {"model", "method", "optimizer", "schedule", "observers", "loss", "fabric"}
+_FROM_TRAINER: set[str | int] = {"model", "method", "optimizer", "schedule", "observers", "loss", "logger", "fabric"}
 
 
 class _HelpFormatter(DefaultHelpFormatter):
@@ -98,7 +99,7 @@ def fit_parser(prog: str = "counterpoise fit", others: Iterable[str] = ()) -> Ar
         usage=f"{prog} --data DATA --method METHOD [options]",
         description="Train one method on one data set. Every option can stand in a YAML file given by --config. "
         "--method.help NAME shows the options of a method, given as --method.OPTION VALUE; so do --data.help, "
-        "--fusion.help, --encoders.help, --loss.help, --optimizer.help and --schedule.help.",
+        "--fusion.help, --encoders.help, --loss.help, --optimizer.help, --schedule.help and --logger.help.",
     )
     parser.add_argument("--config", action="config", help="YAML file of options; later options win.")
     parser.add_argument(
@@ -114,19 +115,7 @@ def fit_parser(prog: str = "counterpoise fit", others: Iterable[str] = ()) -> Ar
         help=f"One of {', '.join(REGISTRIES['method'])}, or your own as package.module.Class.",
     )
     _add_model(parser)
-    for name, kind, default in (("optimizer", Optimizer, "SGD"), ("schedule", Schedule, "Constant")):
-        parser.add_argument(
-            f"--{name}",
-            type=kind,
-            default={"class_path": f"counterpoise.engine.{default}"},
-            help=f"One of {', '.join(REGISTRIES[name])}.",
-        )
-    parser.add_argument(
-        "--loss",
-        type=Optional[Loss],  # noqa: UP045
-        default=None,
-        help=f"One of {', '.join(REGISTRIES['loss'])}, or your own; the task's when left out.",
-    )
+    _add_parts(parser)
     parser.add_class_arguments(Trainer, None, skip=_FROM_TRAINER)
     parser.add_argument(
         "--gradient_change",
@@ -145,6 +134,29 @@ def fit_parser(prog: str = "counterpoise fit", others: Iterable[str] = ()) -> Ar
     directory = next(action for action in parser._actions if action.dest == "run_dir")
     directory.help = f"Where to write settings, metrics and checkpoints; {AUTO}: runs/DATA-METHOD-sSEED; null: nowhere."
     return parser
+
+
+def _add_parts(parser: ArgumentParser) -> None:
+    """What it is trained by, and where the scores go."""
+    for name, kind, default in (("optimizer", Optimizer, "SGD"), ("schedule", Schedule, "Constant")):
+        parser.add_argument(
+            f"--{name}",
+            type=kind,
+            default={"class_path": f"counterpoise.engine.{default}"},
+            help=f"One of {', '.join(REGISTRIES[name])}.",
+        )
+    parser.add_argument(
+        "--loss",
+        type=Optional[Loss],  # noqa: UP045
+        default=None,
+        help=f"One of {', '.join(REGISTRIES['loss'])}, or your own; the task's when left out.",
+    )
+    parser.add_argument(
+        "--logger",
+        type=Optional[Tracker],  # noqa: UP045
+        default=None,
+        help=f"One of {', '.join(REGISTRIES['logger'])}: where scores go beside run_dir; left out, nowhere.",
+    )
 
 
 def _add_model(parser: ArgumentParser) -> None:

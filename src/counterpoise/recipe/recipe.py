@@ -25,7 +25,10 @@ from counterpoise.recipe.messages import usage
 from counterpoise.recipe.options import fit_parser
 from counterpoise.recipe.spelling import Pairs, read, replaced, source_of, spelt
 
-HOW = ("progress", "num_workers", "devices", "num_nodes", "accelerator", "compile", "run_dir", "label", "balance")
+HOW = (
+    "progress", "num_workers", "devices", "num_nodes", "accelerator", "compile", "run_dir", "label", "balance",
+    "logger",
+)  # fmt: skip
 """Options that say how a run is carried out, recorded and named. They decide nothing of what it learns."""
 
 

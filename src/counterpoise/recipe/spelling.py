@@ -237,7 +237,7 @@ def config(path: str | Path) -> dict[str, Any]:
         raise UsageError(f"--config {path}: --run_dir must be text or null; got {content['run_dir']!r}.")
     if "data" in content:
         content["data"] = _data(content["data"])
-    for kind in ("method", "fusion", "optimizer", "schedule"):
+    for kind in ("method", "fusion", "optimizer", "schedule", "logger"):
         if kind in content:
             content[kind] = _class(kind, content[kind])
     if isinstance(content.get("encoders"), dict):
