@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,14 @@ if TYPE_CHECKING:
     from counterpoise.recipe.recipe import Recipe
 
     InProcess = Callable[[pytest.MonkeyPatch], list[Recipe]]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Cases of a method are skipped where the package that it needs is not installed."""
+    if find_spec("torchjd") is None:
+        for item in items:
+            if "Aggregated" in item.nodeid:
+                item.add_marker(pytest.mark.skip(reason="torchjd is not installed"))
 
 
 @pytest.fixture(scope="session")

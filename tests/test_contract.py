@@ -110,6 +110,7 @@ CASES = {
         tuple(partial(methods.BSS, fused=1, unimodal=1, start=1, growth=growth) for growth in (None, 2)),
         MultiTask,
     ),
+    "Aggregated": Case(methods.Aggregated, ANY),
     "IPRM": Case(methods.IPRM, ("Geodesic", partial(Geodesic, single=True))),
     "DataRemixing": Case(
         partial(methods.DataRemixing, warmup=1), ANY, (partial(methods.DataRemixing, unimodal=1, warmup=9),), MultiTask

@@ -82,6 +82,7 @@ def knobs(epochs: int) -> dict[str, tuple[str, tuple[Any, Any]]]:
         "DIMML": ("method.weight", (0.3, 1.0)),
         "MIDAS": ("method.lam", (1.0, 5.0)),
         "InfoReg": ("method.beta", (0.5, 0.9)),
+        "Aggregated": ("method.aggregator", ("UPGrad", "MGDA")),
         "IPRM": ("method.alpha", (0.5, 0.8)),
         "DataRemixing": ("method.unimodal", (0.5, 1.0)),
         "AUG": ("method.lam", (0.2, 0.5)),

@@ -30,6 +30,7 @@ EXTRAS = {
     "sqlalchemy": "tune",
     "tensorboard": "tensorboard",
     "timm": "timm",
+    "torchjd": "torchjd",
     "torchvision": "media",
     "trackio": "trackio",
     "transformers": "text",

@@ -66,6 +66,7 @@ CASES["IGM.released"] = methods.IGM.released
 CASES["IGM mixup"] = partial(methods.IGM, mixup=1.0)
 CASES["OPM"] = partial(methods.OPM, p=1, warmup=0)
 CASES["PMR early"] = partial(methods.PMR, entropy_epochs=9)
+del CASES["Aggregated"]  # its solver runs on the host
 for hides in ("SMV", "DataRemixing"):  # modalities of samples, and which rows an encoder runs must be known on the host
     del CASES[hides]
 del CASES["Greedy"]  # which parts of the model take part in the next batch must be known on the host

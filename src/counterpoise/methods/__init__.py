@@ -1,5 +1,6 @@
 """Training methods. ``__all__`` is the registry: what is listed has a table row and runs by name."""
 
+from counterpoise.methods.aggregated import Aggregated
 from counterpoise.methods.agm import AGM
 from counterpoise.methods.amco import AMCo
 from counterpoise.methods.aug import AUG
@@ -66,6 +67,7 @@ __all__ = [  # noqa: RUF022
     "ReLearning",
     "BSS",
     "IPRM",
+    "Aggregated",
     "DataRemixing",
     "InfoReg",
     "MIDAS",
