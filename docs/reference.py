@@ -21,6 +21,7 @@ PACKAGES = {
     "counterpoise.data": "Splits, tables, readers, and what checks them.",
     "counterpoise.engine": "Training: the trainer, its step and run, optimizers, schedules, checkpoints.",
     "counterpoise.functional": "The methods' mathematics on tensors, for a loop of your own: no state, no engine.",
+    "counterpoise.integrations": "The methods in loops of others: plain PyTorch, Lightning, Transformers.",
     "counterpoise.metrics": "Scores of whole splits.",
     "counterpoise.losses": "What training minimises, as one number per sample.",
     "counterpoise.task": "What is predicted: one class, several labels, numbers.",

@@ -181,3 +181,4 @@ class _SimpleLogger:
 
 
 LOGGERS: dict[str, type[Tracker]] = {cls.__name__: cls for cls in (CSV, MLflow, TensorBoard, Trackio, WandB)}
+"""The trackers that scores can go to, by name."""
