@@ -106,7 +106,6 @@ class Asked(NamedTuple):
 RUNS: Mapping[str, Asked] = {
     "joint": Asked(Joint),
     "joint+sam": Asked(Joint, sam=RHO),
-    "joint, hidden": Asked(Joint, WideDeep),
     "joint+sam, hidden": Asked(Joint, WideDeep, sam=RHO),
     "auto": Asked(partial(MSES, patience=5, joint=True), WideDeep, heads=True, sam=RHO),
     "mses+sam, patience 5": Asked(partial(MSES, patience=5), heads=True, sam=RHO),
