@@ -183,6 +183,24 @@ def test_terminal_table_fits_and_names_what_it_leaves_out(width: int) -> None:
     assert len(summary.to_rich(200).columns) - 1 == len(summary.columns)
 
 
+def test_the_third_modality_is_in_a_terminal_of_80_columns() -> None:
+    names = ("text", "audio", "video")
+    three = [
+        {**record(method, seed, score + 0.01 * seed), "modalities": names}
+        for method, score in (("Joint", 0.60), ("ModalityDropout", 0.72))
+        for seed in range(3)
+    ]
+    for one in three:
+        fused = one["test"]["fused/accuracy"]
+        one["test"] = {"fused/accuracy": fused, **{f"{m}/accuracy": fused - 0.1 for m in names}}
+    out = io.StringIO()
+    Console(file=out, width=80).print(summarize(three).to_rich(80))
+    shown = out.getvalue()
+    assert all(f"{m} " in shown[: shown.index("Mean")] for m in names)
+    assert max(len(line.rstrip()) for line in shown.splitlines()) <= 80
+    assert "Δ +12.0" in shown
+
+
 def test_validation_scores_and_labels() -> None:
     some = [record("OGM", 0, 0.6, label="OGM (alpha=0.1)"), record("OGM", 0, 0.8, label="OGM (alpha=0.5)")]
     summary = summarize(some, split="val")

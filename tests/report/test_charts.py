@@ -11,7 +11,17 @@ from matplotlib.colors import to_hex
 
 from counterpoise.analysis.landscape import Path, Surface
 from counterpoise.report.charts import bars, curves, looks, points, spread, sweep, three_digits
-from counterpoise.report.figures import INK, PALETTE, STYLE, VARIABLES, log_axis, new_figure, save_png, to_svg
+from counterpoise.report.figures import (
+    INK,
+    PALETTE,
+    STYLE,
+    VARIABLES,
+    log_axis,
+    nested,
+    new_figure,
+    save_png,
+    to_svg,
+)
 from counterpoise.report.surfaces import contours, histograms, lines, profiles, reliefs, spectra
 
 
@@ -134,10 +144,37 @@ def test_panels_with_quantities_of_their_own():
     like = {"audio in joint": "audio alone"}
     figure = curves({"accuracy": runs, "loss": runs}, y={"accuracy": "test accuracy", "loss": "test loss"}, like=like)
     labels = [ax.get_ylabel() for ax in figure.axes]
-    assert labels == ["test accuracy, mean ± sd", "test loss, mean ± sd"]
+    assert labels == ["test accuracy", "test loss"]  # of one seed there is no spread
     alone, joint, image = figure.axes[0].lines
     assert alone.get_color() == joint.get_color() != image.get_color()
     assert (alone.get_linestyle(), joint.get_linestyle()) == ("-", "--")
+
+
+def test_lines_that_agree_show_around_each_other():
+    assert nested([[1, 2, 3], [1, 2, 4], [1, 5, 4]]) == [1, 0, 0]
+    assert nested([[1, 2, 3], [1, 2, 4], [1, 5, 4]], dots=True) == [2, 1, 0]
+    assert nested([[np.nan, np.nan], [np.nan, np.nan], []]) == [0, 0, 0]
+    rows = {"all": [[0.5, 0.6]], "without": [[0.5, 0.6]], "none": [[0.5, 0.7]]}
+    (ax,) = curves({"fused": rows}, y="accuracy", positions=["a 1", "b 1"]).axes
+    wide, narrow, apart = (line.get_linewidth() for line in ax.lines)
+    assert wide > narrow == apart  # a common point is no common line
+    sizes = [line.get_markersize() for line in ax.lines]
+    assert sizes == sorted(set(sizes), reverse=True)
+
+
+@pytest.mark.parametrize("count", [2, 5, 6, 9])
+def test_a_legend_is_no_wider_than_its_figure(count):
+    names = {f"turns + SAM + GM, setting {i}": {"fused": [0.1]} for i in range(count)}
+    figure = bars({"a": {name: series["fused"] for name, series in names.items()}}, x="x")
+    figure.draw_without_rendering()
+    assert figure.legends[0].get_window_extent().width <= figure.bbox.width
+
+
+def test_markers_of_a_sweep_are_at_their_values():
+    (ax,) = sweep({"τ": {"accuracy": {0.0: [0.5], 1.0: [0.6]}, "map": {0.0: [0.7], 1.0: [0.8]}}}, y="score").axes
+    means = [line for line in ax.lines if line.get_linestyle() == "-"]
+    assert [line.get_xdata(orig=False).tolist() for line in means] == [[0, 1], [0, 1]]
+    assert ax.get_ylabel() == "score (%)"
 
 
 def test_named_positions():
@@ -211,7 +248,8 @@ def test_points_are_labelled_means_on_a_fitting_axis():
     assert {"Joint", "PMR"} <= set(texts(figure).split("\n"))
     near = points({"a": ([1], [0.5]), "b": ([2], [0.5])}, x="x", y="y", share=True)
     assert near.axes[0].get_xscale() == "linear"
-    assert near.axes[0].get_ylabel() == "y (%), mean ± sd"
+    assert (near.axes[0].get_ylabel(), near.axes[0].get_xlabel()) == ("y (%)", "x, n = 1 seed")
+    assert ax.get_ylabel().endswith("mean ± sd")
 
 
 def test_contours_share_levels_and_say_the_numbers():
@@ -258,7 +296,9 @@ def test_profiles_lay_the_methods_over_each_other():
     assert [line.get_color() for line in fused] == [audio[1].get_color()]
     assert audio[0].get_color() != audio[1].get_color()
     assert [ax.get_title(loc="left") for ax in figure.axes[:2]] == ["audio", "fused"]
-    assert figure.axes[0].get_ylim()[0] == 0
+    low, high = figure.axes[0].get_ylim()
+    assert 0.25 < low < 0.5  # near the least loss: from 0 on, the sides would look flat
+    assert high > 0.5 + 3 * 0.49
     assert "filter norms" in figure.axes[0].get_xlabel()
     broken = surface()
     broken.loss[4, 0] = np.nan
@@ -295,7 +335,7 @@ def test_reliefs_of_three_methods_stand_beside_each_other_on_equal_axes():
 
 def test_lines_name_their_ends_and_barrier():
     written = texts(FIGURES["lines"]())
-    assert {"start", "end", "IGM  (barrier 1, 2)"} <= set(written.split("\n"))
+    assert {"start", "end", "IGM", "barrier: train 1, val 2"} <= set(written.split("\n"))
 
 
 def test_lines_of_accuracy_are_in_per_cent():

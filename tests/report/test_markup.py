@@ -49,9 +49,10 @@ PLACES: dict[str, Callable[[str], Markup]] = {
     "hover": lambda name: html_table(["a", "b"], [["x", Score("1", 2, hover=name)]]),
     "caption": lambda name: html_figure(Picture("p", lambda: drawn("x"), name)),
     "figure": lambda name: html_figure(Picture("p", lambda: drawn(name), "x")),
-    "paragraph": lambda name: render("study", title="t", about="a", missing=[], items=[name]),
-    "title of a study": lambda name: render("study", title=name, about="a", missing=[], items=[]),
-    "row without runs": lambda name: render("study", title="t", about="a", missing=[name], items=[]),
+    "paragraph": lambda name: render("study", title="t", finding="f", about="a", missing=[], items=[name]),
+    "finding of a study": lambda name: render("study", title="t", finding=name, about="a", missing=[], items=[]),
+    "title of a study": lambda name: render("study", title=name, finding="f", about="a", missing=[], items=[]),
+    "row without runs": lambda name: render("study", title="t", finding="f", about="a", missing=[name], items=[]),
 }
 
 

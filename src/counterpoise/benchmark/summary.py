@@ -105,7 +105,10 @@ class Summary:
         from rich.table import Table
         from rich.text import Text
 
-        fitting = self._fitting(width or Console().width)
+        room = width or Console().width
+        fitting, broken = self._fitting(room), False
+        if any(c not in fitting for c in self.columns if "/" in c and not c.startswith("fused/")):
+            fitting, broken = self._fitting(room, broken=True), True  # a modality matters more than a short table
         hidden = [column_title(column) for column in self.columns if column not in fitting]
         notes = self.notes() + ([f"No room for: {', '.join(hidden)}."] if hidden else [])
         table = Table(
@@ -113,27 +116,33 @@ class Summary:
         )
         table.add_column("method", no_wrap=True)
         for column in fitting:
-            table.add_column(Text(shown(_heading(column))), justify="right", no_wrap=True)
+            table.add_column(Text(shown(_heading(column, broken))), justify="right", no_wrap=True)
         for label, cells in self.rows.items():
             texts = []
             for column in fitting:
                 cell = cells.get(column)
                 style = {1: "bold", 2: "underline"}.get((cell.rank if cell else None) or 0, "")
                 text = Text(cell_text(column, cell), style=style)
-                below = small_print(column, cell)
+                below = _below(column, cell, broken)
                 texts.append(Text.assemble(text, "\n", (below, "dim")) if below else text)
             table.add_row(Text(shown(label)), *texts)
         return table
 
-    def _fitting(self, width: int) -> list[str]:
-        """The most important columns that fit next to each other, in the order of the table."""
+    def _fitting(self, width: int, *, broken: bool = False) -> list[str]:
+        """The most important columns that fit next to each other, in the order of the table.
+
+        Args:
+            width: characters there are room for.
+            broken: intervals stand below their differences, and titles have a line for each word.
+        """
         later = {"gap": 2, **dict.fromkeys(PASSES, 3)}
         order = sorted(self.columns, key=lambda c: (c != self.columns[0], later.get(c, int(c.startswith("fused/")))))
         used = 4 + max((len(label) for label in ("method", *self.rows)), default=0)
         chosen = []
         for column in order:
             cells = [cells.get(column) for cells in self.rows.values()]
-            texts = [*_heading(column).split("\n"), *(t for c in cells for t in _lines(column, c))]
+            below = "\n".join(_below(column, c, broken) for c in cells)
+            texts = [*_heading(column, broken).split("\n"), *(cell_text(column, c) for c in cells), *below.split("\n")]
             used += 3 + max(map(len, texts))  # padding and divider
             if used <= width or not chosen:
                 chosen.append(column)
@@ -266,13 +275,15 @@ def corrected(rows: Mapping[str, Mapping[str, Cell]], level: float) -> dict[str,
     return made
 
 
-def _heading(column: str) -> str:
-    """The title in two lines, as narrow as it gets."""
-    return column_title(column).replace(" ", "\n", 1)
+def _heading(column: str, broken: bool) -> str:
+    """The title in two lines, or ``broken`` at every space."""
+    return column_title(column).replace(" ", "\n", -1 if broken else 1)
 
 
-def _lines(column: str, cell: Cell | None) -> tuple[str, str]:
-    return cell_text(column, cell), small_print(column, cell)
+def _below(column: str, cell: Cell | None, broken: bool) -> str:
+    """The small print, its interval on a line of its own where it is ``broken``."""
+    text = small_print(column, cell)
+    return text.replace(" [", "\n[").replace(" · ", "\n") if broken else text
 
 
 def _of_column(by_seed: Mapping[int, Mapping[str, float]], column: str) -> dict[int, float]:

@@ -22,6 +22,7 @@ from counterpoise.report.figures import (
     log_axis,
     looks,
     mark,
+    nested,
     new_figure,
     outer_labels,
     panel_grid,
@@ -83,20 +84,26 @@ def curves(
     figure, axes = panel_grid(len(panels), sharex=True, sharey=isinstance(y, str))
     drawn = panel_looks(panels, like, order)
     longest = max((len(run) for series in panels.values() for runs in series.values() for run in runs), default=0)
+    few = longest <= 12
     for ax, (title, series) in zip(axes, panels.items(), strict=True):
-        for name, repeated in series.items():
-            _curve(ax, repeated, positions, drawn[name], 100 if share else 1, few=longest <= 12)
+        means = [spread(repeated)[0] for repeated in series.values()]
+        covered = zip(nested(means), nested(means, dots=few), strict=True)
+        for (name, repeated), above in zip(series.items(), covered, strict=True):
+            _curve(ax, repeated, positions, drawn[name], 100 if share else 1, few=few, above=above)
         ax.set_title(short(f"{title}  (n = {seeds_text(map(len, series.values()))})", 44))
         _phases(ax, (phases or {}).get(title, {}))
         _ticks(ax, positions, longest)
     labels = [y] * len(panels) if isinstance(y, str) else [y[title] for title in panels]
-    outer_labels(axes, x, [_spread_of(label, share) for label in labels])
-    key(figure, drawn, line=True, dots=longest <= 12)
+    spreads = any(len(repeated) > 1 for series in panels.values() for repeated in series.values())
+    outer_labels(axes, x, [_spread_of(label, share, drawn=spreads) for label in labels])
+    key(figure, drawn, line=True, dots=few)
     return figure
 
 
-def _curve(ax: Any, repeated: Repeated, positions: Any, look: Look, scale: float, *, few: bool) -> None:
-    """A line at the mean over seeds, with a band of one standard deviation."""
+def _curve(
+    ax: Any, repeated: Repeated, positions: Any, look: Look, scale: float, *, few: bool, above: tuple[int, int]
+) -> None:
+    """A line at the mean over seeds, with a band of one standard deviation; wider by what lies ``above``."""
     mean, sd, _ = spread(repeated)
     at, solid, fused = _at(positions, len(mean)), look.line == "-", look.colour == INK
     ax.plot(
@@ -105,10 +112,10 @@ def _curve(ax: Any, repeated: Repeated, positions: Any, look: Look, scale: float
         color=look.colour,
         linestyle=look.line,
         # The fused line is wider and below, so that it shows around a modality it coincides with.
-        linewidth=2.4 if fused else 1.6,
+        linewidth=(2.4 if fused else 1.6) + 1.8 * above[0],
         zorder=3 if fused else 4,
         marker=look.marker if few else None,
-        markersize=5,
+        markersize=5 + 3.5 * above[1],
         markerfacecolor=look.face,
         markeredgecolor=PAPER if solid else look.colour,
         markeredgewidth=0.6 if solid else 1.2,
@@ -136,19 +143,21 @@ def sweep(panels: Mapping[str, Mapping[str, Mapping[float, Seeds]]], *, y: str, 
     drawn, scale = panel_looks(panels), 100 if share else 1
     for ax, (setting, series) in zip(axes, panels.items(), strict=True):
         values = sorted({value for scores in series.values() for value in scores})
-        for number, (name, scores) in enumerate(series.items()):
-            at = [values.index(value) + 0.06 * (number - (len(series) - 1) / 2) for value in sorted(scores)]
+        for name, scores in series.items():
+            at = [values.index(value) for value in sorted(scores)]
             cells = [scale * np.asarray(scores[value], dtype=float) for value in sorted(scores)]
             for position, cell in zip(at, cells, strict=True):
                 ax.plot([position] * len(cell), cell, "_", color=drawn[name].colour, alpha=0.5, markersize=5, zorder=3)
-            means, sds = [cell.mean() for cell in cells], [_sd(cell) or 0.0 for cell in cells]
-            mark(ax, at, means, drawn[name], yerr=sds, linestyle=drawn[name].line)
+            means, sds = np.array([cell.mean() for cell in cells]), np.array([_sd(cell) or 0.0 for cell in cells])
+            mark(ax, at, means, drawn[name], linestyle=drawn[name].line)
+            ax.fill_between(at, means - sds, means + sds, color=drawn[name].colour, alpha=0.18, linewidth=0, zorder=2)
         ax.set_xticks(range(len(values)), [f"{value:g}" for value in values])
         counts = [len(cell) for scores in series.values() for cell in scores.values()]
         ax.set_title(short(f"{setting}  (n = {seeds_text(counts)})", 44))
         ax.grid(axis="x", visible=False)
         ax.margins(x=0.08)
-    outer_labels(axes, "", [_spread_of(y, share)] * len(panels))
+    spreads = any(len(cell) > 1 for series in panels.values() for scores in series.values() for cell in scores.values())
+    outer_labels(axes, "", [_spread_of(y, share, drawn=spreads)] * len(panels))
     for ax, setting in zip(axes, panels, strict=True):
         ax.set_xlabel(short(setting, 44))
     key(figure, drawn, line=True, dots=True)
@@ -230,8 +239,10 @@ def points(places: Mapping[str, tuple[Seeds, Seeds]], *, x: str, y: str, share: 
     if min(means) > 0 and max(means) / min(means) > 8:
         log_axis(ax)
     ax.margins(0.14, 0.16)
-    ax.set_xlabel(f"{x}, mean ± sd, n = {seeds_text(len(along) for along, _ in places.values())}")
-    ax.set_ylabel(_spread_of(y, share))
+    counts = [len(along) for along, _ in places.values()]
+    spreads = max(counts, default=0) > 1
+    ax.set_xlabel(f"{_spread_of(x, share=False, drawn=spreads)}, n = {seeds_text(counts)}")
+    ax.set_ylabel(_spread_of(y, share, drawn=spreads))
     place_labels(ax, centres)
     return figure
 
@@ -263,9 +274,8 @@ def score_dots(summary: Summary, metric: str, modalities: Sequence[str]) -> Figu
     ]
     first.set_yticks(range(len(labels)), names)
     first.set_ylim(-0.6, len(labels) - 0.4)
-    first.set_xlabel(
-        f"{_spread_of(f'{SPLITS[summary.split]} {named(metric)}', share)}, n = {seeds_text([summary.asked])}"
-    )
+    what = _spread_of(f"{SPLITS[summary.split]} {named(metric)}", share, drawn=summary.asked > 1)
+    first.set_xlabel(f"{what}, n = {seeds_text([summary.asked])}")
     first.grid(axis="y", visible=False)
     for ax in second:
         _differences(ax, summary, labels, metric)

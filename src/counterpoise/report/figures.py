@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from counterpoise.types import FUSED
 
 if TYPE_CHECKING:
@@ -131,7 +133,36 @@ def key(figure: Figure, drawn: Mapping[str, Look], *, line: bool, dots: bool = F
     ]
     # Long enough for dashes on both sides of a marker.
     length = 3.4 if line and any(look.line != "-" for look in drawn.values()) else 1.8
-    figure.legend(handles=handles, loc="outside upper left", ncols=min(6, len(handles)), handlelength=length)
+    columns = _key_columns(list(drawn), figure.get_figwidth(), length)
+    figure.legend(handles=handles, loc="outside upper left", ncols=columns, handlelength=length)
+
+
+def _key_columns(names: Sequence[str], width: float, length: float) -> int:
+    """The most columns, six at most, of a legend that is no wider than ``width`` inches."""
+
+    def needed(columns: int) -> float:
+        # filled column by column, the first ones with one name more
+        widest = (max(map(len, column)) for column in np.array_split(np.asarray(names), columns))
+        return sum(0.08 * letters + 0.125 * (length + 2.8) for letters in widest)  # at 9 points, gaps included
+
+    return next((n for n in range(min(6, len(names)), 1, -1) if needed(n) <= width), 1)
+
+
+def nested(values: Sequence[Sequence[float] | np.ndarray], *, dots: bool = False) -> list[int]:
+    """How many of the later series lie on each one somewhere: drawn so much wider, it shows around them.
+
+    Args:
+        values: of each series, along one axis.
+        dots: one common value counts, as its markers cover each other; otherwise a common line, which two make.
+    """
+
+    def same(one: np.ndarray, other: np.ndarray) -> bool:
+        length = min(len(one), len(other))
+        equal = one[:length] == other[:length]
+        return bool(equal.any() if dots else (equal[1:] & equal[:-1]).any())
+
+    arrays = [np.asarray(v, dtype=float) for v in values]
+    return [sum(same(one, other) for other in arrays[place + 1 :]) for place, one in enumerate(arrays)]
 
 
 def mark(ax: Any, x: Any, y: Any, look: Look, *, size: float = 6, **style: Any) -> None:
@@ -155,7 +186,7 @@ def new_figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height))
-    figure.set_layout_engine("constrained", h_pad=0.09, w_pad=0.06)
+    figure.set_layout_engine("constrained", h_pad=0.09, w_pad=0.09)
     return figure
 
 

@@ -16,6 +16,7 @@ from counterpoise.report.figures import (
     landmark,
     log_axis,
     looks,
+    nested,
     new_figure,
     outer_labels,
     panel_grid,
@@ -84,7 +85,7 @@ def _levels(heights: Sequence[np.ndarray]) -> np.ndarray:
 def profiles(panels: Mapping[str, Mapping[str, Surface]]) -> Figure:
     """The loss along the first direction through the trained weights: the steeper its sides, the sharper the minimum.
 
-    Each panel has a vertical axis of its own, from zero or the lowest loss.
+    Each panel has a vertical axis of its own, around the losses that it shows: from zero, high ones would look flat.
 
     Args:
         panels: title (a modality, fused) -> series (a method) -> surface with an odd number of points.
@@ -100,8 +101,11 @@ def profiles(panels: Mapping[str, Mapping[str, Surface]]) -> Figure:
             ax.plot(surface.x, surface.line, color=look.colour, linestyle=look.line, marker=look.marker, markersize=4)
         ax.axvline(0, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
         heights = np.concatenate([surface.line for surface in series.values()])
-        low, high = heights[np.isfinite(heights)].min(initial=0.0), heights[np.isfinite(heights)].max(initial=0.0)
-        ax.set_ylim(low, high + 0.05 * (high - low) if high > low else None)
+        heights = heights[np.isfinite(heights)]
+        if len(heights) and heights.max() > heights.min():
+            # at least a twentieth of the height, so that what hardly rises still looks flat
+            margin = 0.05 * max(heights.max() - heights.min(), abs(heights).max())
+            ax.set_ylim(heights.min() - margin, heights.max() + margin)
         ax.set_title(short(title, 44))
     outer_labels(axes, "step along direction 1 (filter norms)", [LOSS] * len(panels))
     key(figure, drawn, line=True, dots=True)
@@ -149,7 +153,7 @@ def _space(ax: Any, title: str) -> None:
         axis.pane.set_visible(False)
         axis.line.set_color(INK)
         axis.set_label_text(label, fontsize=8)
-        axis.labelpad = -4
+        axis.labelpad = 1  # closer, tick labels run into it
     ax.patch.set_visible(False)  # it would cover the labels of the panel beside it
     ax.tick_params(labelsize=7, pad=-2)
     ax.locator_params(nbins=5)
@@ -167,21 +171,28 @@ def lines(paths: Mapping[str, Mapping[str, Path]], *, ends: tuple[str, str], sco
     figure, axes = panel_grid(len(paths), sharey=True)
     drawn = panel_looks(paths)
     for ax, (title, series) in zip(axes, paths.items(), strict=False):
-        for name, path in series.items():
+        heights = {name: 100 * path.accuracy if score else path.loss for name, path in series.items()}
+        for (name, path), above in zip(series.items(), nested([*heights.values()]), strict=True):
             look = drawn[name]
             few = len(path.position) <= 12
             ax.plot(
                 path.position,
-                100 * path.accuracy if score else path.loss,
+                heights[name],
                 color=look.colour,
                 linestyle=look.line,
+                linewidth=1.6 + 1.8 * above,
                 marker=look.marker if few else None,
                 markersize=4,
             )
         for position, end in zip((0, 1), ends, strict=True):
             landmark(ax, position, short(end, 18))
-        barriers = ", ".join(f"{p.barrier:.2g}" for p in series.values())
-        ax.set_title(short(title if score else f"{title}  (barrier {barriers})", 44))
+        ax.set_title(short(title, 44), pad=None if score else 16)
+        if not score:  # above the panel, each with its line's name
+            barriers = ", ".join(f"{name} {p.barrier:.2g}" for name, p in series.items())
+            ax.annotate(
+                short(f"barrier: {barriers}", 64), (0, 1), xycoords="axes fraction",
+                xytext=(0, 4), textcoords="offset points", fontsize=7.5,
+            )  # fmt: skip
     outer_labels(axes, "position between the weights", [f"training {score} (%)" if score else LOSS] * len(paths))
     key(figure, drawn, line=True)
     return figure

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from counterpoise.benchmark.cells import Difference, named, number_text
+from counterpoise.benchmark.cells import named
 from counterpoise.benchmark.plan import Row
 from counterpoise.benchmark.summary import paired_difference
 from counterpoise.metrics import SHARES
@@ -18,9 +18,14 @@ from counterpoise.studies.base import (
     Given,
     Picture,
     Trained,
+    by_seed,
+    effect,
     metric_option,
     read_outs,
     scores,
+    seeds_of,
+    strokes,
+    told,
     values,
 )
 from counterpoise.types import FUSED
@@ -74,23 +79,31 @@ def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
     return scores(runs, given.metric)
 
 
+def finding(data: Mapping[str, Any]) -> str:
+    """Each effect on the fused score."""
+    metric, rows = data["metric"], data["rows"]
+    effects = {
+        name: paired_difference(by_seed(rows, with_it), by_seed(rows, without), 0.95)
+        for name, (with_it, without) in EFFECTS.items()
+    }
+    return f"Effects on the fused {SPLITS[data['split']]} {named(metric)}: {told(effects, metric)}"
+
+
 def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
     """Bars, and the effects."""
     split, metric, rows = SPLITS[data["split"]], data["metric"], data["rows"]
     series = list(dict.fromkeys(name for by_series in rows.values() for name in by_series))
     table = []
     for name, (with_it, without) in EFFECTS.items():
-        cells = [name, f"{with_it} − {without}"]
-        for s in series:
-            pair = [{int(seed): v for seed, v in rows.get(row, {}).get(s, {}).items()} for row in (with_it, without)]
-            cells.append(difference(paired_difference(pair[0], pair[1], 0.95), metric))
-        table.append(cells)
+        pairs = [(by_seed(rows, with_it, s), by_seed(rows, without, s)) for s in series]
+        cells = [effect(paired_difference(*pair, 0.95), metric) for pair in pairs]
+        table.append([name, f"{with_it} − {without}", *cells])
     points = "points" if metric in SHARES else named(metric)
     return [
         Picture(
             "scores",
             lambda: bars(values(rows), x=f"{split} {named(metric)}", share=metric in SHARES),
-            f"{split.capitalize()} {named(metric)} of each modality and {FUSED}; whiskers ± sd, strokes single seeds."
+            f"{split.capitalize()} {named(metric)} of each modality and {FUSED}{strokes(seeds_of(rows))}"
             + read_outs(data),
         ),
         html_table(
@@ -99,13 +112,3 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
             numbers=len(series),
         ),
     ]
-
-
-def difference(paired: Difference | None, metric: str) -> str:
-    """With its interval; of shares in points of per cent."""
-    if paired is None:
-        return "–"
-    if paired.low is None or paired.high is None:
-        return number_text(metric, paired.mean, signed=True)
-    mean, low, high = (number_text(metric, value, signed=True) for value in (paired.mean, paired.low, paired.high))
-    return f"{mean} [{low}, {high}]"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from counterpoise._checks import did_you_mean
+from counterpoise.benchmark.cells import Difference, number_text
 from counterpoise.benchmark.notes import read_out_notes
 from counterpoise.benchmark.plan import Row
 from counterpoise.benchmark.summary import mean_sd, percent
@@ -119,6 +120,11 @@ class Study(Protocol):
         ...
 
     @staticmethod
+    def finding(data: Mapping[str, Any]) -> str:
+        """What came out, in a sentence or two made from the numbers that ``compute`` kept."""
+        ...
+
+    @staticmethod
     def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
         """Figures, tables and paragraphs of text from what ``compute`` kept, and from nothing else."""
         ...
@@ -186,6 +192,51 @@ def cell(numbers: Iterable[float], metric: str) -> str:
         return percent(numbers)
     mean, sd = mean_sd(numbers)
     return f"{mean:.4g}" + ("" if sd is None else f" ± {sd:.2g}")
+
+
+def strokes(counts: Iterable[int]) -> str:
+    """What whiskers and strokes of a figure are, for a caption; nothing where every value is of one seed."""
+    return "; whiskers ± sd, strokes single seeds." if max(counts, default=0) > 1 else "."
+
+
+def seeds_of(rows: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[int]:
+    """How many values each cell of ``Scores`` has."""
+    return [len(seeds) for series in rows.values() for seeds in series.values()]
+
+
+# -- sentences -----------------------------------------------------------------------------------------
+def effect(paired: Difference | None, metric: str) -> str:
+    """A difference with its interval, ``"+2.3 [+0.2, +4.3]"``; of shares in points of per cent."""
+    if paired is None:
+        return "–"
+    mean = number_text(metric, paired.mean, signed=True)
+    if paired.low is None or paired.high is None:
+        return mean
+    return f"{mean} [{number_text(metric, paired.low, signed=True)}, {number_text(metric, paired.high, signed=True)}]"
+
+
+def told(effects: Mapping[str, Difference | None], metric: str) -> str:
+    """Which of these differences their intervals show, and which they do not; of one seed, only what they are.
+
+    Args:
+        effects: what it is of -> the difference.
+        metric: what it is measured in.
+    """
+    there = {name: d for name, d in effects.items() if d is not None}
+    if not there:
+        return "No two rows have a seed in common."
+    texts = {name: f"{name} {effect(d, metric)}" for name, d in there.items()}
+    if all(d.low is None for d in there.values()):
+        return f"{'; '.join(texts.values())}: of one seed, which says nothing of the spread."
+    clear = [n for n, d in there.items() if d.low is not None and d.high is not None and (d.low > 0 or d.high < 0)]
+    sides = {"": clear, "not shown: ": [name for name in there if name not in clear]}
+    said = ". ".join(title + "; ".join(texts[name] for name in names) for title, names in sides.items() if names)
+    return said.replace(". not", ". Not") + "."
+
+
+def by_seed(rows: Mapping[str, Mapping[str, Mapping[str, float]]], row: str, series: str = FUSED) -> dict[int, float]:
+    """Seed -> score of a row."""
+    return {int(seed): value for seed, value in rows.get(row, {}).get(series, {}).items()}
 
 
 SPLITS = {"test": "test", "val": "validation"}

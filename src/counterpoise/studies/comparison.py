@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from counterpoise.analysis import features, linear_probe, sample
-from counterpoise.benchmark.cells import named, says_how_good
+from counterpoise.benchmark.cells import cell_text, named, says_how_good
 from counterpoise.benchmark.notes import with_candidates
 from counterpoise.benchmark.plan import UNIMODAL, Row, alone, method_names
 from counterpoise.benchmark.summary import percent, summarize
+from counterpoise.metrics import lower_is_better
 from counterpoise.recipe.messages import Options, UsageError
 from counterpoise.recipe.trained import open_run
 from counterpoise.report.charts import score_dots
 from counterpoise.report.markup import html_table
 from counterpoise.report.tables import sets_html, summary_html
-from counterpoise.studies.base import SPLITS, Given, Picture, Scores, Trained, common_split
+from counterpoise.studies.base import SPLITS, Given, Picture, Scores, Trained, common_split, effect, unit
 from counterpoise.types import FUSED
 
 TITLE = "Comparison"
@@ -89,6 +90,26 @@ def _probes(runs: Sequence[Trained], split: str) -> Scores:
             probe = linear_probe(features(model, shown, m), features(model, tested, m), task=model.task)
             scores.setdefault(run.row, {}).setdefault(m, {})[str(run.seed)] = probe.score
     return scores
+
+
+def finding(data: Mapping[str, Any]) -> str:
+    """The best row, and what differs from joint training beyond its interval."""
+    if "sets" in data:
+        return " ".join(f"{name}: {finding(result)}" for name, result in data["sets"].items())
+    summary, metric = summarize(data["records"], split=data["split"]), data["records"][0]["monitor"]
+    column = f"{FUSED}/{metric}"
+    cells = {row: cells[column] for row, cells in summary.rows.items() if column in cells}
+    best = next((row for row, cell in cells.items() if cell.rank == 1), None)
+    leader = "" if best is None else f"Best on average: {best}, {cell_text(column, cells[best])}. "
+    sides: dict[str, list[str]] = {"above": [], "below": []}
+    for row, cell in cells.items():
+        d = cell.difference
+        if d is not None and d.low is not None and d.high is not None and (d.low > 0 or d.high < 0):
+            better = (d.mean > 0) != lower_is_better(metric)
+            sides["above" if better else "below"].append(f"{row} {effect(d, metric)}")
+    texts = [f"{side} it {', '.join(rows) or 'none'}" for side, rows in sides.items()]
+    beside = f"Beside {summary.baseline}, intervals without zero: {'; '.join(texts)}." if summary.baseline else ""
+    return f"{SPLITS[data['split']].capitalize()} {named(metric)}{unit(metric)}. {leader}{beside}"
 
 
 def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:

@@ -74,6 +74,20 @@ def _finite(changes: GradientChanges) -> np.ndarray:
     return changes.cosine[np.isfinite(changes.cosine)]
 
 
+def finding(data: Mapping[str, Any]) -> str:
+    """The mean cosine of each method, and how many of its values are small."""
+    rows: dict[str, list[Mapping[str, Any]]] = {}
+    for item in data["changes"]:
+        rows.setdefault(item["row"], []).append(item)
+    texts = [
+        f"{row} {_cell(mean_sd(i['mean'] for i in there), 1)} "
+        f"({_cell(mean_sd(i['below'] for i in there), 100)} % below {data['threshold']:g})"
+        for row, items in rows.items()
+        if (there := [i for i in items if i["n"]])
+    ]
+    return f"Mean cosine with the gradient of the modality before: {', '.join(texts) or 'no values'}."
+
+
 def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
     """A histogram per method; a table."""
     rows: dict[str, list[Mapping[str, Any]]] = {}

@@ -67,6 +67,18 @@ def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
     }
 
 
+def finding(data: Mapping[str, Any]) -> str:
+    """What each modality scores alone and inside."""
+    method, metric, rows = data["method"], data["metric"], data["scores"]["rows"]
+    texts = []
+    for m in data["modalities"]:
+        own, inside = (rows.get(row, {}).get(m, {}).values() for row in (f"{m} alone", method))
+        if own and inside:
+            texts.append(f"{m} scores {cell(inside, metric)} inside {method} and {cell(own, metric)} alone")
+    what = f"{SPLITS[data['scores']['split']]} {named(metric)}{unit(metric)}"
+    return f"{what[0].upper()}{what[1:]}: {'; '.join(texts) or 'no runs'}."
+
+
 def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
     """Two panels of curves; a table."""
     method, metric, modalities = data["method"], data["metric"], data["modalities"]
@@ -84,12 +96,13 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
         sign = -1 if lower_is_better(metric) else 1
         lost = [sign * (own[seed] - inside[seed]) for seed in own if seed in inside]
         rows.append([m, *(cell(v, metric) if v else "–" for v in (own.values(), inside.values(), lost))])
+    several = any(len(runs) > 1 for series in panels.values() for runs in series.values())
+    bands = " Bands: ± one standard deviation over seeds." if several else ""
     return [
         Picture(
             "curves",
             lambda: curves(panels, y=labels, like=like),
-            f"Solid: trained alone; dashed: inside {method}. Bands: ± one standard deviation over seeds."
-            + read_outs(data["scores"]),
+            f"Solid: trained alone; dashed: inside {method}.{bands}" + read_outs(data["scores"]),
         ),
         html_table(["modality", f"alone, {what}", f"in {method}", "lost"], rows, numbers=3),
     ]

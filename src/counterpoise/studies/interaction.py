@@ -8,11 +8,12 @@ from typing import Any
 
 from counterpoise.benchmark.cells import named
 from counterpoise.benchmark.plan import Row
+from counterpoise.benchmark.summary import paired_difference
 from counterpoise.metrics import SHARES
 from counterpoise.recipe.messages import Options
 from counterpoise.report.charts import curves
 from counterpoise.report.markup import html_table
-from counterpoise.studies.base import Given, Picture, Trained, cell, unit
+from counterpoise.studies.base import Given, Picture, Trained, cell, told, unit
 from counterpoise.types import FUSED
 
 TITLE = "Interaction between modalities"
@@ -60,6 +61,14 @@ def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
     return {"metric": metric, "stages": stages, "rows": rows}
 
 
+def finding(data: Mapping[str, Any]) -> str:
+    """What leaving directions out does to the fused score after the last stage."""
+    metric = data["metric"]
+    last = {row: {int(seed): one[FUSED][-1] for seed, one in by_seed.items()} for row, by_seed in data["rows"].items()}
+    effects = {row: paired_difference(last[row], last[ALL], 0.95) for row in last if row != ALL and ALL in last}
+    return f"Fused validation {named(metric)} after the last stage, beside {ALL}: {told(effects, metric)}"
+
+
 def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
     """A curve per row in a panel per series; the fused scores as a table."""
     stages, metric = data["stages"], data["metric"]
@@ -80,6 +89,6 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
             lambda: curves(
                 panels, y=f"validation {named(metric)}", x="after the stage", positions=stages, share=metric in SHARES
             ),
-            "Fused score and that of each modality after each stage.",
+            "Fused score and that of each modality after each stage; where rows agree, one shows around the other.",
         ),
     ]

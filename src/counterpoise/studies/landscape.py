@@ -128,6 +128,13 @@ def _alike(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
     return {n: p.shape for n, p in one.items()} == {n: p.shape for n, p in other.items()}
 
 
+def finding(data: Mapping[str, Any]) -> str:
+    """The curvature of the fused loss, of one seed."""
+    fused = [surface for surface in data["surfaces"].values() if surface["prediction"] == FUSED]
+    texts = [f"{s['method']} {s['eigenvalue']:.3g} (SAM rise {s['sharpness']:.2g})" for s in fused]
+    return f"Largest eigenvalue of the fused loss, seed {data['seed']} alone: {', '.join(texts)}."
+
+
 def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
     """Contours; the same in space; the row of each grid through the centre; a table of numbers."""
     surfaces = {title: load(folder / surface["file"], Surface) for title, surface in data["surfaces"].items()}

@@ -63,6 +63,7 @@ def _section(kept: Mapping[str, Any], folder: Path) -> Markup:
     return render(
         "study",
         title=study.TITLE,
+        finding=study.finding(kept["result"]),
         about=" ".join([study.ABOUT, *map(_facts, sets)]),
         missing=[row for one in sets for row in one["missing"]],
         items=[

@@ -10,6 +10,7 @@ from jsonargparse import Namespace
 
 from counterpoise.benchmark.cells import named
 from counterpoise.benchmark.plan import Row, alone
+from counterpoise.benchmark.summary import paired_difference
 from counterpoise.engine.checkpoint import content_of, load, save
 from counterpoise.metrics import SHARES
 from counterpoise.recipe.messages import Options, UsageError
@@ -19,9 +20,15 @@ from counterpoise.studies.base import (
     Given,
     Picture,
     Trained,
+    by_seed,
+    cell,
     metric_option,
     read_outs,
     scores,
+    seeds_of,
+    strokes,
+    told,
+    unit,
     values,
 )
 from counterpoise.types import FUSED
@@ -121,6 +128,16 @@ def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
     return {"pretraining": own.pretraining, "tuning": own.tuning, **scored}
 
 
+def finding(data: Mapping[str, Any]) -> str:
+    """Each method's difference to plain joint training."""
+    metric, rows = data["metric"], data["rows"]
+    effects = {row: paired_difference(by_seed(rows, row), by_seed(rows, "plain"), 0.95) for row in ("MLA", "IGM")}
+    plain = cell(by_seed(rows, "plain").values(), metric) if by_seed(rows, "plain") else "–"
+    return (
+        f"Fused {SPLITS[data['split']]} {named(metric)}{unit(metric)}: plain {plain}; beside it {told(effects, metric)}"
+    )
+
+
 def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
     """Bars."""
     split, metric = SPLITS[data["split"]], data["metric"]
@@ -129,7 +146,8 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
         Picture(
             "scores",
             lambda: bars(values(data["rows"]), x=f"{split} {named(metric)}", share=metric in SHARES),
-            f"{split.capitalize()} {named(metric)} fused and of each modality; encoders {source}, {data['tuning']}; "
-            "whiskers ± sd, strokes single seeds." + read_outs(data),
+            f"{split.capitalize()} {named(metric)} fused and of each modality; encoders {source}, {data['tuning']}"
+            + strokes(seeds_of(data["rows"]))
+            + read_outs(data),
         )
     ]

@@ -8,6 +8,7 @@ from typing import Any
 
 from counterpoise.benchmark.cells import named
 from counterpoise.benchmark.plan import Row
+from counterpoise.benchmark.summary import paired_difference
 from counterpoise.methods import IGM
 from counterpoise.metrics import SHARES
 from counterpoise.recipe.messages import Options, UsageError
@@ -19,9 +20,13 @@ from counterpoise.studies.base import (
     Given,
     Picture,
     Trained,
+    by_seed,
     metric_option,
     read_outs,
     scores,
+    seeds_of,
+    strokes,
+    told,
     values,
 )
 
@@ -34,6 +39,8 @@ ABOUT = (
     "smaller. Rows of equal shares are the same setting. Unknown about the original: its rule for shares that fall on "
     "no layer boundary (30 %, 50 %), and the seeds."
 )
+
+OFF = "off"
 
 
 def add_options(parser: Options) -> None:
@@ -51,7 +58,7 @@ def plan(given: Given) -> list[Row]:
     if len({float(text) for text in shares}) < len(shares):
         raise UsageError("--shares names a number twice.")
     return [
-        Row("off", "IGM", {"method.gm": False}),
+        Row(OFF, "IGM", {"method.gm": False}),
         Row("head", "IGM"),
         *(Row(f"{100 * float(text):g} %", "IGM", {"method.scope": text}) for text in shares),
     ]
@@ -75,6 +82,13 @@ def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
     return {"covered": covered, **scores(runs, given.metric)}
 
 
+def finding(data: Mapping[str, Any]) -> str:
+    """Each scope's difference to matrices on no layer."""
+    metric, rows = data["metric"], data["rows"]
+    effects = {row: paired_difference(by_seed(rows, row), by_seed(rows, OFF), 0.95) for row in rows if row != OFF}
+    return f"Fused {SPLITS[data['split']]} {named(metric)} beside no matrices: {told(effects, metric)}"
+
+
 def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
     """Bars, and what the rows cover."""
     split, metric = SPLITS[data["split"]], data["metric"]
@@ -90,7 +104,7 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
             "scores",
             lambda: bars(values(data["rows"]), x=f"{split} {named(metric)}", share=metric in SHARES),
             f"{split.capitalize()} {named(metric)} of each modality and fused; the shares are those asked for, the "
-            "table has those reached; whiskers ± sd, strokes single seeds." + read_outs(data),
+            f"table has those reached{strokes(seeds_of(data['rows']))}" + read_outs(data),
         ),
         html_table(header, table, numbers=len(header) - 1),
     ]

@@ -6,17 +6,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from counterpoise.benchmark.cells import named
+from counterpoise.benchmark.cells import named, number_text
 from counterpoise.benchmark.plan import Row, method_names
+from counterpoise.benchmark.summary import mean_sd
 from counterpoise.metrics import SHARES
 from counterpoise.recipe.messages import Options, UsageError
 from counterpoise.report.charts import sweep
-from counterpoise.studies.base import SPLITS, Given, Picture, Trained, common_split
+from counterpoise.studies.base import SPLITS, Given, Picture, Trained, common_split, unit
 from counterpoise.types import FUSED
 
 TITLE = "Sensitivity"
 ABOUT = (
-    "The fused score for each value of an option, everything else as it is; strokes are single seeds, whiskers one "
+    "The fused score for each value of an option, everything else as it is; strokes are single seeds, bands one "
     "standard deviation. Without --parameter: tau and rho of IGM over the poster's values, and radii that float32 can "
     "tell from zero. Unknown about the original: the data set of the poster's tau panel, and the seeds. Below about "
     "1e-8 a step of that length changes no weight, so the original's differences there are noise between runs."
@@ -92,11 +93,30 @@ def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
     return {"split": split, "method": method, "panels": panels}
 
 
+def finding(data: Mapping[str, Any]) -> str:
+    """Of each option and metric the least and the highest mean, beside the spread over seeds."""
+    texts = []
+    for parameter, series in data["panels"].items():
+        for metric, cells in series.items():
+            means = {text: mean_sd(by_seed.values())[0] for text, by_seed in cells.items()}
+            spreads = [sd for by_seed in cells.values() if (sd := mean_sd(by_seed.values())[1]) is not None]
+            low, high = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
+            ends = " to ".join(f"{number_text(metric, means[text])} (at {text})" for text in dict.fromkeys((low, high)))
+            over = f", standard deviations over seeds up to {number_text(metric, max(spreads))}" if spreads else ""
+            texts.append(
+                f"over {parameter.removeprefix('method.')} the fused {named(metric)}{unit(metric)} is {ends}{over}"
+            )
+    one = "" if any("deviation" in text for text in texts) else " One seed: the differences may be noise."
+    return f"{data['method']}: {'; '.join(texts)}.{one}"
+
+
 def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
     """One panel per option; what is no share has a figure of its own."""
     split = SPLITS[data["split"]]
     names = list(dict.fromkeys(metric for series in data["panels"].values() for metric in series))
     groups = {"sweep": [n for n in names if n in SHARES]} | {f"sweep-{n}": [n] for n in names if n not in SHARES}
+    several = any(len(f) > 1 for series in data["panels"].values() for c in series.values() for f in c.values())
+    marks = "bands ± sd, strokes single seeds" if several else "one seed"
     pictures: list[Picture | str] = []
     for name, metrics in groups.items():
         panels = {
@@ -114,7 +134,7 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
                 Picture(
                     name,
                     lambda panels=panels, share=share, what=what: sweep(panels, y=f"fused {split} {what}", share=share),
-                    f"Fused {split} {what}; the values are evenly spaced; whiskers ± sd, strokes single seeds.",
+                    f"Fused {split} {what}; the values are evenly spaced; {marks}.",
                 )
             )
     return pictures

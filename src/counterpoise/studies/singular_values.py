@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from counterpoise.analysis import LayerSpectrum, input_spectra, load, save
@@ -12,7 +13,7 @@ from counterpoise.recipe.messages import Options
 from counterpoise.recipe.trained import open_run
 from counterpoise.report.charts import bars
 from counterpoise.report.surfaces import spectra
-from counterpoise.studies.base import Given, Picture, Trained, complete_seed, file_name
+from counterpoise.studies.base import Given, Picture, Trained, complete_seed, file_name, strokes
 
 TITLE = "Singular values"
 ABOUT = (
@@ -53,6 +54,19 @@ def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
     return {"statistic": given.own.statistic, "spectra": spectra}
 
 
+def finding(data: Mapping[str, Any]) -> str:
+    """How much smaller or larger each mean is with SAM than without."""
+    means: dict[str, dict[str, list[float]]] = {}
+    for item in data["spectra"]:
+        means.setdefault(f"{item['modality']} {item['layer']}", {}).setdefault(item["row"], []).append(item["mean"])
+    texts = [
+        f"{layer} {fmean(by_row['IGM']) / fmean(by_row['IGM without SAM']):.2f}"
+        for layer, by_row in means.items()
+        if len(by_row) == 2
+    ]
+    return f"Mean singular value with SAM, as a multiple of that without: {', '.join(texts) or 'not both rows'}."
+
+
 def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
     """Bars of the means, and the spectra of the first seed."""
     means: dict[str, dict[str, list[float]]] = {}
@@ -67,7 +81,7 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
         Picture(
             "means",
             lambda: bars(means, x="mean singular value"),
-            "Mean singular value per layer; whiskers ± sd over seeds, strokes single seeds.",
+            "Mean singular value per layer" + strokes(len(v) for by_row in means.values() for v in by_row.values()),
         ),
         Picture("spectra", lambda: spectra(whole), f"All singular values, seed {first}; dotted: their mean."),
     ]

@@ -9,7 +9,7 @@ from typing import Any
 from counterpoise.benchmark.cells import named
 from counterpoise.benchmark.plan import Row, method_names
 from counterpoise.benchmark.summary import mean_sd
-from counterpoise.metrics import SHARES
+from counterpoise.metrics import SHARES, lower_is_better
 from counterpoise.recipe.messages import Options
 from counterpoise.report.charts import points
 from counterpoise.report.markup import html_table
@@ -59,6 +59,20 @@ def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
     return {"split": split, "metric": metric, "rows": rows}
 
 
+def finding(data: Mapping[str, Any]) -> str:
+    """The cheapest and the best, and what each costs and scores."""
+    metric = data["metric"]
+    columns = {row: _columns(list(by_seed.values())) for row, by_seed in data["rows"].items()}
+    sign = -1 if lower_is_better(metric) else 1
+    cheapest = min(columns, key=lambda row: mean_sd(columns[row]["seconds"])[0])
+    best = max(columns, key=lambda row: sign * mean_sd(columns[row]["score"])[0])
+    texts = [
+        f"{what} {row} ({mean_sd(columns[row]['seconds'])[0]:.1f} s, {cell(columns[row]['score'], metric)})"
+        for what, row in {"cheapest is": cheapest, "best on average": best}.items()
+    ]
+    return f"By seconds and fused {SPLITS[data['split']]} {named(metric)}{unit(metric)}: {'; '.join(texts)}."
+
+
 def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
     """Points and a table, cheapest first."""
     metric = data["metric"]
@@ -76,6 +90,7 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
                 cell(cells["score"], metric),
             ]
         )
+    whiskers = "; whiskers ± sd over seeds" if any(len(c["score"]) > 1 for c in columns.values()) else ""
     pictures = []
     for key, name in COSTS.items():
         places = {row: (columns[row][key], columns[row]["score"]) for row in ordered if key in columns[row]}
@@ -84,7 +99,7 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
                 Picture(
                     key.replace("_", "-"),
                     lambda places=places, name=name: points(places, x=name, y=f"fused {label}", share=metric in SHARES),
-                    f"{name[0].upper()}{name[1:]} against fused {label}; whiskers ± sd over seeds.",
+                    f"{name[0].upper()}{name[1:]} against fused {label}{whiskers}.",
                 )
             )
     return [
