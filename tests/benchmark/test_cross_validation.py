@@ -12,7 +12,7 @@ from sklearn.model_selection import GroupKFold
 
 from counterpoise.benchmark.cross_validation import cross_validate
 from counterpoise.build import build_model
-from counterpoise.data import Table, Tabular, from_arrays
+from counterpoise.data import Table, Tabular, from_arrays, from_log
 from counterpoise.engine import Trainer
 from counterpoise.methods import OGM
 
@@ -82,6 +82,25 @@ def test_a_table_brings_its_groups_and_learns_anew_in_each_fold(tmp_path) -> Non
     found = cross_validate(table, build, cv="group", **SHORT)
     assert [fold.held for fold in found.folds] == [f"g{i}" for i in range(10)]
     assert centers == pytest.approx([0] * 10, abs=1e-6)
+
+
+def test_groups_that_the_data_were_made_with_stay_whole() -> None:
+    asked = []
+
+    def build(data):
+        asked.append(data)
+        return build_model(data)
+
+    cross_validate(from_arrays(INPUTS, Y, group=GROUP), build, cv=5, **SHORT)
+    for data in asked:
+        groups = [{GROUP[int(i)] for i in part.ids} for part in (data.train, data.val, data.test)]
+        assert not groups[0] & groups[1]
+        assert not (groups[0] | groups[1]) & groups[2]
+    log = {"id": np.repeat(["p", "q", "r", "s"], 24), "time": [*range(24)] * 4, "label": np.tile([0] * 4 + [1] * 4, 12)}
+    log |= {"x": rng.normal(size=96), "y": rng.normal(size=96)}
+    windows = from_log(log, {"a": ["x"], "b": ["y"]}, 4, stride=2)
+    folds = cross_validate(windows, cv="group", **SHORT).folds
+    assert [fold.held for fold in folds] == ["p", "q", "r", "s"]
 
 
 def test_what_is_finished_is_not_trained_again(tmp_path, monkeypatch) -> None:

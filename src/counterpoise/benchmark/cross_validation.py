@@ -123,7 +123,7 @@ def cross_validate(
         build: makes a model for the data set of a fold; default encoders and the method's fusion when None.
         method: how to train: a name, or a method, which each run gets a copy of.
         cv: how many folds, ``"group"``, a splitter of scikit-learn or its name, or (train, test) positions: `folds_of`.
-        groups: (n,) names (speakers, say) that neither folds nor validation divide; the table's own when None.
+        groups: (n,) names (speakers, say) that neither folds nor validation divide; the data's own when None.
         seeds: of training; each fold is trained once with each.
         val: share of what a fold learns from to select the weights by, in (0, 1).
         out: a folder for run directories, one per fold and seed; what is finished there is not trained again.
@@ -135,7 +135,7 @@ def cross_validate(
     require("cross_validate", "scipy", "sklearn")
     number("val", val, above=0, below=1)
     seeds = [whole("seeds", seed, low=0) for seed in seeds]
-    samples, groups = _whole_of(data), _groups(data, groups)
+    samples, groups = _whole_of(data, groups)
     pairs = folds_of(cv, samples.task.strata(samples.target), groups)
     scores, parts, monitor = {}, {seed: [] for seed in seeds}, ""
     for place, pair in enumerate(pairs):
@@ -208,19 +208,13 @@ def _shown(parts: Sequence[OutOfFold]) -> Tensor:
     return torch.cat([part.task.predictions(part.outputs["fused"]) for part in parts])
 
 
-def _groups(data: object, groups: Any | None) -> np.ndarray | None:
-    if groups is None and isinstance(data, Table) and data.group in data.columns:
-        codes, texts = data.columns.coded(data.group)
-        return np.array([*texts.to_pylist(), None], object)[codes].astype(str)
-    return None if groups is None else np.asarray(groups)
-
-
-def _whole_of(data: Split | Splits | Table) -> Split:
-    """All samples as one split."""
+def _whole_of(data: Split | Splits | Table, groups: Any | None) -> tuple[Split, np.ndarray | None]:
+    """All samples as one split, and the group of each: what is named, or the data's own."""
+    stated = None if groups is None else np.asarray(groups)
     if isinstance(data, Table):
-        return data.samples(labelled=True)
+        return data.samples(labelled=True), _named_groups(data) if stated is None else stated
     if isinstance(data, Split):
-        return data
+        return data, stated
     if not isinstance(data, Splits):
         raise ValueError(f"data must be a table, a split or a data set; got {type(data).__name__}.")
     parts = [part for part in (data.train, data.val, data.test) if part is not None]
@@ -231,4 +225,13 @@ def _whole_of(data: Split | Splits | Table) -> Split:
             "data: the parts of this data set are none of one whole. Pass the table, or a split with all samples."
         )
     rows = torch.cat([part.indices for part in parts]).sort().values  # pyright: ignore[reportAttributeAccessIssue]
-    return whole_set.subset(rows)
+    own = None if data.group is None else data.group[rows.numpy()]
+    return whole_set.subset(rows), own if stated is None else stated
+
+
+def _named_groups(table: Table) -> np.ndarray | None:
+    """The names in the table's column of groups; None where it has none."""
+    if table.group not in table.columns:
+        return None
+    codes, texts = table.columns.coded(table.group)
+    return np.array([*texts.to_pylist(), None], object)[codes].astype(str)

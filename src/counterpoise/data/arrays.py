@@ -185,7 +185,7 @@ def divide(
     whole.task = standardised(whole.task, task, whole.target[torch.from_numpy(rows["train"])])
     if weight is not None:
         whole.weight = checked_weights(weight, count, "sample_weight", "sample {}".format)
-    return assemble(whole, rows)
+    return assemble(whole, rows, group)
 
 
 def _groups(group: Any | None, count: int) -> np.ndarray | None:
@@ -229,10 +229,10 @@ def complete(
     return {**rows, "train": train[kept], "val": train[held]}
 
 
-def assemble(whole: Split, rows: Mapping[str, np.ndarray]) -> Splits:
-    """The parts of ``whole`` at these positions."""
+def assemble(whole: Split, rows: Mapping[str, np.ndarray], group: np.ndarray | None = None) -> Splits:
+    """The parts of ``whole`` at these positions, and the (n,) groups of all samples."""
     made = {name: whole.subset(torch.from_numpy(where)) for name, where in rows.items()}
-    return Splits(made["train"], made["val"], made.get("test"))
+    return Splits(made["train"], made["val"], made.get("test"), group)
 
 
 def _reader(modality: str, values: Any, stated: Reader | str | None) -> tuple[Reader | None, str]:

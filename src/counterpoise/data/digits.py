@@ -105,7 +105,7 @@ def digits(
     classes = [str(c) for c in range(10)]
     target = torch.from_numpy(made.target)
     whole = ArraySplit(inputs, target, classes, ids=names, present=present, readers=readers())
-    return assemble(whole, shares(made.target, val, test, seed, made.speaker))
+    return assemble(whole, shares(made.target, val, test, seed, made.speaker), made.speaker)
 
 
 def write_digits(

@@ -6,7 +6,7 @@ import hashlib
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +17,8 @@ from counterpoise.task import Regression, SingleLabel, Task
 from counterpoise.types import Present, who_has
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from counterpoise.data.readers import Reader
 
 
@@ -190,11 +192,17 @@ class _Subset(Split):
 
 @dataclass(frozen=True, repr=False)
 class Splits:
-    """The parts of a data set. Training is given ``train`` and ``val``; only ``evaluate`` gets ``test``."""
+    """The parts of a data set. Training is given ``train`` and ``val``; only ``evaluate`` gets ``test``.
+
+    Attributes:
+        group: (n,) name of the group (speaker, recording) of each sample of the whole, which no division separates;
+            None where there are none.
+    """
 
     train: Split
     val: Split
     test: Split | None = None
+    group: np.ndarray | None = field(default=None, compare=False)
 
     def __repr__(self) -> str:
         test = 0 if self.test is None else len(self.test)
