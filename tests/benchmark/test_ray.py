@@ -183,7 +183,7 @@ from counterpoise.benchmark import run
 from counterpoise.benchmark.on_ray import Ray
 if sys.argv[3] == "background":  # what a shell without job control does to `command &`
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-configs = [SimpleNamespace(method=sys.argv[2], id=f"{sys.argv[2]}-s{i}") for i in range(3)]
+configs = [SimpleNamespace(method=sys.argv[2], id=f"{sys.argv[2]}-s{i}", title=f"seed {i}") for i in range(3)]
 quiet = Console(file=io.StringIO())
 command = lambda config, directory: [sys.executable, "-m", "slow_run", directory, config.method]
 outcome = run(configs, command, sys.argv[1], jobs=2, threads=1, backend=Ray(*sys.argv[4:]), console=quiet)

@@ -135,7 +135,7 @@ import io, sys, pathlib
 from rich.console import Console
 from types import SimpleNamespace
 from counterpoise.benchmark import run
-configs = [SimpleNamespace(method=sys.argv[3], id=f"{sys.argv[3]}-s{i}") for i in range(4)]
+configs = [SimpleNamespace(method=sys.argv[3], id=f"{sys.argv[3]}-s{i}", title=f"seed {i}") for i in range(4)]
 script, forked = sys.argv[2], sys.argv[4] == "forked"
 how = ["-m", pathlib.Path(script).stem] if forked else ["-S", script]
 command = lambda config, directory: [sys.executable, *how, directory, config.method]

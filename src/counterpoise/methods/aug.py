@@ -89,6 +89,9 @@ class AUG(Method):
             number("weights", weight, above=0)
         self.mode = choice("mode", mode, ("paper", "released"))
 
+    def must_own_loop(self) -> str | None:
+        return "it updates once per modality and batch"
+
     def setup(self, run: Run) -> None:
         fusion, names = run.model.fusion, run.model.modalities
         if not isinstance(fusion, Boosted) or fusion.has_own_heads:

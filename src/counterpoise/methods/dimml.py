@@ -85,9 +85,11 @@ class DIMML(Method):
                 "encoders a last linear layer to a common width."
             )
         if self._apart(run.epochs) < 1:
+            fused = run.epochs - self._apart(run.epochs)
             raise ValueError(
-                f"fused_epochs={self.fused_epochs} leaves none of the {run.epochs} epochs for the encoders. Lower "
-                "fused_epochs or raise epochs."
+                f"DIMML trains the encoders first and then what fuses, for {fused} of the epochs; {run.epochs} leave "
+                "none for the encoders. Raise epochs"
+                + ("." if self.fused_epochs is None else " or lower fused_epochs.")
             )
         heads = {id(p) for head in run.model.fusion.own_heads.values() for p in head.parameters()}
         if all(id(p) in heads for p in run.model.fusion.parameters()):
