@@ -169,7 +169,7 @@ def test_encoders_in_a_file(tmp_path: Path) -> None:
         (["--metod.tau", "1"], "Unknown option '--metod.tau'. Did you mean '--method'?"),
         (["--method", "IMG"], "--method: Unknown method 'IMG'. Did you mean 'IGM'? Known: AGM, AMCo, "),
         (["--method", "IGM", "--method.tua", "1"], "--method: Unknown option of IGM 'tua'. Did you mean 'tau'?"),
-        (["--fusion", "Gatd"], "--fusion: Unknown fusion 'Gatd'. Did you mean 'Gated'? Known: Attention, Concat, "),
+        (["--fusion", "Gatd"], "--fusion: Unknown fusion 'Gatd'. Did you mean 'Gated'? Known: Attention, Boosted, "),
         (["--fusion", "film", "--fusion.dmi", "3"], "--fusion: Unknown option of FiLM 'dmi'. Did you mean 'dim'?"),
         (["--optimizer", "Adm"], "--optimizer: Unknown optimizer 'Adm'. Did you mean 'Adam'?"),
         (["--optimizer.lrr", "1"], "--optimizer: Unknown option of SGD 'lrr'. Did you mean 'lr'?"),
@@ -224,11 +224,12 @@ def test_wrong_values(arguments: list[str], message: str) -> None:
 @pytest.mark.parametrize(
     ("option", "meant"),
     [
-        ("--tau", "'--method.tau' (of DOMFN, IGM, LFM)?"),
+        ("--tau", "'--method.tau' (of DOMFN, IGM, LFM, ...)?"),
         ("--lr=0.1", "'--optimizer.lr' (of SGD, Adam, AdamW, ...)?"),
         (
             "--warmup",
-            "'--method.warmup' (of SMV, OPM) or '--schedule.warmup' (of Constant, StepDecay, Milestones, ...)?",
+            "'--method.warmup' (of SMV, OPM, DataRemixing, ...) or "
+            "'--schedule.warmup' (of Constant, StepDecay, Milestones, ...)?",
         ),
         ("--device", "'--accelerator'?"),
         ("--out", "'--run_dir'?"),
