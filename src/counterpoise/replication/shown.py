@@ -133,7 +133,8 @@ def section(table: Compared) -> Markup:
         html_table(["row", "settings"], [[row.label, settings(row)] for row in table.rows]),
         *map(legend, table.publications()),
     ]
-    return render("study", title=table.title, about=about(table), missing=_missing(table), items=parts)
+    # How the numbers were selected must be read with them, so nothing is folded away.
+    return render("study", title=table.title, finding=about(table), about="", missing=_missing(table), items=parts)
 
 
 def picture(table: Compared) -> Picture:
