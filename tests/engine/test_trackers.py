@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_record import Died, DiesAfter
 
-from counterpoise.engine import CSV, MLflow, Observer, TensorBoard, Trackio, Trainer, WandB
+from counterpoise.engine import CSV, MLflow, TensorBoard, Trackio, Trainer, WandB
 from counterpoise.methods import Joint
 from counterpoise.testing import trainer_for
 
@@ -20,19 +21,6 @@ QUIET = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-
-
-class Died(BaseException):
-    pass
-
-
-class DiesAfter(Observer):
-    def __init__(self, epoch: int):
-        self.epoch = epoch
-
-    def on_epoch_end(self, run: Any, record: Any) -> None:
-        if record["epoch"] == self.epoch:
-            raise Died
 
 
 def cut_and_resumed(path: Path, logger: Any, again: Any = None) -> Trainer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -115,6 +116,35 @@ class Samples(Dataset[Any]):
         if self.flat:
             return {**inputs, "labels": self.target[i], "index": self.index[i]}
         return inputs, self.target[i], self.index[i]
+
+
+MOVED = ["OGMGE", "MSLR", *slow("MMPareto", "OPM", "PMR", "AGM", "LFM", "ModalityDropout")]
+"""Cases of ``moves_as_in_the_trainer``."""
+
+
+def moves_as_in_the_trainer(
+    fitted: Callable[..., Any], name: str, folder: Path, *, sam: float = 0.0, ours: dict[str, Any] | None = None,
+    **options: Any,
+) -> None:  # fmt: skip
+    """A host's trainer ends with the weights of ours; ``ours`` are our names of what the host has as ``options``."""
+    run = trained(name, sam=sam, **(ours or {}))
+    fitted(run, name, folder, sam=sam, **options)
+    assert distance(run.model, run.seen.weights[-1]) <= 1e-6
+
+
+RESUMED = ["PMR", *slow("OGMGE", "MSLR")]
+"""Cases of ``goes_on_exactly``."""
+
+
+def goes_on_exactly(fitted: Callable[..., Any], name: str, folder: Path, stopped: Callable[[Trained], Path]) -> None:
+    """A host's trainer, resumed from what ``stopped`` leaves, ends as if it had not been, and as ours does."""
+    run = trained(name)
+    begun, resumed, whole = (run._replace(model=copy.deepcopy(run.model)) for _ in range(3))
+    fitted(resumed, name, folder, resume=stopped(begun))
+    fitted(whole, name, folder)
+    for p, q in zip(resumed.model.parameters(), whole.model.parameters(), strict=True):
+        assert torch.equal(p, q)
+    assert distance(resumed.model, run.seen.weights[-1]) <= 1e-6
 
 
 def saved(path: Path) -> dict[str, Any]:

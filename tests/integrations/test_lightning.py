@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import pickle
 import subprocess
 import sys
@@ -11,7 +10,21 @@ from typing import Any
 
 import pytest
 import torch
-from replayed import EPOCHS, SIZE, Samples, Trained, distance, method_named, saved, sgd, slow, trained
+from replayed import (
+    EPOCHS,
+    MOVED,
+    RESUMED,
+    SIZE,
+    Samples,
+    Trained,
+    distance,
+    goes_on_exactly,
+    method_named,
+    moves_as_in_the_trainer,
+    saved,
+    sgd,
+    trained,
+)
 from torch.utils.data import DataLoader, Subset
 
 from counterpoise.integrations import LightningBalance
@@ -72,30 +85,24 @@ def fitted(run: Trained, name: str, folder: Path, *, sam: float = 0.0, resume: A
     return trainer
 
 
-@pytest.mark.parametrize("name", ["OGMGE", "MSLR", *slow("MMPareto", "OPM", "PMR", "AGM", "LFM", "ModalityDropout")])
+@pytest.mark.parametrize("name", MOVED)
 def test_the_same_weights_as_in_the_trainer(name: str, tmp_path: Path):
-    run = trained(name)
-    fitted(run, name, tmp_path)
-    assert distance(run.model, run.seen.weights[-1]) <= 1e-6
+    moves_as_in_the_trainer(fitted, name, tmp_path)
 
 
 def test_sam_and_clipping(tmp_path: Path):
-    run = trained("OGM", sam=0.05, clip_norm=0.1)
-    fitted(run, "OGM", tmp_path, sam=0.05, gradient_clip_val=0.1)
-    assert distance(run.model, run.seen.weights[-1]) <= 1e-6
+    moves_as_in_the_trainer(fitted, "OGM", tmp_path, sam=0.05, ours={"clip_norm": 0.1}, gradient_clip_val=0.1)
 
 
-@pytest.mark.parametrize("name", ["PMR", *slow("OGMGE", "MSLR")])
+@pytest.mark.parametrize("name", RESUMED)
 def test_a_resumed_run_goes_on_exactly(name: str, tmp_path: Path):
-    run = trained(name)
-    start = copy.deepcopy(run.model)
-    fitted(run, name, tmp_path, max_epochs=2).save_checkpoint(tmp_path / "two.ckpt")
-    resumed, whole = (Trained(copy.deepcopy(start), run.data, run.seen) for _ in range(2))
-    fitted(resumed, name, tmp_path, resume=tmp_path / "two.ckpt")
-    fitted(whole, name, tmp_path)
-    for p, q in zip(resumed.model.parameters(), whole.model.parameters(), strict=True):
-        assert torch.equal(p, q)
-    assert distance(resumed.model, run.seen.weights[-1]) <= 1e-6
+    checkpoint = tmp_path / "two.ckpt"
+
+    def stopped(run: Trained) -> Path:
+        fitted(run, name, tmp_path, max_epochs=2).save_checkpoint(checkpoint)
+        return checkpoint
+
+    goes_on_exactly(fitted, name, tmp_path, stopped)
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from replayed import EPOCHS, SIZE, Samples, Trained, distance, method_named, sgd, slow, trained
+from replayed import (
+    EPOCHS,
+    MOVED,
+    RESUMED,
+    SIZE,
+    Samples,
+    Trained,
+    goes_on_exactly,
+    method_named,
+    moves_as_in_the_trainer,
+    sgd,
+    trained,
+)
 from torch.utils.data import Sampler
 
 from counterpoise import methods
@@ -79,30 +90,23 @@ def fitted(
     return trainer
 
 
-@pytest.mark.parametrize("name", ["OGMGE", "MSLR", *slow("MMPareto", "OPM", "PMR", "AGM", "LFM", "ModalityDropout")])
+@pytest.mark.parametrize("name", MOVED)
 def test_the_same_weights_as_in_the_trainer(name: str, tmp_path: Path):
-    run = trained(name)
-    fitted(run, name, tmp_path)
-    assert distance(run.model, run.seen.weights[-1]) <= 1e-6
+    moves_as_in_the_trainer(fitted, name, tmp_path)
 
 
 def test_sam_and_clipping(tmp_path: Path):
-    run = trained("OGM", sam=0.05, clip_norm=0.1)
-    fitted(run, "OGM", tmp_path, sam=0.05, max_grad_norm=0.1)
-    assert distance(run.model, run.seen.weights[-1]) <= 1e-6
+    moves_as_in_the_trainer(fitted, "OGM", tmp_path, sam=0.05, ours={"clip_norm": 0.1}, max_grad_norm=0.1)
 
 
-@pytest.mark.parametrize("name", ["PMR", *slow("OGMGE", "MSLR")])
+@pytest.mark.parametrize("name", RESUMED)
 def test_a_resumed_run_goes_on_exactly(name: str, tmp_path: Path):
-    run = trained(name)
-    stopped, resumed, whole = (Trained(copy.deepcopy(run.model), run.data, run.seen) for _ in range(3))
-    fitted(stopped, name, tmp_path, ends=2, save_strategy="epoch")
-    (checkpoint,) = tmp_path.glob(f"checkpoint-{2 * len(run.seen.batches) // EPOCHS}")
-    fitted(resumed, name, tmp_path, resume=str(checkpoint))
-    fitted(whole, name, tmp_path)
-    for p, q in zip(resumed.model.parameters(), whole.model.parameters(), strict=True):
-        assert torch.equal(p, q)
-    assert distance(resumed.model, run.seen.weights[-1]) <= 1e-6
+    def stopped(run: Trained) -> Path:
+        fitted(run, name, tmp_path, ends=2, save_strategy="epoch")
+        (checkpoint,) = tmp_path.glob(f"checkpoint-{2 * len(run.seen.batches) // EPOCHS}")
+        return checkpoint
+
+    goes_on_exactly(fitted, name, tmp_path, stopped)
 
 
 def test_it_evaluates_and_predicts(tmp_path: Path):
