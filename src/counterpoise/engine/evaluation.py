@@ -170,7 +170,7 @@ class Evaluator:
                     present = None
                     if split.present is not None:
                         present = {m: p[mine[rows]].to(self._fabric.device) for m, p in split.present.items()}
-                    output = self._decided(fuse(model, self._fabric, {m: features[m][rows] for m in names}, present))
+                    output = self.decided(fuse(model, self._fabric, {m: features[m][rows] for m in names}, present))
                     fused.append(output.logits)
                     for m, u in output.unimodal.items():
                         unimodal[m].append(u)
@@ -194,12 +194,12 @@ class Evaluator:
         """As ``predict`` of all that the method reads, a batch at a time in order: memory does not grow with it."""
         for batch, output in self.outputs(split, self._method.reads(self._model.modalities)):
             with evaluating(self._model, self._method), torch.no_grad():
-                output = self._decided(output)
+                output = self.decided(output)
             present = None if batch.present is None else {m: mask.cpu() for m, mask in batch.present.items()}
             unimodal = {m: u.cpu() for m, u in output.unimodal.items()}
             yield batch, Predictions(output.logits.cpu(), unimodal, batch.target.cpu(), present)
 
-    def _decided(self, output: Output) -> Output:
+    def decided(self, output: Output) -> Output:
         """With what is predicted as its logits."""
         output = self._method.decide(output, self._model)
         return output._replace(logits=self._model.read_out(output))

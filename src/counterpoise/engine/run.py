@@ -371,12 +371,12 @@ class Run:
         stateful = {name: getattr(self, name) for name in ("state", "model", "method", "schedule", "observers")}
         return {
             **{name: (part.state_dict, part.load_state_dict) for name, part in stateful.items()},
-            "optimizer": (self.optimizer.state_dict, partial(restore, self.optimizer)),
+            "optimizer": (lambda: self.optimizer.state_dict(), lambda saved: restore(self.optimizer, saved)),
             "generator": (self.generator.get_state, lambda saved: self.generator.set_state(saved.cpu())),
             "random": (random_state, self._set_random),
             "resampled": (lambda: self.rows.state_dict(), lambda saved: self.resample(**saved)),
             "history": (lambda: self.history, partial(setattr, self, "history")),
-            "totals": (lambda: self.totals, self._set_totals),
+            "totals": (lambda: dict(self.totals), self._set_totals),
         }
 
     def state_dict(self) -> dict[str, Any]:

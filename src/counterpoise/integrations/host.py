@@ -154,6 +154,10 @@ class HostRun(Run):
             )
         self.rates.changed()
 
+    def _parts(self) -> dict[str, tuple[Callable[[], Any], Callable[[Any], object]]]:
+        parts = super()._parts()
+        return {name: parts[name] for name in ("state", "generator", "method", "totals")}  # the rest is the host's
+
     fork = _refused("trains further models")
     resample = _refused("chooses the samples of an epoch")
     freeze = _refused("freezes a modality")

@@ -22,7 +22,7 @@ from counterpoise.integrations.rates import Rates
 from counterpoise.losses import BALANCED, Likelihood, Loss
 from counterpoise.method import Method
 from counterpoise.model import MultimodalModel
-from counterpoise.types import Batch, Output
+from counterpoise.types import Batch, Output, Present
 
 
 def refuse_own_loop(method: Method) -> None:
@@ -114,7 +114,7 @@ class Balance:
         inputs: Mapping[str, Tensor],
         target: Tensor,
         *,
-        present: Mapping[str, Tensor] | None = None,
+        present: Present = None,
         index: Tensor | None = None,
         weight: Tensor | None = None,
     ) -> Tensor:
@@ -154,15 +154,14 @@ class Balance:
         return loss
 
     @torch.no_grad()
-    def predict(self, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Output:
+    def predict(self, inputs: Mapping[str, Tensor], present: Present = None) -> Output:
         """What the method predicts: ``logits`` (batch, classes) and ``unimodal``; evaluation mode, no gradient."""
         model, fabric = self.model, self._run.fabric
         self._fit(inputs)
         with self._precision(), evaluating(model, self.method):
             names = self.method.reads(model.modalities)
             features = passes.encode(model, fabric, inputs, names, present)
-            output = self.method.decide(passes.fuse(model, fabric, features, present), model)
-            return output._replace(logits=model.read_out(output))
+            return self._run.evaluator.decided(passes.fuse(model, fabric, features, present))
 
     @property
     def logged(self) -> dict[str, float]:
@@ -211,11 +210,8 @@ class Balance:
         run = self._run
         return {
             "fingerprint": fingerprint(self.model, method=self.method),
-            "state": run.state.state_dict(),
-            "generator": run.generator.get_state(),
-            "method": self.method.state_dict(),
+            **run.state_dict(),
             "loss": run.loss.state_dict(),
-            "totals": dict(run.totals),
         }
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
@@ -223,11 +219,8 @@ class Balance:
         if lines := differences(saved["fingerprint"], fingerprint(self.model, method=self.method)):
             raise ValueError("This state belongs to another training: " + "; ".join(lines[:4]) + ".")
         run = self._run
-        run.state.load_state_dict(saved["state"])
-        run.generator.set_state(saved["generator"].cpu())
-        self.method.load_state_dict(saved["method"])
+        run.load_state_dict(saved)
         run.loss.load_state_dict(saved["loss"])
-        run.totals = {name: (total, count) for name, (total, count) in saved["totals"].items()}
         if run.rates is not None:
             run.rates.changed()
 
@@ -265,7 +258,7 @@ class Balance:
         self,
         inputs: Mapping[str, Tensor],
         target: Tensor,
-        present: Mapping[str, Tensor] | None,
+        present: Present,
         index: Tensor | None,
         weight: Tensor | None,
     ) -> Batch:

@@ -17,7 +17,7 @@ from counterpoise.integrations.loop import Balance, refuse_own_loop
 from counterpoise.losses import Loss
 from counterpoise.method import Method
 from counterpoise.model import MultimodalModel
-from counterpoise.types import Output
+from counterpoise.types import Output, Present
 
 PACKAGES = ("lightning.pytorch", "pytorch_lightning")
 """Two names of one library, whose classes are not the same."""
@@ -68,7 +68,7 @@ class _Hooks:
         """What ``training_step`` returns; as ``Balance.loss``."""
         return self.balance.loss(inputs, target, **options)
 
-    def predict(self, inputs: dict[str, Tensor], present: dict[str, Tensor] | None = None) -> Output:
+    def predict(self, inputs: dict[str, Tensor], present: Present = None) -> Output:
         """What the method predicts, as ``Balance.predict``."""
         return self.balance.predict(inputs, present)
 
