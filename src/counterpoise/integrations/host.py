@@ -168,13 +168,16 @@ class HostRun(Run):
 class HostStep(Step):
     """A step whose backward passes are scaled as the host's scaler would, and the gradients unscaled at once."""
 
-    def _scale(self) -> float:
+    def _scale(self) -> Tensor | None:
+        """The scaler's factor, left on the device: to read it would wait for all that was launched; None without."""
         scaler = cast(HostRun, self._run).scaler
-        return scaler.get_scale() if scaler is not None and scaler.is_enabled() else 1.0
+        if scaler is None or not scaler.is_enabled():
+            return None
+        return cast(Tensor, scaler.scale(torch.ones((), device=self._fabric.device)))
 
     def backward(self, loss: Tensor, retain: bool = False) -> None:
         scale = self._scale()
-        if scale == 1:
+        if scale is None:
             super().backward(loss, retain)
             return
         parameters = self.trainable()
@@ -190,8 +193,9 @@ class HostStep(Step):
         self, loss: Tensor, params: Sequence[Tensor], *, create_graph: bool = False, retain: bool = True
     ) -> list[Tensor]:
         scale = self._scale()
-        grads = super().grad(loss * scale, params, create_graph=create_graph, retain=retain)
-        return grads if scale == 1 else [g / scale for g in grads]
+        if scale is None:
+            return super().grad(loss, params, create_graph=create_graph, retain=retain)
+        return [g / scale for g in super().grad(loss * scale, params, create_graph=create_graph, retain=retain)]
 
 
 class _WithGradient(torch.autograd.Function):

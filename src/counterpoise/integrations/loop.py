@@ -266,7 +266,9 @@ class Balance:
         fabric, count = self._run.fabric, len(target)
         if index is None:  # counted through the epoch, so that no two samples of a global batch share a number
             start = self._run.state.batch_in_epoch % self._run.batches * count * fabric.world_size
-            index = start + torch.arange(fabric.global_rank, count * fabric.world_size, fabric.world_size)
+            index = start + torch.arange(
+                fabric.global_rank, count * fabric.world_size, fabric.world_size, device=target.device
+            )
         for name, rows in {**inputs, "index": index, **({} if weight is None else {"weight": weight})}.items():
             if len(rows) != count:
                 raise ValueError(f"{name} must have one row per target: {count} targets, {len(rows)} rows.")
