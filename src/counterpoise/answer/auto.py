@@ -24,7 +24,6 @@ from counterpoise.model import MultimodalModel
 if TYPE_CHECKING:
     from counterpoise.answer.evidence import Evidence
 
-"""File of the trials, in the run directory; it is there before the run begins."""
 LABEL = "auto"
 OWN = ("method", "sam", "pool", "heads", "label")
 

@@ -138,11 +138,10 @@ def write_digits(
     """
     import csv
 
-    require("Writing the digits as files", "PIL", "soundfile")
+    made = _make(seed, audio_noise, image_noise, absent, size)  # first: it says which packages are missing
     import soundfile
     from PIL import Image as Pillow
 
-    made = _make(seed, audio_noise, image_noise, absent, size)
     part = np.empty(len(made.target), dtype=object)
     for name, rows in shares(made.target, val, test, seed, made.speaker).items():
         part[rows] = name

@@ -42,11 +42,11 @@ def typed(reader: Reader | None, text: str) -> Any:
         columns = json.loads(text)
     except ValueError:
         columns = None
-    if not isinstance(columns, dict) and len(reader.columns) == 1:
+    if isinstance(columns, dict):
+        return columns
+    if len(reader.columns) == 1:
         return text
-    if not isinstance(columns, dict):
-        raise ValueError(f'takes its columns, as \'{{"age": 71, "sex": "f"}}\'; got {text!r}.')
-    return columns
+    raise ValueError(f'takes its columns, as \'{{"age": 71, "sex": "f"}}\'; got {text!r}.')
 
 
 def _cell(reader: Tabular, values: Mapping[str, Any]) -> str:
