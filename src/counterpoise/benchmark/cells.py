@@ -35,6 +35,11 @@ class Difference:
     corrected: float | None = None
     clear: bool = False
 
+    @property
+    def without_zero(self) -> bool:
+        """Whether there is an interval, and it leaves out zero."""
+        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -99,10 +104,15 @@ def difference_text(column: str, cell: Cell | None) -> str:
     if cell is None or cell.difference is None or not says_how_good(column):
         return ""
     d = cell.difference
-    text = f"Δ {number_text(column, d.mean, signed=True)}"
-    if d.low is not None and d.high is not None:
-        text += f" [{number_text(column, d.low, signed=True)}, {number_text(column, d.high, signed=True)}]"
-    return text + (" *" if d.clear else "") + ("" if d.n == cell.n else f" n={d.n}")
+    return f"Δ {change_text(column, d)}" + (" *" if d.clear else "") + ("" if d.n == cell.n else f" n={d.n}")
+
+
+def change_text(column: str, d: Difference) -> str:
+    """``"+1.2 [−0.3, +2.7]"``; of one seed without an interval. Of shares in points of per cent."""
+    mean = number_text(column, d.mean, signed=True)
+    if d.low is None or d.high is None:
+        return mean
+    return f"{mean} [{number_text(column, d.low, signed=True)}, {number_text(column, d.high, signed=True)}]"
 
 
 def number_text(column: str, value: float, *, signed: bool = False) -> str:

@@ -306,7 +306,7 @@ def _differences(ax: Any, summary: Summary, labels: Sequence[str], metric: str) 
         style: dict[str, Any] = {"markerfacecolor": PAPER, "markeredgecolor": INK, "elinewidth": 1.4}
         if d.low is not None and d.high is not None:
             style["xerr"] = [[scale * (d.mean - d.low)], [scale * (d.high - d.mean)]]
-            style["markerfacecolor"] = INK if d.low > 0 or d.high < 0 else PAPER
+            style["markerfacecolor"] = INK if d.without_zero else PAPER
         mark(ax, scale * d.mean, height, Look(INK, "D", "-"), **style)
     points = "points" if metric in SHARES else metric
     ax.set_xlabel(f"fused: difference to {summary.baseline} ({points}), {100 * summary.confidence:g} % interval")
@@ -314,7 +314,7 @@ def _differences(ax: Any, summary: Summary, labels: Sequence[str], metric: str) 
 
 
 # -- texts and ticks -----------------------------------------------------------------------------------
-def _spread_of(what: str, share: bool, *, drawn: bool = True) -> str:
+def _spread_of(what: str, share: bool, *, drawn: bool) -> str:
     return f"{what}{' (%)' if share else ''}" + (", mean ± sd" if drawn else "")
 
 

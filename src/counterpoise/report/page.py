@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from counterpoise.benchmark.cells import named, number_text
+from counterpoise.benchmark.cells import change_text, named, number_text
 from counterpoise.benchmark.summary import SPLITS, Summary, summarize
 from counterpoise.metrics import SHARES
 from counterpoise.report.charts import curves, points, score_dots
@@ -145,11 +145,8 @@ def _lead(summary: Summary, done: Sequence[Run], modalities: Sequence[str], metr
         )
         if cell.difference is not None:
             d = cell.difference
-            text += f"; difference to {summary.baseline}: {number_text(column, d.mean, signed=True)}"
-            if d.low is not None and d.high is not None:
-                clear = "" if d.low > 0 or d.high < 0 else "; the interval includes zero"
-                low, high = number_text(column, d.low, signed=True), number_text(column, d.high, signed=True)
-                text += f" [{low}, {high}]{clear}"
+            unclear = "" if d.low is None or d.without_zero else "; the interval includes zero"
+            text += f"; difference to {summary.baseline}: {change_text(column, d)}{unclear}"
         text += "."
     return text
 

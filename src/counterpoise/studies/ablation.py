@@ -8,7 +8,6 @@ from typing import Any
 
 from counterpoise.benchmark.cells import named
 from counterpoise.benchmark.plan import Row
-from counterpoise.benchmark.summary import paired_difference
 from counterpoise.metrics import SHARES
 from counterpoise.recipe.messages import Options
 from counterpoise.report.charts import bars
@@ -18,7 +17,7 @@ from counterpoise.studies.base import (
     Given,
     Picture,
     Trained,
-    by_seed,
+    between,
     effect,
     metric_option,
     read_outs,
@@ -82,10 +81,7 @@ def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
 def finding(data: Mapping[str, Any]) -> str:
     """Each effect on the fused score."""
     metric, rows = data["metric"], data["rows"]
-    effects = {
-        name: paired_difference(by_seed(rows, with_it), by_seed(rows, without), 0.95)
-        for name, (with_it, without) in EFFECTS.items()
-    }
+    effects = {name: between(rows, *pair) for name, pair in EFFECTS.items()}
     return f"Effects on the fused {SPLITS[data['split']]} {named(metric)}: {told(effects, metric)}"
 
 
@@ -95,8 +91,7 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:
     series = list(dict.fromkeys(name for by_series in rows.values() for name in by_series))
     table = []
     for name, (with_it, without) in EFFECTS.items():
-        pairs = [(by_seed(rows, with_it, s), by_seed(rows, without, s)) for s in series]
-        cells = [effect(paired_difference(*pair, 0.95), metric) for pair in pairs]
+        cells = [effect(between(rows, with_it, without, s), metric) for s in series]
         table.append([name, f"{with_it} − {without}", *cells])
     points = "points" if metric in SHARES else named(metric)
     return [

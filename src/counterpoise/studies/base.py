@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from counterpoise._checks import did_you_mean
-from counterpoise.benchmark.cells import Difference, number_text
+from counterpoise.benchmark.cells import Difference, change_text
 from counterpoise.benchmark.notes import read_out_notes
 from counterpoise.benchmark.plan import Row
-from counterpoise.benchmark.summary import mean_sd, percent
+from counterpoise.benchmark.summary import mean_sd, paired_difference, percent
 from counterpoise.engine.setup import check_metrics
 from counterpoise.metrics import SHARES
 from counterpoise.recipe.messages import Options, UsageError, usage
@@ -207,12 +207,7 @@ def seeds_of(rows: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[int]
 # -- sentences -----------------------------------------------------------------------------------------
 def effect(paired: Difference | None, metric: str) -> str:
     """A difference with its interval, ``"+2.3 [+0.2, +4.3]"``; of shares in points of per cent."""
-    if paired is None:
-        return "–"
-    mean = number_text(metric, paired.mean, signed=True)
-    if paired.low is None or paired.high is None:
-        return mean
-    return f"{mean} [{number_text(metric, paired.low, signed=True)}, {number_text(metric, paired.high, signed=True)}]"
+    return "–" if paired is None else change_text(metric, paired)
 
 
 def told(effects: Mapping[str, Difference | None], metric: str) -> str:
@@ -228,7 +223,7 @@ def told(effects: Mapping[str, Difference | None], metric: str) -> str:
     texts = {name: f"{name} {effect(d, metric)}" for name, d in there.items()}
     if all(d.low is None for d in there.values()):
         return f"{'; '.join(texts.values())}: of one seed, which says nothing of the spread."
-    clear = [n for n, d in there.items() if d.low is not None and d.high is not None and (d.low > 0 or d.high < 0)]
+    clear = [name for name, d in there.items() if d.without_zero]
     sides = {"": clear, "not shown: ": [name for name in there if name not in clear]}
     said = ". ".join(title + "; ".join(texts[name] for name in names) for title, names in sides.items() if names)
     return said.replace(". not", ". Not") + "."
@@ -237,6 +232,13 @@ def told(effects: Mapping[str, Difference | None], metric: str) -> str:
 def by_seed(rows: Mapping[str, Mapping[str, Mapping[str, float]]], row: str, series: str = FUSED) -> dict[int, float]:
     """Seed -> score of a row."""
     return {int(seed): value for seed, value in rows.get(row, {}).get(series, {}).items()}
+
+
+def between(
+    rows: Mapping[str, Mapping[str, Mapping[str, float]]], row: str, other: str, series: str = FUSED
+) -> Difference | None:
+    """How much more a row scores than another, with its 95 % interval; None when they have no seed in common."""
+    return paired_difference(by_seed(rows, row, series), by_seed(rows, other, series), 0.95)
 
 
 SPLITS = {"test": "test", "val": "validation"}

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from counterpoise.analysis import features, linear_probe, sample
-from counterpoise.benchmark.cells import cell_text, named, says_how_good
+from counterpoise.benchmark.cells import Cell, cell_text, named, says_how_good
 from counterpoise.benchmark.notes import with_candidates
 from counterpoise.benchmark.plan import UNIMODAL, Row, alone, method_names
-from counterpoise.benchmark.summary import percent, summarize
+from counterpoise.benchmark.summary import Summary, percent, summarize
 from counterpoise.metrics import lower_is_better
 from counterpoise.recipe.messages import Options, UsageError
 from counterpoise.recipe.trained import open_run
@@ -101,15 +101,24 @@ def finding(data: Mapping[str, Any]) -> str:
     cells = {row: cells[column] for row, cells in summary.rows.items() if column in cells}
     best = next((row for row, cell in cells.items() if cell.rank == 1), None)
     leader = "" if best is None else f"Best on average: {best}, {cell_text(column, cells[best])}. "
+    beside = _beside(summary, cells, metric)
+    return f"{SPLITS[data['split']].capitalize()} {named(metric)}{unit(metric)}. {leader}{beside}"
+
+
+def _beside(summary: Summary, cells: Mapping[str, Cell], metric: str) -> str:
+    """Who is above and below the baseline by more than the interval; of one seed there is none."""
+    changes = {row: cell.difference for row, cell in cells.items() if cell.difference is not None}
+    if not changes:
+        return ""
+    if all(d.low is None for d in changes.values()):
+        return f"Beside {summary.baseline} there are no intervals: one seed says nothing of the spread."
     sides: dict[str, list[str]] = {"above": [], "below": []}
-    for row, cell in cells.items():
-        d = cell.difference
-        if d is not None and d.low is not None and d.high is not None and (d.low > 0 or d.high < 0):
+    for row, d in changes.items():
+        if d.without_zero:
             better = (d.mean > 0) != lower_is_better(metric)
             sides["above" if better else "below"].append(f"{row} {effect(d, metric)}")
     texts = [f"{side} it {', '.join(rows) or 'none'}" for side, rows in sides.items()]
-    beside = f"Beside {summary.baseline}, intervals without zero: {'; '.join(texts)}." if summary.baseline else ""
-    return f"{SPLITS[data['split']].capitalize()} {named(metric)}{unit(metric)}. {leader}{beside}"
+    return f"Beside {summary.baseline}, intervals without zero: {'; '.join(texts)}."
 
 
 def draw(data: Mapping[str, Any], folder: Path) -> list[Picture | str]:

@@ -8,12 +8,11 @@ from typing import Any
 
 from counterpoise.benchmark.cells import named
 from counterpoise.benchmark.plan import Row
-from counterpoise.benchmark.summary import paired_difference
 from counterpoise.metrics import SHARES
 from counterpoise.recipe.messages import Options
 from counterpoise.report.charts import curves
 from counterpoise.report.markup import html_table
-from counterpoise.studies.base import Given, Picture, Trained, cell, told, unit
+from counterpoise.studies.base import Given, Picture, Trained, between, cell, told, unit
 from counterpoise.types import FUSED
 
 TITLE = "Interaction between modalities"
@@ -64,8 +63,8 @@ def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
 def finding(data: Mapping[str, Any]) -> str:
     """What leaving directions out does to the fused score after the last stage."""
     metric = data["metric"]
-    last = {row: {int(seed): one[FUSED][-1] for seed, one in by_seed.items()} for row, by_seed in data["rows"].items()}
-    effects = {row: paired_difference(last[row], last[ALL], 0.95) for row in last if row != ALL and ALL in last}
+    last = {row: {FUSED: {s: one[FUSED][-1] for s, one in by_seed.items()}} for row, by_seed in data["rows"].items()}
+    effects = {row: between(last, row, ALL) for row in last if row != ALL}
     return f"Fused validation {named(metric)} after the last stage, beside {ALL}: {told(effects, metric)}"
 
 

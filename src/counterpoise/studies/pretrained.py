@@ -10,7 +10,6 @@ from jsonargparse import Namespace
 
 from counterpoise.benchmark.cells import named
 from counterpoise.benchmark.plan import Row, alone
-from counterpoise.benchmark.summary import paired_difference
 from counterpoise.engine.checkpoint import content_of, load, save
 from counterpoise.metrics import SHARES
 from counterpoise.recipe.messages import Options, UsageError
@@ -20,6 +19,7 @@ from counterpoise.studies.base import (
     Given,
     Picture,
     Trained,
+    between,
     by_seed,
     cell,
     metric_option,
@@ -131,7 +131,7 @@ def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
 def finding(data: Mapping[str, Any]) -> str:
     """Each method's difference to plain joint training."""
     metric, rows = data["metric"], data["rows"]
-    effects = {row: paired_difference(by_seed(rows, row), by_seed(rows, "plain"), 0.95) for row in ("MLA", "IGM")}
+    effects = {row: between(rows, row, "plain") for row in ("MLA", "IGM")}
     plain = cell(by_seed(rows, "plain").values(), metric) if by_seed(rows, "plain") else "–"
     return (
         f"Fused {SPLITS[data['split']]} {named(metric)}{unit(metric)}: plain {plain}; beside it {told(effects, metric)}"

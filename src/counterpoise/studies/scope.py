@@ -8,7 +8,6 @@ from typing import Any
 
 from counterpoise.benchmark.cells import named
 from counterpoise.benchmark.plan import Row
-from counterpoise.benchmark.summary import paired_difference
 from counterpoise.methods import IGM
 from counterpoise.metrics import SHARES
 from counterpoise.recipe.messages import Options, UsageError
@@ -20,7 +19,7 @@ from counterpoise.studies.base import (
     Given,
     Picture,
     Trained,
-    by_seed,
+    between,
     metric_option,
     read_outs,
     scores,
@@ -85,7 +84,7 @@ def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
 def finding(data: Mapping[str, Any]) -> str:
     """Each scope's difference to matrices on no layer."""
     metric, rows = data["metric"], data["rows"]
-    effects = {row: paired_difference(by_seed(rows, row), by_seed(rows, OFF), 0.95) for row in rows if row != OFF}
+    effects = {row: between(rows, row, OFF) for row in rows if row != OFF}
     return f"Fused {SPLITS[data['split']]} {named(metric)} beside no matrices: {told(effects, metric)}"
 
 
