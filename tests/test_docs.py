@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import inspect
 import re
+import runpy
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from counterpoise import cli, methods
 from counterpoise.data import READERS
 
 ROOT = Path(__file__).resolve().parent.parent
+GENERATE = SimpleNamespace(**runpy.run_path(str(ROOT / "docs" / "generate.py")))
 PAGES = ("README.md", "docs/architecture.md", "docs/guide.md", "docs/scripts.md", "docs/studies.md", "CONTRIBUTING.md")
 EVERY_PAGE = [p.relative_to(ROOT).as_posix() for p in [*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md"))]]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -98,18 +100,9 @@ def test_shell_blocks_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         shell("make\nsudo reboot", {})
 
 
-def generator():
-    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.mark.parametrize("page", generator().PAGES)
+@pytest.mark.parametrize("page", GENERATE.PAGES)
 def test_method_table_is_up_to_date(page: str):
-    assert text(page) == generator().page(page), "run make docs"
+    assert text(page) == GENERATE.page(page), "run make docs"
 
 
 def test_readme_shows_the_table_of_the_command(capsys: pytest.CaptureFixture[str]):

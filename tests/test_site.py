@@ -2,45 +2,36 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import counterpoise
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-def reference():
-    spec = importlib.util.spec_from_file_location("reference", ROOT / "docs" / "reference.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+REFERENCE = SimpleNamespace(**runpy.run_path(str(ROOT / "docs" / "reference.py")))
 
 
 def test_the_reference_has_every_public_name():
-    made = reference()
-    packages = {name.removeprefix("counterpoise.") for name in made.PACKAGES}
+    packages = {name.removeprefix("counterpoise.") for name in REFERENCE.PACKAGES}
     parts = {name for name in counterpoise.__all__ if inspect.ismodule(getattr(counterpoise, name))}
     assert parts - packages == set()
-    assert set(made.public("counterpoise")) == set(counterpoise.__all__) - parts
-    for package in made.PACKAGES:
-        page = made.page(package)
-        assert [name for name in made.public(package) if f"\n{name}\n{'-' * len(name)}\n" not in page] == []
+    assert set(REFERENCE.public("counterpoise")) == set(counterpoise.__all__) - parts
+    for package in REFERENCE.PACKAGES:
+        page = REFERENCE.page(package)
+        assert [name for name in REFERENCE.public(package) if f"\n{name}\n{'-' * len(name)}\n" not in page] == []
 
 
 def test_every_constant_of_the_reference_says_what_it_is():
-    made = reference()
-    assert "optimizers" in made.documented("counterpoise.engine", "OPTIMIZERS")
+    assert "optimizers" in REFERENCE.documented("counterpoise.engine", "OPTIMIZERS")
     with pytest.raises(ValueError, match="write one below its assignment"):
-        made.documented("counterpoise.engine", "NOTHING")
+        REFERENCE.documented("counterpoise.engine", "NOTHING")
 
 
 def test_every_page_of_the_documents_is_on_the_site():
