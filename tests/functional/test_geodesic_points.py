@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from counterpoise.functional import agreement_share, divergence_from, geodesic, geodesic_weights
+from counterpoise.functional import agreement_share, distillation_losses, geodesic, geodesic_weights
 
 F64 = torch.float64
 U_A = torch.tensor([[2.0, 0, 0], [0, 1, 0], [0.5, 0, 1.5]], dtype=F64)
@@ -22,7 +22,7 @@ def test_oracle():
 
 def test_shares_of_the_worked_example():
     fused = (U_A + U_V) / 2
-    K = [divergence_from(u, fused).mean() for u in (U_A, U_V)]
+    K = [distillation_losses(fused, u).mean() for u in (U_A, U_V)]
     assert [k.item() for k in K] == pytest.approx([0.0992507158, 0.1018311747], abs=1e-9)
     assert agreement_share(*K).item() == pytest.approx(0.5064164378, abs=1e-9)
     assert agreement_share(torch.zeros(()), torch.zeros(())) == 0.5

@@ -11,7 +11,7 @@ from counterpoise.functional.divergence import divergence, fusion_gate, gated_lo
 from counterpoise.functional.dropping import keep_mask, sample_uniform
 from counterpoise.functional.entropy import batch_entropy_weights, certainty_weights, entropy_weights
 from counterpoise.functional.gaussian_pooling import GaussianPool, fit_gaussian_pool, pooled_gaussian
-from counterpoise.functional.geodesic import agreement_share, divergence_from, geodesic, geodesic_weights
+from counterpoise.functional.geodesic import agreement_share, geodesic, geodesic_weights
 from counterpoise.functional.gradients import assign, cosine, flatten, global_norm, held, unflatten
 from counterpoise.functional.min_norm import min_norm_pair, pareto_gradient
 from counterpoise.functional.misalignment import (
@@ -98,7 +98,6 @@ __all__ = [
     "distillation_losses",
     "distilled",
     "divergence",
-    "divergence_from",
     "draw_weights",
     "effective_dimensions",
     "entropy_weights",

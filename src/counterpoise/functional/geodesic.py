@@ -56,12 +56,6 @@ def geodesic(a: Tensor, b: Tensor, lam: Tensor) -> Tensor:
     return first * a + second * b
 
 
-def divergence_from(logits: Tensor, fused: Tensor) -> Tensor:
-    """KL(softmax(logits) || softmax(fused)) of each sample, (batch,); both are (batch, classes)."""
-    log_p = logits.log_softmax(1)
-    return (log_p.exp() * (log_p - fused.log_softmax(1))).sum(1)
-
-
 def agreement_share(first: Tensor, second: Tensor) -> Tensor:
     """Share of the first of two modalities by how little each diverges from the fused prediction; 1/2 if neither does.
 

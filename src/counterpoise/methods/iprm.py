@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 
 from counterpoise._checks import number
-from counterpoise.functional.geodesic import agreement_share, divergence_from
+from counterpoise.functional import rules
+from counterpoise.functional.alignment import distillation_losses
+from counterpoise.functional.geodesic import agreement_share
+from counterpoise.functional.pooling import presence
 from counterpoise.fusions import Geodesic
 from counterpoise.method import Info, Method
 from counterpoise.methods._scores import has, mean_scores
@@ -47,7 +50,7 @@ class IPRM(Method):
         paper="Yang et al., Towards Equilibrium: An Instantaneous Probe-and-Rebalance Multimodal Learning Approach, "
         "IJCAI 2025",
         url="https://www.ijcai.org/proceedings/2025/0395.pdf",
-        forward="1 (and the fusion three times)",
+        forward="1 (and the fusion twice)",
         fusions="Geodesic",
         state="the share of each pair, in the fusion",
     )
@@ -89,24 +92,23 @@ class IPRM(Method):
         for i in drawn:
             omega[i] = self._probe({m: z[m] for m in fusion.pairs[i]}, both[fusion.pairs[i]], omega[i], step)
         with fusion.hold(omega):
-            alone = step.fuse(z)
             mixed = [(step.fuse({m: z[m] for m in fusion.pairs[i]}), both[fusion.pairs[i]]) for i in drawn]
         step.log(**{f"{'+'.join(pair)}/share": share for pair, share in zip(fusion.pairs, omega, strict=True)})
         losses = [step.criterion(pair.logits, present=rows) for pair, rows in mixed]
-        return torch.stack([*losses, *(step.unimodal_loss(alone, m) for m in alone.unimodal)]).sum(), omega
+        losses += [step.criterion(fusion.head_of(m)(z[m]), present=step.present(m)) for m in names]
+        return torch.stack(losses).sum(), omega
 
     @torch.no_grad()
     def _probe(self, pair: dict[str, Tensor], both: Tensor, lam: Tensor, step: Step) -> Tensor:
         """Share of the first of two modalities; the share of before where no sample has both."""
         output = step.fuse(pair)
-        K, count = mean_scores(step, (divergence_from(u, output.logits) for u in output.unimodal.values()), both)
+        K, count = mean_scores(step, (distillation_losses(output.logits, u) for u in output.unimodal.values()), both)
         return torch.where(count > 0, agreement_share(K[0], K[1]), lam)
 
     def predict(self, output: Output, model: MultimodalModel) -> Tensor:
         unimodal, there = torch.stack(list(output.unimodal.values())), output.there()
-        has = torch.ones_like(unimodal[..., 0]) if there is None else there.to(unimodal.dtype)
-        mixed = (has.sum(0) > 1).to(unimodal.dtype)
-        return mixed.unsqueeze(1) * output.logits + (has.unsqueeze(2) * unimodal).sum(0)
+        several = presence(unimodal, there).sum(0) > 1
+        return torch.where(several.unsqueeze(1), output.logits, 0.0) + rules.total(unimodal, there)
 
 
 def _geodesic(model: MultimodalModel) -> Geodesic:
