@@ -13,6 +13,7 @@ from counterpoise.types import who_has
 
 if TYPE_CHECKING:
     from counterpoise.engine import Run, Step
+    from counterpoise.engine.run import Part
     from counterpoise.fusions import Fusion
     from counterpoise.method import Method
     from counterpoise.types import Output
@@ -42,6 +43,19 @@ def mean_scores(step: Step, scores: Iterable[Tensor], rows: Tensor) -> tuple[Ten
     # Always the same collective: a replica may hold complete samples only while another does not.
     totals = step.sum(torch.stack([*((s * weight).sum() for s in scores), weight.sum()]))
     return totals[:-1] / totals[-1].clamp(min=1), totals[-1]
+
+
+def labelled_features(run: Run, split: Part) -> dict[str, tuple[Tensor, Tensor]]:
+    """Modality -> features (samples, dim) and targets of the samples of a split that have it, on the CPU.
+
+    In evaluation mode, without gradient or augmentation, as ``run.outputs``.
+    """
+    parts: dict[str, list[tuple[Tensor, Tensor]]] = {m: [] for m in run.model.modalities}
+    for batch, output in run.outputs(split):
+        for m, z in output.features.items():
+            rows = (batch.present or {}).get(m, slice(None))
+            parts[m].append((z[rows].cpu(), batch.target[rows].cpu()))
+    return {m: (torch.cat([z for z, _ in part]), torch.cat([y for _, y in part])) for m, part in parts.items()}
 
 
 def probed(fusion: Fusion) -> bool:

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from counterpoise._checks import number, whole
 from counterpoise.functional.detached import class_means, effective_dimensions, lesson, vote_weights
+from counterpoise.fusions.base import one_width
 from counterpoise.method import Info, Method
-from counterpoise.methods._scores import has
+from counterpoise.methods._scores import has, labelled_features
 from counterpoise.task import SingleLabel
 from counterpoise.types import Output, Phase
 
@@ -78,12 +79,7 @@ class DIMML(Method):
         self.vote_temperature = number("vote_temperature", vote_temperature, above=0)
 
     def setup(self, run: Run) -> None:
-        widths = run.model.fusion.dims
-        if len(set(widths.values())) > 1:
-            raise ValueError(
-                f"DIMML has one head for the features of all modalities; this model has widths {widths}. Give the "
-                "encoders a last linear layer to a common width."
-            )
+        width = one_width("DIMML", run.model.fusion.dims)
         if self._apart(run.epochs) < 1:
             fused = run.epochs - self._apart(run.epochs)
             raise ValueError(
@@ -97,9 +93,8 @@ class DIMML(Method):
                 f"DIMML trains what fuses in its second phase, and fusion {type(run.model.fusion).__name__} has "
                 "nothing but the heads of the modalities. Use Concat, Gated, FiLM or Attention."
             )
-        width = next(iter(widths.values()))
         self.shared = nn.Linear(width, run.model.num_classes)
-        self.register_buffer("effective", torch.zeros(len(widths), width, dtype=torch.bool))
+        self.register_buffer("effective", torch.zeros(len(run.model.modalities), width, dtype=torch.bool))
 
     def phase(self, index: int, run: Run) -> Phase | None:
         apart = self._apart(run.epochs)
@@ -151,14 +146,8 @@ class DIMML(Method):
         return torch.stack(lessons).sum() / (len(names) - 1)
 
     def _choose_dimensions(self, run: Run) -> None:
-        parts: dict[str, list[tuple[Tensor, Tensor]]] = {m: [] for m in run.model.modalities}
-        for batch, output in run.outputs("train"):
-            for m, z in output.features.items():
-                rows = slice(None) if batch.present is None or m not in batch.present else batch.present[m]
-                parts[m].append((z[rows].cpu(), batch.target[rows].cpu()))
-        for i, found in enumerate(parts.values()):
-            features, labels = torch.cat([z for z, _ in found]), torch.cat([y for _, y in found])
+        for i, (m, (features, labels)) in enumerate(labelled_features(run, "train").items()):
             if len(features):
                 means = class_means(features, labels, run.model.num_classes)
                 self.effective[i] = effective_dimensions(features, labels, means).to(self.effective.device)
-            run.log({f"{run.model.modalities[i]}/effective": self.effective[i].float().mean()})
+            run.log({f"{m}/effective": self.effective[i].float().mean()})

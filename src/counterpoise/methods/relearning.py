@@ -14,6 +14,7 @@ from counterpoise._checks import number, whole
 from counterpoise._extras import require
 from counterpoise.functional.relearning import k_means, purity, return_share, scaled
 from counterpoise.method import Info, Method
+from counterpoise.methods._scores import labelled_features
 from counterpoise.task import SingleLabel
 
 if TYPE_CHECKING:
@@ -97,12 +98,7 @@ class ReLearning(Method):
         """Features and classes of the samples that have each modality, at most ``samples`` of the split."""
         if len(split) > self.samples:
             split = split.subset(torch.randperm(len(split), generator=run.generator)[: self.samples])
-        batches: dict[str, list[Labelled]] = {m: [] for m in run.model.modalities}
-        for batch, output in run.outputs(split):
-            for m, z in output.features.items():
-                rows = slice(None) if batch.present is None or m not in batch.present else batch.present[m]
-                batches[m].append((z[rows].cpu(), batch.target[rows].cpu()))
-        return {m: (torch.cat([z for z, _ in parts]), torch.cat([y for _, y in parts])) for m, parts in batches.items()}
+        return labelled_features(run, split)
 
     def _share(self, run: Run, modality: str, seen: Labelled, unseen: Labelled) -> float:
         """How far the encoder of a modality goes back; 0 with a warning where there is too little to cluster."""
