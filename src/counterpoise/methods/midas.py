@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from counterpoise._checks import number, whole
+from counterpoise.functional.means import masked_mean
 from counterpoise.functional.misalignment import (
     confidence_shares,
     misaligned_losses,
@@ -122,32 +123,21 @@ class MIDAS(Method):
         z = {m: step.gather(output.features[m])[order] for m in names}  # in one order on any number of replicas
         y, complete = step.gather(step.batch.target)[order], step.gather(has(step))[order].all(1)
         sure = torch.stack([true_probability(output.unimodal[m].detach(), step.batch.target) for m in names], dim=1)
-        confidence = step.gather(sure)[order].T
         others = [torch.randperm(len(order), generator=step.generator) for _ in names[1:]]
-        sources = torch.stack([torch.arange(len(order)), *others]).to(order.device, non_blocking=True)
-        turns = []
-        for turn in range(len(names)):  # every modality is once the one that stays
-            of = sources.roll(turn, 0)
-            counts = (complete[of].all(0) & (y[of] != y).any(0)).to(confidence.dtype)
-            turns.append((self._turn(step, z, y, of, confidence.gather(1, of)), counts))
-        total = torch.stack([counts.sum() for _, counts in turns]).sum()
-        loss, sureness, signal = (
-            torch.stack([(values[i] * counts).sum(-1) for values, counts in turns]).sum(0) / total.clamp(min=1)
-            for i in range(3)
-        )
-        self._told = Told(total, sureness, signal.detach())
-        return loss
-
-    def _turn(
-        self, step: Step, z: dict[str, Tensor], y: Tensor, of: Tensor, confidence: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Losses, confidences and ``under_predicted`` of samples whose modality m is that of sample ``of[m]``."""
+        sources = torch.stack([torch.arange(len(order)), *others])
+        turns = [sources.roll(turn, 0) for turn in range(len(names))]  # every modality is once the one that stays
+        of = torch.cat(turns, dim=1).to(order.device, non_blocking=True)  # modality m is that of sample of[m]
+        confidence = step.gather(sure)[order].T.gather(1, of)
+        swapped = y[of] != y.repeat(len(names))
+        counts = (complete[of].all(0) & swapped.any(0)).to(confidence.dtype)
         with frozen_statistics(step.model.fusion):
             logits = step.fuse({m: f[rows] for (m, f), rows in zip(z.items(), of, strict=True)}, present={}).logits
         with torch.no_grad():
-            cosines = torch.stack([F.cosine_similarity(f, f[rows]) for f, rows in zip(z.values(), of, strict=True)])
-            swapped = y[of] != y
-            similarity = (cosines * swapped).sum(0) / swapped.sum(0).clamp(min=1)
-            shares = confidence_shares(confidence)
-        losses = misaligned_losses(logits, y[of], shares, self.alpha, similarity)
-        return losses, confidence, under_predicted(logits, y[of], shares)
+            replaced = {m: f.repeat(len(names), 1) for m, f in z.items()}
+            cosines = [F.cosine_similarity(replaced[m], f[rows]) for (m, f), rows in zip(z.items(), of, strict=True)]
+            similarity = (torch.stack(cosines) * swapped).sum(0) / swapped.sum(0).clamp(min=1)
+            shares, total = confidence_shares(confidence), counts.sum()
+            signal = under_predicted(logits, y[of], shares)
+            means = [(values * counts).sum(1) / total.clamp(min=1) for values in (confidence, signal)]
+        self._told = Told(total, *means)
+        return masked_mean(misaligned_losses(logits, y[of], shares, self.alpha, similarity), counts)
