@@ -307,6 +307,8 @@ def test_wide_and_deep():
         u, h = u + rows @ fusion.wide[m].weight.T, h + rows @ fusion.deep[m].weight.T
     expected = u + h.clamp(min=0) @ fusion.classify.weight.T
     torch.testing.assert_close(fusion(z, PRESENT)[0], expected)
+    linear_in = torch.cat([*(layer.weight for layer in fusion.wide.values()), fusion.classify.weight], dim=1)
+    torch.testing.assert_close(fusion.embed(z, None) @ linear_in.T + fusion.bias, fusion(z)[0])
 
 
 def test_what_two_tell_only_together_is_in_the_hidden_layer():

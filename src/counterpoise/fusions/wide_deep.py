@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from counterpoise._checks import whole
-from counterpoise.fusions.base import Features, Fusion, Present
+from counterpoise.fusions.base import Features, Fusion
 from counterpoise.fusions.concat import applied, blocks
+from counterpoise.types import Present
 
 
 class WideDeep(Fusion):
@@ -39,5 +41,10 @@ class WideDeep(Fusion):
         self.classify = nn.Linear(self.dim, num_classes, bias=False)
 
     def fuse(self, features: Features, present: Present) -> Tensor:
-        hidden = applied(self.deep, self.shift, features).relu()
-        return applied(self.wide, self.bias, features) + self.classify(hidden)
+        return applied(self.wide, self.bias, features) + self.classify(self._hidden(features))
+
+    def embed(self, features: Features, present: Present) -> Tensor:
+        return torch.cat([*features.values(), self._hidden(features)], dim=1)
+
+    def _hidden(self, features: Features) -> Tensor:
+        return applied(self.deep, self.shift, features).relu()
