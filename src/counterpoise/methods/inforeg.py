@@ -101,11 +101,10 @@ class InfoReg(Method):
             for p, start in zip(step.model.encoders[m].parameters(), self.beginning[m].parameters(), strict=True):
                 if p.grad is None:
                     continue
-                before = p.grad.square()
-                p.grad.add_(alpha[i] * (p - start))
                 if self.form == "paper":
-                    self.trace[i] += before.sum() / step.num_batches
-                elif p.ndim >= 2:
+                    self.trace[i] += p.grad.square().sum() / step.num_batches
+                p.grad.add_(alpha[i] * (p - start))
+                if self.form == "released" and p.ndim >= 2:
                     self.trace[i] += p.grad.square().mean()
 
     def _strength(self, output: Output, step: Step) -> Tensor:
