@@ -6,6 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from counterpoise.functional.entropy import certainty_weights
+from counterpoise.functional.means import masked_mean
+from counterpoise.functional.prototypes import class_sums
+
 
 def class_means(features: Tensor, labels: Tensor, classes: int) -> Tensor:
     """(classes, dim) mean feature of each class; infinite for a class without samples, so that it is near to nothing.
@@ -15,9 +19,8 @@ def class_means(features: Tensor, labels: Tensor, classes: int) -> Tensor:
         labels: (samples,) class numbers.
         classes: how many there are.
     """
-    sums = features.new_zeros(classes, features.shape[1]).index_add_(0, labels, features)
-    counts = torch.bincount(labels, minlength=classes).unsqueeze(1)
-    return torch.where(counts > 0, sums / counts.clamp(min=1), torch.inf)
+    sums, counts = class_sums(features, labels, classes)
+    return (sums / counts.clamp(min=1).unsqueeze(1)).masked_fill(counts.unsqueeze(1) == 0, torch.inf)
 
 
 def effective_dimensions(features: Tensor, labels: Tensor, means: Tensor) -> Tensor:
@@ -31,7 +34,7 @@ def effective_dimensions(features: Tensor, labels: Tensor, means: Tensor) -> Ten
     Source: Fan et al., Detached and Interactive Multimodal Learning, ACM Multimedia 2024,
     https://arxiv.org/abs/2407.19514
     """
-    right = torch.zeros(features.shape[1], dtype=torch.int64)
+    right = torch.zeros(features.shape[1], dtype=torch.int64, device=features.device)
     for z, y in zip(features.split(256), labels.split(256), strict=True):  # (256, classes, dim) at a time
         nearest = (z.unsqueeze(1) - means).abs().argmin(1)
         right += (nearest == y.unsqueeze(1)).sum(0)
@@ -54,7 +57,7 @@ def lesson(learner: Tensor, teacher: Tensor, temperature: float, present: Tensor
     # who lacks one is no one's negative; its own row is finite, and does not count
     hidden = ~present & ~torch.eye(len(logits), dtype=torch.bool, device=logits.device)
     losses = F.cross_entropy(logits.masked_fill(hidden, -torch.inf), truth, reduction="none")
-    return (losses * present).sum() / present.sum().clamp(min=1)
+    return masked_mean(losses, present)
 
 
 def vote_weights(logits: Tensor, temperature: float, present: Tensor | None = None) -> Tensor:
@@ -65,5 +68,4 @@ def vote_weights(logits: Tensor, temperature: float, present: Tensor | None = No
         temperature: T, > 0.
         present: (voters, samples) bool; None where all are there.
     """
-    certainty = logits.softmax(2).amax(2) / temperature
-    return (certainty if present is None else certainty.masked_fill(~present, -torch.inf)).softmax(0)
+    return certainty_weights(logits.softmax(2).amax(2) / temperature, present)

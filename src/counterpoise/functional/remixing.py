@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from counterpoise.functional.entropy import class_certainty
+
 
 def bits_from_uniform(logits: Tensor) -> Tensor:
     r""":math:`D = \sum_c p_c \log_2(C p_c)`, how far predictions are from knowing nothing, in [0, log2 C] bits.
@@ -21,9 +23,7 @@ def bits_from_uniform(logits: Tensor) -> Tensor:
     https://arxiv.org/abs/2506.11550
     """
     # in order of size, so that predictions that differ in the class alone are equal to the last bit
-    log_p = logits.sort(-1).values.log_softmax(-1)
-    nats = (log_p.exp() * log_p).sum(-1)
-    return nats / math.log(2) + math.log2(logits.shape[-1])
+    return class_certainty(logits.sort(-1).values) / math.log(2) + math.log2(logits.shape[-1])
 
 
 def least_separating(bits: Tensor, present: Tensor | None = None) -> Tensor:

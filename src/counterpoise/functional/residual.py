@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from counterpoise._checks import choice
+from counterpoise.functional.modulation import true_probability
 
 RESIDUALS = ("ensemble", "sum")
 
@@ -33,10 +35,9 @@ def residual_losses(
     """
     choice("residual", residual, RESIDUALS)
     before = before.detach()
-    q = before.sum(0).softmax(1) if residual == "ensemble" else before.softmax(2).sum(0)
-    y = target.unsqueeze(1)
-    weight = (1 - lam * q.gather(1, y)).clamp(min=0)
-    return -(weight * logits.log_softmax(1).gather(1, y)).squeeze(1)
+    learners = [before.sum(0)] if residual == "ensemble" else list(before)
+    q = torch.stack([true_probability(u, target) for u in learners]).sum(0)
+    return (1 - lam * q).clamp(min=0) * F.cross_entropy(logits, target, reduction="none")
 
 
 def left_behind(scores: Sequence[float], sigma: float = 1.0, tau: float = 0.01, *, ratio: bool = False) -> int | None:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from counterpoise._checks import did_you_mean, whole
-from counterpoise.fusions.base import Features, Fusion, Present, mask_of
+from counterpoise.fusions.base import Features, Fusion, mask_of
+from counterpoise.types import Present
 
 
 class Boosted(Fusion):

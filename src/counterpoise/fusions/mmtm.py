@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from counterpoise._checks import number
-from counterpoise.fusions.base import Features, Fusion, Present, mask_of
-from counterpoise.fusions.concat import blocks
+from counterpoise.fusions.base import Features, Fusion, mask_of
+from counterpoise.fusions.concat import applied, blocks
+from counterpoise.types import Present
 
 
 class MMTM(Fusion):
@@ -52,7 +53,7 @@ class MMTM(Fusion):
 
     def gates(self, features: Features) -> dict[str, Tensor]:
         """Modality -> (batch, dim) in (0, 1): how much of each entry is let through."""
-        e = (torch.stack([self.squeeze[m](z) for m, z in features.items()]).sum(0) + self.bias).relu()
+        e = applied(self.squeeze, self.bias, features).relu()
         live = {m: self.excite[m](e).sigmoid() for m in features if m not in self._held}
         return {m: live[m] if m in live else self._held[m].expand_as(z) for m, z in features.items()}
 

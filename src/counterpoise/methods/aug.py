@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from counterpoise._checks import choice, number, whole
+from counterpoise.functional.pooling import presence
 from counterpoise.functional.residual import RESIDUALS, left_behind, residual_losses
 from counterpoise.fusions import Boosted
 from counterpoise.method import Info, Method
@@ -148,11 +149,10 @@ class AUG(Method):
             warnings.warn(f"{names[weak]} has all of its {most} classifiers. Raise most of Boosted.", stacklevel=2)
 
     def predict(self, output: Output, model: MultimodalModel) -> Tensor:
-        unimodal, there = torch.stack(list(output.unimodal.values())), output.there()
+        unimodal = torch.stack(list(output.unimodal.values()))
         weights = unimodal.new_tensor([1.0 if self.weights is None else self.weights[m] for m in output.unimodal])
-        share = weights.unsqueeze(1) * (torch.ones_like(unimodal[..., 0]) if there is None else there)
-        total = share.sum(0)
-        return torch.einsum("mb,mbc->bc", share / torch.where(total > 0, total, 1.0), unimodal)
+        share = weights.unsqueeze(1) * presence(unimodal, output.there())
+        return torch.einsum("mb,mbc->bc", share / share.sum(0), unimodal)
 
 
 def _boosted(model: MultimodalModel) -> Boosted:

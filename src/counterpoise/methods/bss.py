@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from counterpoise._checks import choice, number, whole
+from counterpoise.functional import rules
 from counterpoise.functional.sequence import agreement, balance_scores, draw_weights, pace
 from counterpoise.method import Info, Method
 from counterpoise.task import SingleLabel
@@ -126,9 +127,7 @@ class BSS(Method):
         return self.fused * super().loss(output, step) + self.unimodal * own
 
     def predict(self, output: Output, model: MultimodalModel) -> Tensor:
-        there = output.there()
-        logits = torch.stack(list(output.unimodal.values()))
-        logits = logits.sum(0) if there is None else (logits * there.unsqueeze(2)).sum(0)
+        logits = rules.total(torch.stack(list(output.unimodal.values())), output.there())
         return logits if self.read_out == "unimodal" else logits + output.logits
 
     def _scored(self, run: Run) -> Tensor:
