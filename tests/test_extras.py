@@ -79,6 +79,11 @@ def test_all_is_all():
     assert set(re.findall(r"\w+", everything)) - {"counterpoise"} == set(OPTIONAL) - {"all", "dev", "docs"}
 
 
+def test_the_readme_says_what_each_is_for():
+    rows = re.findall(r"^\| (`.*`) \| .+ \|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(OPTIONAL) - {"dev", "docs"} <= {extra for row in rows for extra in re.findall(r"`(\w+)`", row)}
+
+
 def test_the_version_is_the_same_everywhere():
     stated = re.findall(r"^version: (.*)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
     assert stated == [counterpoise.__version__]
