@@ -94,6 +94,10 @@ def test_sam_and_clipping(tmp_path: Path):
     moves_as_in_the_trainer(fitted, "OGM", tmp_path, sam=0.05, ours={"clip_norm": 0.1}, gradient_clip_val=0.1)
 
 
+def test_bfloat16_is_that_of_the_trainer(tmp_path: Path):
+    moves_as_in_the_trainer(fitted, "OGM", tmp_path, ours={"precision": "bf16-mixed"}, precision="bf16-mixed")
+
+
 @pytest.mark.parametrize("name", RESUMED)
 def test_a_resumed_run_goes_on_exactly(name: str, tmp_path: Path):
     checkpoint = tmp_path / "two.ckpt"

@@ -99,6 +99,10 @@ def test_sam_and_clipping(tmp_path: Path):
     moves_as_in_the_trainer(fitted, "OGM", tmp_path, sam=0.05, ours={"clip_norm": 0.1}, max_grad_norm=0.1)
 
 
+def test_bfloat16_is_that_of_the_trainer(tmp_path: Path):
+    moves_as_in_the_trainer(fitted, "OGM", tmp_path, ours={"precision": "bf16-mixed"}, bf16=True)
+
+
 @pytest.mark.parametrize("name", RESUMED)
 def test_a_resumed_run_goes_on_exactly(name: str, tmp_path: Path):
     def stopped(run: Trained) -> Path:
