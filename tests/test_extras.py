@@ -151,6 +151,7 @@ NEEDING = {
     "cp.Table('a.csv')": r"Reading a table needs the package pyarrow: .*\[media\]",
     "cli.main(['fit', '--data', 'a.csv', '--method', 'OGM'])": r"Reading a table needs .*\[media\]",
     "cli.main(['benchmark'])": r"counterpoise benchmark needs the packages .*\[report\]",
+    "cli.main(['reproduce'])": r"counterpoise reproduce needs the packages .*\[report\]",
     "cli.main(['tune'])": r"counterpoise tune needs the packages .*\[report\]",
 }
 """Code -> what it says in a core install."""

@@ -151,10 +151,7 @@ def test_options_of_a_method_hold_for_it(tiny: Sequence[str]) -> None:
         (["--seed", "1"], "--seed is an option of `fit`; here --seeds gives the seeds."),
         (["--run_dir=x"], "--run_dir is an option of `fit`; here --out is the directory of all runs."),
         (["--seeds", "a"], "--seeds must be whole numbers separated by commas; got 'a'."),
-        (
-            ["--methods", "Unimodal", "--seeds", "0,0"],
-            "A benchmark runs each setting once; Unimodal(audio) with seed 0 is there twice.",
-        ),
+        (["--methods", "Unimodal", "--seeds", "0,0"], "--seeds must differ from each other; got 0, 0."),
         (["--methods", "IGM", "--method.tua", "1"], "--method: Unknown option of IGM 'tua'. Did you mean 'tau'?"),
         (["--methods", "IGM", "--method.tau", "-1"], "tau must be a finite number >= 0; got -1.0."),
         (["--settings", "s.yaml"], "--settings s.yaml: Unknown method 'igq'. Did you mean 'IGM'?"),

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import json
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from clips import manifest
 from test_recipes import MODALITIES, NAMES, SHORT, bert, pytestmark, raw_clips, smaller, write_raw_of  # noqa: F401
 
+from counterpoise._json import to_json
 from counterpoise.benchmark import plan
 from counterpoise.benchmark.runner import Outcome
 from counterpoise.cli import main
 from counterpoise.cli.fit import main as fit
 from counterpoise.datasets import DATASETS, get, recipes
 from counterpoise.datasets.published import published
-from counterpoise.metrics.result import result_of
-from counterpoise.replication import conduct
+from counterpoise.metrics.result import result_of, result_text
+from counterpoise.replication import conduct, estimate
 from counterpoise.replication.asked import chosen
 from counterpoise.replication.estimate import _leading
 
@@ -28,13 +32,24 @@ TINY = [
 
 
 def run_here(recipes, runs: Path, **execution) -> Outcome:
-    """What the runner does, in this process."""
+    """What the runner does, in this process: the first run is trained and copied to the others, with other scores."""
     outcome = Outcome()
     for recipe in recipes:
-        if plan.done(recipe, runs / recipe.id):
+        directory = runs / recipe.id
+        if plan.done(recipe, directory):
             outcome.skipped.append(recipe.id)
             continue
-        assert fit([*plan.command(recipe, runs / recipe.id)[4:], "--progress", "false"]) == 0
+        command = plan.command(recipe, directory)
+        if not outcome.finished:
+            assert fit([*command[4:], "--progress", "false"]) == 0
+        else:
+            first = runs / outcome.finished[0]
+            (directory / "metrics.jsonl").write_bytes((first / "metrics.jsonl").read_bytes())
+            record = result_of(first)
+            assert record is not None
+            record |= {"method": recipe.method, "seed": recipe.seed}
+            record["test"] = dict.fromkeys(record["test"], len(outcome.finished) / 8)
+            (directory / "result.json").write_text(result_text(record))
         outcome.finished.append(recipe.id)
     return outcome
 
@@ -52,24 +67,33 @@ def reproduce(*arguments: object) -> int:
     return int(str(end.value.code))
 
 
-@pytest.fixture
-def here(monkeypatch):
-    monkeypatch.setattr(conduct, "run", run_here)
+@pytest.fixture(scope="module")
+def here():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conduct, "run", run_here)
+        yield
 
 
-def test_a_table_beside_the_published_numbers(raw, tmp_path, here, capsys):
-    asked = ["cremad", "--root", raw, "--out", tmp_path, "--seeds", "0,1", "--methods", "mla,unimodal-audio"]
-    asked.append("--incomplete")
-    assert reproduce(*asked, *TINY) == 0
-    said = capsys.readouterr().out
+@pytest.fixture(scope="module")
+def beside(raw, tmp_path_factory, here) -> tuple[list[object], Path, str]:
+    """What is asked for, the folder, and what the command said when it had trained and compared two rows."""
+    out = tmp_path_factory.mktemp("beside")
+    asked = ["cremad", "--root", raw, "--out", out, "--incomplete", *TINY]
+    with redirect_stdout(io.StringIO()) as said:
+        assert reproduce(*asked, "--seeds", "0,1", "--methods", "mla,unimodal-audio") == 0
+    return asked, out, said.getvalue()
+
+
+def test_a_table_beside_the_published_numbers(beside):
+    _, out, said = beside
     assert "4 run(s) to go, about" in said
     assert "Estimated from 3 batches of joint training" in said
-    kept = json.loads((tmp_path / "table" / "table.json").read_text())
+    kept = json.loads((out / "table" / "table.json").read_text())
     assert list(kept["rows"]) == ["unimodal-audio", "mla"]
     accuracy, precision = kept["rows"]["mla"]["scores"]
     assert (accuracy["metric"], precision["metric"]) == ("accuracy", "map")
     assert accuracy["published"] == {"value": 79.43, "sd": None, "publication": "igm"}
-    runs = {r["seed"]: r for d in (tmp_path / "runs").iterdir() if (r := result_of(d)) and r["method"] == "MLA"}
+    runs = {r["seed"]: r for d in (out / "runs").iterdir() if (r := result_of(d)) and r["method"] == "MLA"}
     ours = {seed: 100 * run["test"]["fused/accuracy"] for seed, run in runs.items()}
     assert accuracy["ours"]["seeds"] == pytest.approx({str(seed): value for seed, value in ours.items()})
     assert accuracy["ours"]["mean"] == pytest.approx(sum(ours.values()) / 2)
@@ -80,41 +104,55 @@ def test_a_table_beside_the_published_numbers(raw, tmp_path, here, capsys):
     assert f"{7442 - 12} samples are missing here" in reasons
     assert "run with other options: --encoders.audio=CNN" in reasons
     assert "2 seeds here" in reasons
-    text = (tmp_path / "table" / "table.md").read_text()
+    text = (out / "table" / "table.md").read_text()
     assert text.startswith("# CREMA-D: ours beside the published numbers (selected on validation)")
     assert "79.70 [mla]" in text
     assert "Cecile-hi/Multimodal-Learning-with-Alternating-Unimodal-Adaptation at ab6c184" in text
-    assert "selected on validation" in (tmp_path / "table" / "report.html").read_text()
-    assert (tmp_path / "table" / "published.png").stat().st_size > 10_000
+    assert "selected on validation" in (out / "table" / "report.html").read_text()
+    assert (out / "table" / "published.png").stat().st_size > 10_000
 
-    assert reproduce(*asked, *TINY) == 0  # started again, nothing is trained or timed
+
+def test_started_again_nothing_is_trained_or_timed(beside, capsys, monkeypatch):
+    asked, out, _ = beside
+    written = []
+    monkeypatch.setattr(conduct, "_written", lambda table, *_: written.append(table) or out / "table")
+    assert reproduce(*asked, "--seeds", "0,1", "--methods", "mla,unimodal-audio") == 0
+    assert json.loads((out / "table" / "table.json").read_text()) == json.loads(to_json(written[0].to_dict()))
     said = capsys.readouterr().out
     assert "4 already done" in said
     assert "to go" not in said
 
 
-def test_the_published_test_part_selects_only_when_asked_and_is_named(raw, tmp_path, here, capsys):
-    asked = ["cremad", "--root", raw, "--out", tmp_path, "--seeds", "0", "--methods", "joint", "--incomplete", *TINY]
-    assert reproduce(*asked) == 0
-    assert not (tmp_path / "data" / "as_published.csv").exists()
-    assert reproduce(*asked, "--as_published") == 0
-    before = {row["id"]: row["split"] for row in manifest(tmp_path / "data")}
-    after = (tmp_path / "data" / "as_published.csv").read_text().splitlines()
+def test_the_published_test_part_selects_only_when_asked_and_is_named(beside, capsys):
+    asked, out, _ = beside
+    assert not (out / "data" / "as_published.csv").exists()
+    assert reproduce(*asked, "--seeds", "0", "--methods", "joint", "--as_published") == 0
+    before = {row["id"]: row["split"] for row in manifest(out / "data")}
+    after = (out / "data" / "as_published.csv").read_text().splitlines()
     parts = dict(zip(after[0].split(","), zip(*(line.split(",") for line in after[1:]), strict=True), strict=True))
     moved = {"train": "train", "val": "train", "test": "val"}  # OGM-GE's validation part is of its training list
     assert dict(zip(parts["id"], parts["split"], strict=True)) == {i: moved[part] for i, part in before.items()}
     said = capsys.readouterr().out
     assert "selected on test" in said
     for folder, word, other in (("table", "validation", "test"), ("selected_on_test", "test", "validation")):
-        kept = json.loads((tmp_path / folder / "table.json").read_text())
+        kept = json.loads((out / folder / "table.json").read_text())
         assert kept["title"] == f"CREMA-D: ours beside the published numbers (selected on {word})"
         assert kept["selected_on"] == word
-        page = (tmp_path / folder / "report.html").read_text()
+        page = (out / folder / "report.html").read_text()
         assert f"(selected on {word})" in page
         assert f"(selected on {other})" not in page
     ours = kept["rows"]["joint"]["scores"][0]
     assert ours["published"]["value"] == 63.31  # the poster has no joint training; the next publication has
     assert not any("here selected on" in reason for reason in ours["reasons"])
+
+
+def test_options_of_the_rows_are_not_asked_of_the_joint_training_that_is_timed(raw, tmp_path, monkeypatch):
+    timed = []
+    monkeypatch.setattr(conduct, "run", lambda *_, **__: Outcome())
+    monkeypatch.setattr(conduct, "estimate", lambda joint, *_: timed.append(joint) or estimate.Estimate({}, 0.0, 1, ""))
+    asked = ["cremad", "--root", raw, "--out", tmp_path, "--methods", "mla", "--incomplete", *TINY]
+    assert reproduce(*asked, "--method.init_args.mode", "released") == 0
+    assert [(joint.method, joint.options.epochs) for joint in timed] == [("Joint", 1)]
 
 
 @pytest.mark.parametrize(
@@ -185,7 +223,7 @@ def shortened(dataset: str, name: str) -> recipes.Recipe:
     if name.startswith("igm"):
         arguments = {"stages": [1] * len(MODALITIES[dataset]), "rho": 1.0}  # the published radius warns
     method = recipe.options["method"]
-    made = {"class_path": method} if isinstance(method, str) else dict(method)
+    made: dict[str, Any] = {"class_path": method} if isinstance(method, str) else dict(method)
     made["init_args"] = {**made.get("init_args", {}), **arguments}
     return replace(recipe, options={**recipe.options, "method": made})
 

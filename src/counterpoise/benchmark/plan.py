@@ -104,14 +104,19 @@ def plan(
         if not attempt or planned[row.name][0].id in tried:
             continue
         tried.add(planned[row.name][0].id)
-        with usage():
-            try:
-                Job(planned[row.name][0]).tried(with_weights=not weights_later)
-            except ReadError:
-                raise
-            except ValueError as error:
-                raise ValueError(f"{error} (Of the row {row.name}.)") from error
+        attempt_row(planned[row.name][0], row.name, with_weights=not weights_later)
     return planned
+
+
+def attempt_row(recipe: Recipe, row: str, *, with_weights: bool = True) -> None:
+    """Make the model and trainer of a row once; UsageError, which names it, when they do not fit."""
+    with usage():
+        try:
+            Job(recipe).tried(with_weights=with_weights)
+        except ReadError:
+            raise
+        except ValueError as error:
+            raise ValueError(f"{error} (Of the row {row}.)") from error
 
 
 def command(recipe: Recipe, directory: Path) -> list[str]:
@@ -163,8 +168,11 @@ def method_names(text: str, task: Task | None = None, *, option: str = "--method
 
 
 def seeds_of(text: str) -> list[int]:
-    """The value of ``--seeds``."""
+    """The value of ``--seeds``; UsageError when one is there twice, as both would be one run."""
     try:
-        return [int(seed) for seed in text.split(",")]
+        seeds = [int(seed) for seed in text.split(",")]
     except ValueError:
         raise UsageError(f"--seeds must be whole numbers separated by commas; got {text!r}.") from None
+    if len(set(seeds)) < len(seeds):
+        raise UsageError(f"--seeds must differ from each other; got {', '.join(map(str, seeds))}.")
+    return seeds

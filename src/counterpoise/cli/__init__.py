@@ -24,7 +24,7 @@ COMMANDS = {
     "methods": ("cli.methods", "list the training methods, or explain one"),
     "completion": ("cli.completion", "a script that completes commands and options by TAB"),
 }
-PAGES = ("auto", "benchmark", "diagnose", "report", "study", "tune")
+PAGES = ("auto", "benchmark", "diagnose", "report", "reproduce", "study", "tune")
 """Commands that compare with intervals and write a page."""
 
 USAGE = """usage: counterpoise COMMAND [options]

@@ -165,13 +165,13 @@ def rows(names: Sequence[str], settings: Mapping[str, Mapping[str, Any]], modali
 
 
 def _refuse_twice(planned: Mapping[str, Sequence[Recipe]]) -> None:
-    """UsageError when two rows, or two seeds of one, are the same run."""
+    """UsageError when two rows are the same run."""
     rows: dict[str, str] = {}
     for name, recipes in planned.items():
         for recipe in recipes:
             if recipe.id in rows:
-                same = f"as {rows[recipe.id]}" if rows[recipe.id] != name else "twice"
-                raise UsageError(f"A benchmark runs each setting once; {name} with seed {recipe.seed} is there {same}.")
+                there = f"{name} with seed {recipe.seed} is there as {rows[recipe.id]}"
+                raise UsageError(f"A benchmark runs each setting once; {there}.")
             rows[recipe.id] = name
 
 

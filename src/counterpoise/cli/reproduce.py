@@ -10,7 +10,7 @@ from counterpoise.benchmark.plan import seeds_of
 from counterpoise.cli.execution import add_execution, execution_of, folder_of
 from counterpoise.datasets import DATASETS, get
 from counterpoise.recipe.messages import Options, usage
-from counterpoise.replication.asked import PROG, allowed, chosen, one_each
+from counterpoise.replication.asked import PROG, allowed, chosen
 from counterpoise.replication.conduct import Request, reproduce
 
 
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
         folder_of(own.out),
         split,
         chosen(dataset, own.methods),
-        one_each(seeds_of(own.seeds)),
+        seeds_of(own.seeds),
         allowed(options),
         own.as_published,
         own.incomplete,

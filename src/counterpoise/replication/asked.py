@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from counterpoise._checks import did_you_mean
-from counterpoise.benchmark.plan import FIXED, refuse
-from counterpoise.data.readers import ReadError
+from counterpoise.benchmark.plan import FIXED, attempt_row, refuse
 from counterpoise.datasets import Dataset, Prepared, recipes
 from counterpoise.datasets.base import MANIFEST
 from counterpoise.datasets.files import header, read_table, write_table
-from counterpoise.recipe.job import Job
-from counterpoise.recipe.messages import UsageError, usage
+from counterpoise.recipe.messages import UsageError
 from counterpoise.recipe.options import fit_parser
 from counterpoise.recipe.recipe import Recipe
 
@@ -22,6 +20,7 @@ BESIDE = ("joint", "igm-released")
 AS_PUBLISHED = "as_published.csv"
 PROG = "counterpoise reproduce"
 LATER = ("--data", "--encoder", "--method.", "--run_dir")
+"""Options that cannot be looked at before there are data and rows."""
 OWN = {**FIXED, "--config": "the recipes of the data set are the configurations", "--data": "SET names the data"}
 
 
@@ -62,13 +61,6 @@ def chosen(dataset: Dataset, text: str) -> list[recipes.Recipe]:
     return [recipe for recipe in known if recipe.name in found]
 
 
-def one_each(seeds: Sequence[int]) -> list[int]:
-    """The seeds; UsageError when one is there twice."""
-    if len(set(seeds)) < len(seeds):
-        raise UsageError(f"--seeds must differ from each other; got {', '.join(map(str, seeds))}.")
-    return list(seeds)
-
-
 def allowed(options: Sequence[str]) -> Sequence[str]:
     """Options of ``fit`` for all rows, as far as they can be looked at before there are data and rows.
 
@@ -76,15 +68,20 @@ def allowed(options: Sequence[str]) -> Sequence[str]:
         UsageError: for one that there is not, or that the command sets itself.
     """
     refuse(options, OWN)
+    Recipe.parse(["--data", "digits", "--method", "Joint", *without(options, LATER)], fit_parser(PROG))
+    return options
+
+
+def without(options: Sequence[str], begin: tuple[str, ...]) -> list[str]:
+    """The options with their values, but for those that begin so."""
     kept: list[str] = []
-    later = False  # what is about the data and their encoders
+    left_out = False
     for argument in options:
         if argument.startswith("--"):
-            later = argument.startswith(LATER)
-        if not later:
+            left_out = argument.startswith(begin)
+        if not left_out:
             kept.append(argument)
-    Recipe.parse(["--data", "digits", "--method", "Joint", *kept], fit_parser(PROG))
-    return options
+    return kept
 
 
 def published_parts(dataset: Dataset, split: str, folder: Path) -> Path:
@@ -131,20 +128,18 @@ def plan(
     Raises:
         UsageError: for rows that cannot be trained; the message names the row.
     """
-    where = [] if manifest is None else [f"--data.init_args.path={manifest.resolve()}"]
     planned = []
     for row in rows:
-        config = ["--config", str(made.out / f"{row.name}.yaml")]
-        recipe = Recipe.parse([*config, *where, *options], fit_parser(PROG))
-        with usage():
-            try:
-                Job(recipe).tried()
-            except ReadError:
-                raise
-            except ValueError as error:
-                raise ValueError(f"{error} (Of the row {row.label} of {dataset.title}.)") from error
+        recipe = recipe_of(made, row.name, options, manifest)
+        attempt_row(recipe, f"{row.label} of {dataset.title}")
         planned.append(Row(row, [recipe.but({"seed": seed}) for seed in seeds]))
     return planned
+
+
+def recipe_of(made: Prepared, name: str, options: Sequence[str], manifest: Path | None) -> Recipe:
+    """The run of a recipe in the prepared folder; the arguments are those of ``plan``."""
+    where = [] if manifest is None else [f"--data.init_args.path={manifest.resolve()}"]
+    return Recipe.parse(["--config", str(made.out / f"{name}.yaml"), *where, *options], fit_parser(PROG))
 
 
 def _folded(name: str) -> str:

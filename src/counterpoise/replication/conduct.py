@@ -15,12 +15,11 @@ from counterpoise.benchmark.plan import done, run
 from counterpoise.datasets import Dataset, Prepared, recipes, render
 from counterpoise.metrics.result import result_of
 from counterpoise.recipe.messages import UsageError, usage
-from counterpoise.replication.asked import Row, plan, published_parts
+from counterpoise.replication.asked import Row, plan, published_parts, recipe_of, without
 from counterpoise.replication.compared import Circumstances, Compared, compare
 from counterpoise.replication.estimate import estimate
-from counterpoise.replication.shown import picture, section, to_markdown, to_rich
+from counterpoise.replication.shown import section, to_markdown, to_rich
 from counterpoise.report import write_report
-from counterpoise.report.figures import save_png, save_svg
 
 
 @dataclass(frozen=True)
@@ -110,9 +109,8 @@ def _say_how_long(
     left = sum(r.id not in finished for row in rows for r in row.runs)
     if not left:
         return
-    joint = plan(asked.dataset, made, [recipes.get(asked.dataset.name, "joint")], [0], asked.options, manifest)
     found = estimate(
-        joint[0].runs[0],
+        recipe_of(made, "joint", without(asked.options, ("--method.",)), manifest),
         {row.recipe.label: row.runs for row in rows},
         finished,
         lambda recipe: (result_of(runs / recipe.id) or {}).get("seconds"),
@@ -133,9 +131,6 @@ def _written(table: Compared, rows: Sequence[Row], folder: Path, runs: Path) -> 
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "table.json", to_json(table.to_dict(), indent=1) + "\n")
     write_text(folder / "table.md", to_markdown(table))
-    drawn = picture(table)
-    save_png(drawn.draw, folder / f"{drawn.name}.png")
-    save_svg(drawn.draw, folder / f"{drawn.name}.svg")
     labels = {runs / r.id: row.recipe.label for row in rows for r in row.runs if (runs / r.id).is_dir()}
     write_report(
         labels,
@@ -143,6 +138,6 @@ def _written(table: Compared, rows: Sequence[Row], folder: Path, runs: Path) -> 
         title=table.title,
         seeds=len(table.about.seeds),
         labels=labels,
-        before=[section(table)],
+        before=[section(table, folder)],
     )
     return folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from markupsafe import Markup
@@ -124,12 +125,12 @@ def about(table: Compared) -> str:
     )
 
 
-def section(table: Compared) -> Markup:
-    """The table, its picture and its legend for a page."""
+def section(table: Compared, folder: Path) -> Markup:
+    """The table, its picture, which is written into the folder too, and its legend for a page."""
     rows: list[Sequence[str | Score]] = list(lines(table))
     parts: list[Markup | str] = [
         html_table(header(table), rows),
-        html_figure(picture(table)),
+        html_figure(picture(table), folder),
         html_table(["row", "settings"], [[row.label, settings(row)] for row in table.rows]),
         *map(legend, table.publications()),
     ]
