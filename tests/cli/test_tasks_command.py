@@ -192,7 +192,7 @@ def test_all_methods_are_those_of_the_task(folder, tmp_path, capsys, monkeypatch
     assert run("benchmark", *data, *options, "--settings", settings) == 0
     others = (
         "DOMFN, PMR, ReconBoost, MMCosine, TCMax, CML, MBSD, AMCo, G2D, ReLearning, BSS, IPRM, DataRemixing, "
-        "MIDAS, DIMML"
+        "MIDAS, DIMML, AUG"
     )
     assert f"Not defined for regression targets: {others}." in capsys.readouterr().out
     rows = {record["label"] for record in json.loads((tmp_path / "out" / "results.json").read_text())["runs"]}
