@@ -258,8 +258,8 @@ def _reader(modality: str, values: Any, stated: Reader | str | None) -> tuple[Re
 def _decoded(modality: str, reader: Reader, values: Any, size: int, mask: Tensor | None) -> tuple[Decoded, Tensor]:
     """What the reader makes of the values, and which are there."""
     if not hasattr(values, "__len__") or len(values) != size:
-        found = len(values) if hasattr(values, "__len__") else type(values).__name__
-        raise ValueError(f"inputs[{modality!r}] must hold {size} values, one per label; got {found}.")
+        given = len(values) if hasattr(values, "__len__") else type(values).__name__
+        raise ValueError(f"inputs[{modality!r}] must hold {size} values, one per label; got {given}.")
     each = list(values)
     there = torch.tensor([not is_absent(value) for value in each], dtype=torch.bool)
     if mask is not None and (mask & ~there).any():
@@ -303,9 +303,9 @@ def _features(modality: str, values: Any, size: int, mask: Tensor | None) -> tup
 
 def mask_of(modality: str, mask: Any, size: int) -> Tensor:
     """``present[modality]`` as (size,) bool; ValueError for anything else."""
-    found = torch.as_tensor(mask.detach().cpu() if isinstance(mask, Tensor) else np.array(mask))
-    if found.dtype != torch.bool or found.shape != (size,):
+    entries = torch.as_tensor(mask.detach().cpu() if isinstance(mask, Tensor) else np.array(mask))
+    if entries.dtype != torch.bool or entries.shape != (size,):
         raise ValueError(
-            f"present[{modality!r}] must be ({size},) booleans; got {found.dtype} of shape {tuple(found.shape)}."
+            f"present[{modality!r}] must be ({size},) booleans; got {entries.dtype} of shape {tuple(entries.shape)}."
         )
-    return found
+    return entries

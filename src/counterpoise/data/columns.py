@@ -224,9 +224,9 @@ class Coded(NamedTuple):
     def first(self) -> np.ndarray:
         """(k,) the first row of each text."""
         rows = np.flatnonzero(self.codes >= 0)[::-1]
-        found = np.empty(len(self.texts), np.int64)
-        found[self.codes[rows]] = rows  # where a text repeats, the last assignment stays
-        return found
+        first = np.empty(len(self.texts), np.int64)
+        first[self.codes[rows]] = rows  # where a text repeats, the last assignment stays
+        return first
 
     def rows(self) -> Callable[[int], np.ndarray]:
         """Which rows have a text, ascending, by its number."""

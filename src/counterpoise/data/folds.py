@@ -169,18 +169,18 @@ def _split_by(splitter: Any, strata: np.ndarray, group: np.ndarray | None) -> Se
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The groups parameter is ignored")  # held against them below
-            found = list(splitter.split(np.zeros(len(strata)), strata, group))
+            folds = list(splitter.split(np.zeros(len(strata)), strata, group))
     except ValueError as error:
         raise ValueError(f"folds: {type(splitter).__name__} cannot divide these samples: {error}") from error
     if group is not None:
-        apart = [set(group[train]) & set(group[test]) for train, test in found]
+        apart = [set(group[train]) & set(group[test]) for train, test in folds]
         if any(apart):
             first = min(map(str, set.union(*apart)))
             raise ValueError(
                 f"folds: {type(splitter).__name__} puts samples of the group {first!r} on both sides of a fold. Take "
                 "one that keeps groups whole, such as GroupKFold or StratifiedGroupKFold."
             )
-    return found
+    return folds
 
 
 def column_of_folds(folds: str, group: str, columns: Iterable[str]) -> str:

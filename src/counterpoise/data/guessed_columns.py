@@ -46,28 +46,28 @@ def guessed(columns: Columns, folder: Path, taken: Collection[str], labels: Sequ
         taken: columns that are no modality: labels, ids and the like.
         labels: columns of the labels.
     """
-    found = Guess({}, {}, [])
+    guess = Guess({}, {}, [])
     features: list[str] = []
     for name in (name for name in columns.names if name not in taken):
         if name in columns.index:
-            found.ignored[name] = "an index of pandas"
+            guess.ignored[name] = "an index of pandas"
         elif kind := columns.other(name, floats=True):
-            found.ignored[name] = f"it holds {kind}"
+            guess.ignored[name] = f"it holds {kind}"
         elif not _is_feature(columns, name, folder):
             try:
-                found.readers[name], said = reader_of(columns, name, folder)
-                found.said.extend(said)
+                guess.readers[name], said = reader_of(columns, name, folder)
+                guess.said.extend(said)
             except ValueError as error:
-                found.ignored[name] = f"its cells {error}"
+                guess.ignored[name] = f"its cells {error}"
         elif reason := _says_nothing(columns, name, labels):
-            found.ignored[name] = reason
+            guess.ignored[name] = reason
         else:
             features.append(name)
     if features:
         modality = next(name for name in ("tabular", "numbers_and_categories") if name not in columns)
-        found.readers[modality], said = decided(modality, Tabular(features), columns, {})
-        found.said.extend(said)
-    return found
+        guess.readers[modality], said = decided(modality, Tabular(features), columns, {})
+        guess.said.extend(said)
+    return guess
 
 
 def reader_of(

@@ -156,16 +156,16 @@ def _found(
     parts: Mapping[str, Any], chosen: Sequence[str], label: str | None, features: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What columns say without reading samples: labels, names of classes, and what is present where that is known."""
-    found: dict[str, Any] = {}
+    known: dict[str, Any] = {}
     if label is not None and label in features:
         labels = {part: list(one[label]) for part, one in parts.items()}
-        found["labels"] = labels.get("", labels)
+        known["labels"] = labels.get("", labels)
         if type(features[label]).__name__ == "ClassLabel":
-            found["classes"] = features[label].names
+            known["classes"] = features[label].names
     present = {part: {m: _there(one, m, _kind(features[m])) for m in chosen} for part, one in parts.items()}
     if all(mask is not None for masks in present.values() for mask in masks.values()):
-        found["present"] = present.get("", present)
-    return found
+        known["present"] = present.get("", present)
+    return known
 
 
 def _there(dataset: Any, name: str, kind: str) -> np.ndarray | None:

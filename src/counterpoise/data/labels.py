@@ -69,8 +69,8 @@ def doubtful(numbers: Collection[float]) -> bool:
     Two are classes. So are 0, 1, 2, ... without a hole, as classes are numbered, and 1, 2, 3, ... when they are more
     than ``SCALE``.
     """
-    found, count = sorted(numbers), len(numbers)
-    numbered = found == list(range(count)) or (count > SCALE and found == list(range(1, count + 1)))
+    ordered, count = sorted(numbers), len(numbers)
+    numbered = ordered == list(range(count)) or (count > SCALE and ordered == list(range(1, count + 1)))
     return count > 2 and not numbered
 
 
@@ -216,18 +216,18 @@ def parts(split: Any, size: int, *, name: str = "split") -> dict[str, np.ndarray
     if names.shape != (size,):
         raise ValueError(f"{name} must have one entry per sample: {size} samples, shape {names.shape}.")
     texts = names.astype(str)
-    found = np.unique(texts).tolist()
-    for value in found:
+    values = np.unique(texts).tolist()
+    for value in values:
         if part_of(value) is None:
             row = int(np.flatnonzero(texts == value)[0])
             raise ValueError(f"{name}: sample {row}: " + did_you_mean("split", value, PARTS))
     try:
-        others = renamed(found)
+        others = renamed(values)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
     if others:
         warnings.warn(f"{name}: " + ", ".join(f"{n!r} is read as {p!r}" for n, p in others.items()), stacklevel=5)
-    of = {part: [n for n in found if part_of(n) == part] for part in PARTS}
+    of = {part: [value for value in values if part_of(value) == part] for part in PARTS}
     return {part: np.flatnonzero(np.isin(texts, words)) for part, words in of.items() if words}
 
 

@@ -94,24 +94,28 @@ def from_log(
         ValueError: a column that is not there, a time that a recording has twice, a cell that is no number, missing
             values within a window, no recording of ``length``; with the row.
     """
-    found = windows(log, channels, length, stride, id=id, time=time, label=label, rule=rule, group=group, split=split)
-    for note in found.notes:
+    windowed = windows(
+        log, channels, length, stride, id=id, time=time, label=label, rule=rule, group=group, split=split
+    )
+    for note in windowed.notes:
         warnings.warn(note, stacklevel=2)
-    return splits_of(found, val=val, test=test, seed=seed, classes=classes, task=task)
+    return splits_of(windowed, val=val, test=test, seed=seed, classes=classes, task=task)
 
 
 def splits_of(
-    found: Windows, *, val: float, test: float, seed: int, classes: Sequence[str] | None, task: Task | str | None
+    windowed: Windows, *, val: float, test: float, seed: int, classes: Sequence[str] | None, task: Task | str | None
 ) -> Splits:
     """The parts of windows; ValueError when they have no labels, or none of the task."""
-    target, kind = encoded(found.label, task, classes, name="label")
+    target, kind = encoded(windowed.label, task, classes, name="label")
     for line in alike(kind.names) if not isinstance(kind, Regression) else ():
         warnings.warn(f"label: {line}.", stacklevel=3)
-    inputs = {m: torch.from_numpy(x) for m, x in found.inputs.items()}
-    present = {m: torch.from_numpy(mask) for m, mask in found.present.items()}
-    ids = [f"{name}@{start:.10g}" for name, start in zip(found.recording, found.start, strict=True)]
+    inputs = {m: torch.from_numpy(x) for m, x in windowed.inputs.items()}
+    present = {m: torch.from_numpy(mask) for m, mask in windowed.present.items()}
+    ids = [f"{name}@{start:.10g}" for name, start in zip(windowed.recording, windowed.start, strict=True)]
     every = ArraySplit(inputs, target, kind, ids=ids, present=present)
-    return divide(every, split=found.split, val=val, test=test, group=found.group, seed=seed, task=task, weight=None)
+    return divide(
+        every, split=windowed.split, val=val, test=test, group=windowed.group, seed=seed, task=task, weight=None
+    )
 
 
 def windows(
@@ -135,14 +139,14 @@ def windows(
     signals = list(dict.fromkeys(name for names in channels.values() for name in _listed(names)))
     roles = [name for name in (label, group, split) if name is not None]
     rows = read_rows(log, list(dict.fromkeys([id, time, *signals, *roles])), id)
-    recordings, found = rows.names(id), _Cut(rows, channels, length, stride)
+    recordings, cut = rows.names(id), _Cut(rows, channels, length, stride)
     times, values = rows.times(time), {name: rows.numbers(name) for name in signals}
     labels = None if label is None else _labels(rows, label, rule)
     for name, at in _each(recordings):
-        found.add(name, at, times, values)
-    if not found.starts:
-        raise ValueError(f"No recording has {length} rows, the length of a window; the longest has {found.longest}.")
-    return found.made(labels, rule, recordings, group, split)
+        cut.add(name, at, times, values)
+    if not cut.starts:
+        raise ValueError(f"No recording has {length} rows, the length of a window; the longest has {cut.longest}.")
+    return cut.made(labels, rule, recordings, group, split)
 
 
 def _labels(rows: Rows, name: str, rule: str) -> np.ndarray:

@@ -78,13 +78,13 @@ class Log(Source):
         return {m: Layout("sequence", (self.length, len(names)), {}) for m, names in self.channels.items()}
 
     def describe(self) -> str:
-        found = self.windows
-        recordings = len(set(found.recording.tolist()))
-        lines = [f"{self.path}: {len(found.start)} windows of {self.length} rows, of {recordings} recordings"]
+        windows = self.windows
+        recordings = len(set(windows.recording.tolist()))
+        lines = [f"{self.path}: {len(windows.start)} windows of {self.length} rows, of {recordings} recordings"]
         for m, names in self.channels.items():
-            absent = int((~found.present[m]).sum())
+            absent = int((~windows.present[m]).sum())
             lines.append(f"  {m}: {', '.join(names)}" + (f", absent in {absent} windows" if absent else ""))
-        return "\n".join([*lines, *(f"  {note}" for note in found.notes)])
+        return "\n".join([*lines, *(f"  {note}" for note in windows.notes)])
 
     def stated(self) -> dict[str, Any]:
         return {"path": str(Path(self.path).expanduser().resolve())}

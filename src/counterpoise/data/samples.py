@@ -118,12 +118,12 @@ class Samples:
 
     def read(self, indices: Sequence[int], asked: Sequence[Sequence[str]], seed: int | None) -> list[dict[str, Tensor]]:
         """What some samples hold of the modalities that each is asked for; each is read once, or not at all."""
-        found = []
+        tensors = []
         with borrowed_generators() as seeded:
             for index, modalities in zip(indices, asked, strict=True):
                 values = self.values(index, seed, seeded) if modalities else {}
-                found.append({m: self.tensor(m, values.get(m), index, seed) for m in modalities})
-        return found
+                tensors.append({m: self.tensor(m, values.get(m), index, seed) for m in modalities})
+        return tensors
 
     def tensor(self, modality: str, value: Any, index: int, seed: int | None) -> Tensor:
         """A value as a tensor, of the shape that the others have.
@@ -153,9 +153,9 @@ class Samples:
         """The tensors of a batch as one, of finite numbers: (len(samples), ...)."""
         together = self.collate.get(modality, torch.stack)(samples)
         if not isinstance(together, Tensor) or len(together) != len(samples):
-            found = tuple(together.shape) if isinstance(together, Tensor) else type(together).__name__
+            given = tuple(together.shape) if isinstance(together, Tensor) else type(together).__name__
             raise ValueError(
-                f"collate[{modality!r}] must make one tensor ({len(samples)}, ...) of {len(samples)}; got {found}."
+                f"collate[{modality!r}] must make one tensor ({len(samples)}, ...) of {len(samples)}; got {given}."
             )
         if not all_finite(together):  # asked once for the batch, which is quicker
             for x, index in zip(samples, indices, strict=True):

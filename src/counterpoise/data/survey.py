@@ -30,7 +30,7 @@ def surveyed(
     Raises:
         ValueError: a sample without a label or without any modality, or with a label that cannot be one.
     """
-    found: list[Any] = []
+    own_labels: list[Any] = []
     masks = {m: torch.zeros(len(samples), dtype=torch.bool) for m in samples.modalities}
     if labels is None or present is None:
         with borrowed_generators() as seeded:
@@ -41,7 +41,7 @@ def surveyed(
                     if m in values and m not in samples.readers:
                         samples.finite(m, samples.tensor(m, values[m], index, None), index)
                 if labels is None:
-                    found.append(_label(samples, values, index))
+                    own_labels.append(_label(samples, values, index))
     if present is not None:
         masks |= {m: torch.ones_like(mask) for m, mask in masks.items()} | present
     nowhere = [m for m, mask in masks.items() if not mask.any()]
@@ -52,7 +52,7 @@ def surveyed(
         raise ValueError(
             f"{samples.place(int(nothing.int().argmax()))} lacks every modality ({int(nothing.sum())} do)."
         )
-    return found if labels is None else labels, masks
+    return own_labels if labels is None else labels, masks
 
 
 def bind(samples: Samples, present: dict[str, Tensor]) -> None:

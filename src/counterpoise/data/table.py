@@ -358,7 +358,7 @@ class Table:
             ("label", self.label_columns),
             *((r, (getattr(self, r),)) for r in ("id", "split", "group", "weight")),
         ):
-            found = ", ".join(repr(name) for name in names if name in self.columns)
-            lines.append(f"  {role}: " + (f"column {found}" if found else "no such column"))
+            columns = ", ".join(repr(name) for name in names if name in self.columns)
+            lines.append(f"  {role}: " + (f"column {columns}" if columns else "no such column"))
         lines += [f"  {note}" for note in notes(self)]
         return "\n".join(lines)

@@ -40,13 +40,13 @@ class Content(NamedTuple):
 
 def existing(path: str | PathLike[str]) -> Path:
     """The path of a table file that is there, and of a kind that is read."""
-    found = Path(path).expanduser()
-    if not found.is_file():
-        beside = [p.name for p in found.parent.glob("*") if p.suffix.lower() in SUFFIXES]
-        raise FileNotFoundError(f"There is no table {found}.{nearest(found.name, beside, cutoff=0.82)}")
-    if found.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"{found}: a table is one of {', '.join(SUFFIXES)}; got {found.suffix!r}.")
-    return found
+    file = Path(path).expanduser()
+    if not file.is_file():
+        beside = [p.name for p in file.parent.glob("*") if p.suffix.lower() in SUFFIXES]
+        raise FileNotFoundError(f"There is no table {file}.{nearest(file.name, beside, cutoff=0.82)}")
+    if file.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"{file}: a table is one of {', '.join(SUFFIXES)}; got {file.suffix!r}.")
+    return file
 
 
 def read(path: Path) -> Content:

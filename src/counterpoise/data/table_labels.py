@@ -53,8 +53,8 @@ def read_labels(table: Table) -> Labels:
         note = note and f"label: {note}; say otherwise by task=... (--data.task)"
     if kind == SingleLabel.kind:
         return _classes(table, note)
-    found = (_label_sets if kind == MultiLabel.kind and len(there) == 1 else _columns)(table, str(kind))
-    return found._replace(note=note)
+    labels = (_label_sets if kind == MultiLabel.kind and len(there) == 1 else _columns)(table, str(kind))
+    return labels._replace(note=note)
 
 
 def _guess(table: Table) -> tuple[str, str]:
@@ -114,8 +114,8 @@ def _label_sets(table: Table, kind: str) -> Labels:
     name, *_ = table.label_columns
     codes, texts = column = table.columns.coded(name)
     sets = [{part.strip() for part in cell.split(BAR) if part.strip()} for cell in texts.to_pylist()]
-    found = sorted({label for labels in sets for label in labels}, key=natural)
-    known = tuple(map(str, table.classes)) if table.classes is not None else tuple(found)
+    distinct = sorted({label for labels in sets for label in labels}, key=natural)
+    known = tuple(map(str, table.classes)) if table.classes is not None else tuple(distinct)
     if not known:
         raise ValueError(f"{table.columns.path}: column {name!r} names no label.")
     rows = np.full((len(sets) + 1, len(known)), np.nan, np.float32)

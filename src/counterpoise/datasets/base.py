@@ -225,11 +225,11 @@ class Dataset(ABC):
                 f"usable sample of the {len(rows)} listed under {root} ({gone[0][0].id}: {gone[0][1]})",
                 f"All reasons: {out / EXCLUDED}.",
             )
-        found = self.verify(out)
+        checks = self.verify(out)
         counts = Counter(row.part for row, _ in kept)
         result = Prepared(
             out, out / MANIFEST, out / CARD, out / CONFIG, tuple(out / f"{name}.yaml" for name in self.recipes),
-            {part: counts[part] for part in PARTS if counts[part]}, dict(excluded.most_common()), found,
+            {part: counts[part] for part in PARTS if counts[part]}, dict(excluded.most_common()), checks,
         )  # fmt: skip
         files.write_text(result.card, self._card(split, result, self.notes(raw, split)))
         return result

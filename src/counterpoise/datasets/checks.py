@@ -121,8 +121,8 @@ def missing(out: Path, samples: Sequence[Mapping[str, str]], column: str) -> Che
 def between(item: str, values: Iterable[float], low: float, high: float) -> Check:
     """Right when every value is in [low, high]."""
     numbers = sorted(values)
-    found = f"{numbers[0]:.4g} to {numbers[-1]:.4g}" if numbers else "none"
-    return Check(item, f"{low:g} to {high:g}", found, bool(numbers) and low <= numbers[0] and numbers[-1] <= high)
+    span = f"{numbers[0]:.4g} to {numbers[-1]:.4g}" if numbers else "none"
+    return Check(item, f"{low:g} to {high:g}", span, bool(numbers) and low <= numbers[0] and numbers[-1] <= high)
 
 
 def _files(path: Path) -> list[Path]:

@@ -65,13 +65,13 @@ class KineticsSounds(Clipped):
     }  # fmt: skip
 
     def key(self, name: str) -> Hashable | None:
-        found = _NAME(name)
-        return (found[1], None if found[2] is None else int(found[2])) if found else None
+        match = _NAME(name)
+        return (match[1], None if match[2] is None else int(match[2])) if match else None
 
     def keys(self, row: Row) -> Iterable[Hashable]:
-        found = _NAME(row.id)
-        assert found is not None
-        return [(found[1], int(found[2])), (found[1], None)]
+        match = _NAME(row.id)
+        assert match is not None
+        return [(match[1], int(match[2])), (match[1], None)]
 
     def rows(self, raw: Any, split: str) -> list[Row]:
         return [Row(r["id"], self.classes[int(r["label"])], r["split"]) for r in files.facts("kinetics_sounds")]

@@ -85,10 +85,10 @@ class NVGesture(Dataset):
         lists = {}
         for part in ("train", "test"):
             names = [name.format(part) for name in _NAMES]
-            found = next((root / name for name in names if (root / name).is_file()), None)
-            if found is None:
+            listing = next((root / name for name in names if (root / name).is_file()), None)
+            if listing is None:
                 raise self.lacking(f"{' or '.join(names)} in {root}")
-            lists[part] = found
+            lists[part] = listing
         if not (root / "Video_data").is_dir():
             raise self.lacking(f"folder {root / 'Video_data'}", "It holds class_01/subject3_r0/sk_color.avi and so on.")
         flow = root / "Video_data" / "flow_data"

@@ -75,17 +75,17 @@ def published(dataset: str) -> dict[str, dict[str, list[Number]]]:
     Raises:
         ValueError: for a data set of which no number is known.
     """
-    found: dict[str, dict[str, list[Number]]] = {}
+    numbers: dict[str, dict[str, list[Number]]] = {}
     for name, content in _file().items():
         of = content["sets"].get(dataset, {"metrics": (), "rows": {}})
         same = tuple(of.get("same_split", ()))
         for row, values in of["rows"].items():
             spread = of.get("sd", {}).get(row, [None] * len(values))
             for metric, value, sd in zip(of["metrics"], values, spread, strict=True):
-                found.setdefault(row, {}).setdefault(metric, []).append(Number(value, sd, same, _publication(name)))
-    if not found:
+                numbers.setdefault(row, {}).setdefault(metric, []).append(Number(value, sd, same, _publication(name)))
+    if not numbers:
         raise ValueError(did_you_mean("data set", dataset, {s for c in _file().values() for s in c["sets"]}))
-    return found
+    return numbers
 
 
 @cache

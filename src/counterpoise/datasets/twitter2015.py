@@ -93,8 +93,8 @@ def parse(path: Path) -> list[Mapping[str, str]]:
         ValueError: another header, another number of fields, or a sentence without the placeholder.
     """
     (place, header), *rest = list(lines(path)) or [(str(path), "")]
-    found = header.split("\t")
-    if found[0] != "index" or len(found) < 2 or found[1] not in _HEADERS:
+    columns = header.split("\t")
+    if columns[0] != "index" or len(columns) < 2 or columns[1] not in _HEADERS:
         raise ValueError(f"{place}: the header must start with 'index', tab, '#1 Label'; got {header[:80]!r}.")
     samples = []
     for place, line in rest:

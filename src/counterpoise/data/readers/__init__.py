@@ -67,15 +67,15 @@ def guess(cells: Sequence[str], root: str | Path = ".") -> str:
         raise ValueError("are all empty" + (" or such as 'n/a'" if any(map(str.strip, cells)) else ""))
     if votes["folder"]:
         votes["frames"] = votes.pop("folder") + votes.pop("path", 0)
-    found = votes.most_common(1)[0][0]
+    kind = votes.most_common(1)[0][0]
     wrong = {"number": "are numbers or dates", "path": "look like files that no reader takes, or folders not there"}
-    if found in wrong:
-        raise ValueError(f"{wrong[found]}, as {_quoted(next(cell for cell in cells if kinds[cell] == found))}")
-    if found == "text":
+    if kind in wrong:
+        raise ValueError(f"{wrong[kind]}, as {_quoted(next(cell for cell in cells if kinds[cell] == kind))}")
+    if kind == "text":
         files = [c for c in cells if kinds[c] != "text" and looks(c.strip(), Path(root)) in ("path", "folder")]
         if len(files) * 10 > votes.total():
             raise ValueError(f"are partly texts and partly files, as {_quoted(files[0])}")
-    return found
+    return kind
 
 
 def _guess_one(cell: str, root: Path) -> str:

@@ -227,8 +227,8 @@ _WINDOW = re.compile(r"#(\d+):(\d+)$")
 
 def window_of(cell: str) -> tuple[int, int] | None:
     """(start, end) of a cell like ``video.avi#138:218``, which means the frames 138 to 217; else None."""
-    found = _WINDOW.search(cell)
-    return (int(found[1]), int(found[2])) if found else None
+    match = _WINDOW.search(cell)
+    return (int(match[1]), int(match[2])) if match else None
 
 
 def without_window(cell: str) -> str:

@@ -63,10 +63,10 @@ class Clip(Video):
         return self._normalized(part.flip(-1) if mirrored else part).movedim(0, 1).contiguous()
 
     def _positions(self, cell: str, total: int) -> range:
-        found = super()._positions(cell, total)
-        if len(found) < self.test_count:
-            raise ReadError(cell, f"holds {len(found)} frames, test_count={self.test_count} are asked for")
-        return range(min(found), max(found) + 1)
+        positions = super()._positions(cell, total)
+        if len(positions) < self.test_count:
+            raise ReadError(cell, f"holds {len(positions)} frames, test_count={self.test_count} are asked for")
+        return range(min(positions), max(positions) + 1)
 
     def _decoded_size(self, width: int, height: int) -> tuple[int, int]:
         return self.resize, self.resize

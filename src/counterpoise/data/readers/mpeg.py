@@ -82,12 +82,12 @@ def decoded(file: BinaryIO, end: int, path: str) -> Iterator[tuple[int, np.ndarr
             if announced is not None:
                 continue
         try:
-            found = [sound.to_ndarray().T for sound in decoder.decode(av.Packet(content))]
+            blocks = [sound.to_ndarray().T for sound in decoder.decode(av.Packet(content))]
         except FFmpegError as error:
             raise ReadError(path, f"damaged at byte {at}: {error.strerror}") from error
-        if sum(map(len, found)) != frame.samples:
+        if sum(map(len, blocks)) != frame.samples:
             raise ReadError(path, f"damaged at byte {at}: a frame without its {frame.samples} samples")
-        for block in found:
+        for block in blocks:
             yield frame.rate, part.trimmed(block)
     part.finish(path, end)
 

@@ -152,10 +152,10 @@ def packets(cell: str) -> int:
         if not container.streams.video:
             raise ReadError(cell, "holds no video stream")
         stream = container.streams.video[0]
-        found = sum(packet.size > 0 for packet in container.demux(stream))
-        if found == 0:
+        count = sum(packet.size > 0 for packet in container.demux(stream))
+        if count == 0:
             raise ReadError(cell, "is a video of length zero (no frame)")
-    return found
+    return count
 
 
 def check_length(cell: str) -> None:
