@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from answer_page import write_page
 from diagnosis import encoder, splits, stored
-from diagnosis_sets import REAL, Arrays, Unit, halves, late, linear, made, multiview, noise, shortcut, together, twins
+from diagnosis_sets import REAL, Arrays, Unit, given, halves, late, linear, made, noise, shortcut, together, twins
 
 import counterpoise as cp
 from counterpoise.engine.state import mix, seed_everything
@@ -82,7 +82,7 @@ HELD_BACK: Mapping[str, Unit] = {
     "late": made(late, 1200, 5),
     "shortcut": made(shortcut, 400, 6),
     "pie": REAL["pie"],
-    "handwritten, all six": Unit("handwritten, all six", multiview("handwritten")),
+    "handwritten, all six": Unit("handwritten, all six", given("handwritten")),
     "ravdess_av": REAL["ravdess_av"],
     "propaganda_memes, smears": REAL["propaganda_memes, smears"],
     "mvsa_single": REAL["mvsa_single"],

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import sys
-import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
@@ -41,112 +38,21 @@ class Unit:
 
 
 # -- real ----------------------------------------------------------------------------------------------
-def rows(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def pixels(file: Path | IO[bytes], size: tuple[int, int] = (24, 24)) -> np.ndarray:
-    """(3, height, width) in [0, 1]."""
-    from PIL import Image
-
-    with Image.open(file) as image:
-        return np.asarray(image.convert("RGB").resize(size), np.float32).transpose(2, 0, 1) / 255
-
-
-def tokens(texts: Iterable[str], split: np.ndarray, length: int = 60, size: int = 4000) -> np.ndarray:
-    """(n, length) numbers of the most frequent words of the training rows; 0 is padding."""
-    return prepare._numbered([text.lower().split() for text in texts], split == "train", length, size)
-
-
-def quarter(labels: np.ndarray) -> np.ndarray:
-    """(n,) bool: a quarter of the samples of every class, drawn by seed 0."""
-    rng, chosen = np.random.default_rng(0), np.zeros(len(labels), bool)
-    for label in np.unique(labels):
-        own = np.flatnonzero(labels == label)
-        chosen[rng.permutation(own)[: len(own) // 4]] = True
-    return chosen
-
-
-def multiview(name: str) -> Callable[[Path], Arrays]:
-    """The first of the given splits, a quarter of its training samples for validation."""
-
-    def load(folder: Path) -> Arrays:
-        with np.load(folder / "multiview" / f"{name}.npz") as file:
-            data = {key: file[key] for key in file.files}
-        y, test = data["label"].astype(np.int64), data["split"][0] == 1
-        split = np.where(test, "test", "train").astype("<U5")
-        train = np.flatnonzero(~test)
-        split[train[quarter(y[train])]] = "val"
-        return {**{str(view): data[str(view)] for view in data["views"]}, "y": y, "split": split}
-
-    return load
-
-
-def flipkart(folder: Path) -> Arrays:
-    """Names and descriptions of products, and their photographs; three products have none and are left out."""
-    source = folder / "flipkart_products"
-    table = [row for row in rows(source / "products.csv") if row["image"]]
-    y = np.array([int(row["label"]) for row in table])
-    split = np.array([row["split"] for row in table])
-    return {
-        "text": tokens([f"{row['name']} {row['description']}" for row in table], split),
-        "image": np.stack([pixels(source / row["image"]) for row in table]),
-        "y": y,
-        "split": split,
-    }
-
-
-def mvsa(folder: Path) -> Arrays:
-    """The published split of the tweets; sentiment of three kinds."""
-    source = folder / "mvsa_single"
-    table = [row for row in rows(source / "labels.csv") if row["qmf_split"]]
-    split = np.array([{"dev": "val"}.get(row["qmf_split"], row["qmf_split"]) for row in table])
-    with zipfile.ZipFile(source / "images.zip") as images:
-        names = {Path(name).name: name for name in images.namelist()}
-        photos = []
-        for row in table:
-            with images.open(names[f"{row['id']}.jpg"]) as file:
-                photos.append(pixels(file))
-    y = np.unique([row["label"] for row in table], return_inverse=True)[1]
-    return {
-        "text": tokens([row["text"] for row in table], split, 30),
-        "image": np.stack(photos),
-        "y": y,
-        "split": split,
-    }
-
-
-def ravdess(folder: Path) -> Arrays:
-    """Log-spectrogram of the whole clip in twelve pieces, and the action units of the face; subject-wise folds."""
-    import soundfile
-
-    source = folder / "ravdess_av"
-    table = rows(source / "clips.csv")
-    sounds = []
-    for row in table:
-        x = soundfile.read(source / row["audio"], dtype="float32")[0]
-        hop = len(x) // 12 // 128 * 128
-        sounds.append(prepare._spectrogram(x, 128, hop, 12))
-    units = [name for name in table[0] if name.startswith("AU")]
-    return {
-        "sound": np.stack(sounds),
-        "face": np.array([[float(row[name]) for name in units] for row in table], np.float32),
-        "y": np.array([int(row["label"]) for row in table]),
-        "split": np.array([row["split"] for row in table]),
-    }
-
-
 def memes(folder: Path) -> Arrays:
     """Whether a meme smears somebody, the most frequent of its labels; a quarter of training joins validation."""
     source = folder / "propaganda_memes"
-    table = rows(source / "memes.csv")
+    table = prepare.read_rows(source / "memes.csv")
     y = np.array([int("Smears" in row["labels"].split("|")) for row in table])
     split = np.array([row["split"] for row in table])
     train = np.flatnonzero(split == "train")
-    split[train[quarter(y[train])]] = "val"
-    photos = np.stack([pixels(source / row["image"]) for row in table])
-    return {"text": tokens([row["text"] for row in table], split, 30, 2000), "image": photos, "y": y, "split": split}
+    split[train[prepare.quarter(y[train])]] = "val"
+    photos = np.stack([prepare.pixels(source / row["image"]) for row in table])
+    return {
+        "text": prepare.tokens([row["text"] for row in table], split, 30, 2000),
+        "image": photos,
+        "y": y,
+        "split": split,
+    }
 
 
 def utd_mhad(folder: Path) -> Arrays:
@@ -180,19 +86,19 @@ def resampled(series: np.ndarray, length: int) -> np.ndarray:
 
 def given(name: str) -> Callable[[Path], Arrays]:
     """A set of ``prepare.py``."""
-    return lambda folder: prepare.SETS[name](folder / name)
+    return lambda folder: prepare.ARRAYS[name](folder / prepare.FOLDERS.get(name, name))
 
 
 REAL: Mapping[str, Unit] = {
     "av_mnist_fsdd": Unit("av_mnist_fsdd", given("av_mnist_fsdd")),
     "mosi_bclstm": Unit("mosi_bclstm", given("mosi_bclstm")),
     "sarcasm_text_attr": Unit("sarcasm_text_attr", given("sarcasm_text_attr")),
-    "handwritten, pix and mor": Unit("handwritten", multiview("handwritten"), ("pix", "mor")),
-    "handwritten, fou and zer": Unit("handwritten", multiview("handwritten"), ("fou", "zer")),
-    "pie": Unit("pie", multiview("pie")),
-    "flipkart_products": Unit("flipkart_products", flipkart),
-    "mvsa_single": Unit("mvsa_single", mvsa),
-    "ravdess_av": Unit("ravdess_av", ravdess),
+    "handwritten, pix and mor": Unit("handwritten", given("handwritten"), ("pix", "mor")),
+    "handwritten, fou and zer": Unit("handwritten", given("handwritten"), ("fou", "zer")),
+    "pie": Unit("pie", given("pie")),
+    "flipkart_products": Unit("flipkart_products", given("flipkart_products")),
+    "mvsa_single": Unit("mvsa_single", given("mvsa_single")),
+    "ravdess_av": Unit("ravdess_av", given("ravdess_fold0")),
     "propaganda_memes, smears": Unit("propaganda_memes", memes),
     "utd_mhad": Unit("utd_mhad", utd_mhad),
     "utd_mhad, skeleton and inertial": Unit("utd_mhad", utd_mhad, ("skeleton", "inertial")),

@@ -15,9 +15,11 @@ import argparse
 import csv
 import math
 import wave
+import zipfile
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
@@ -111,6 +113,85 @@ def sarcasm_text_attr(source: Path) -> Arrays:
     return {**tokens, "y": y, "split": split}
 
 
+def pie(source: Path) -> Arrays:
+    """Faces of 68 people, three feature vectors of each picture: (484,), (256,) and (279,).
+
+    Reads ``pie.npz`` (CMU PIE). The first of the set's five splits; a quarter of its training samples of every class
+    validates.
+    """
+    return _views(source / "pie.npz")
+
+
+def handwritten(source: Path) -> Arrays:
+    """Handwritten digits, six feature vectors of each: pixels, profiles, Fourier, Zernike, Karhunen-Loeve, morphology.
+
+    Reads ``handwritten.npz`` (UCI Multiple Features). Parts as in ``pie``.
+    """
+    return _views(source / "handwritten.npz")
+
+
+def flipkart_products(source: Path) -> Arrays:
+    """Products of a shop in 7 categories: name and description, and a photo of 24 x 24 pixels.
+
+    Reads ``products.csv`` and ``images/``. text: 60 token numbers, the 4000 most frequent words of the training rows.
+    The parts are those of the set; three products without a photo are left out.
+    """
+    table = [row for row in read_rows(source / "products.csv") if row["image"]]
+    split = np.array([row["split"] for row in table])
+    return {
+        "text": tokens([f"{row['name']} {row['description']}" for row in table], split),
+        "image": np.stack([pixels(source / row["image"]) for row in table]),
+        "y": np.array([int(row["label"]) for row in table]),
+        "split": split,
+    }
+
+
+def mvsa_single(source: Path) -> Arrays:
+    """Tweets of three kinds of sentiment: text, and an image of 24 x 24 pixels.
+
+    Reads ``labels.csv`` and ``images.zip``. text: 30 token numbers, as in ``flipkart_products``. The parts are those of
+    QMF (1555, 518, 519).
+    """
+    table = [row for row in read_rows(source / "labels.csv") if row["qmf_split"]]
+    split = np.array([{"dev": "val"}.get(row["qmf_split"], row["qmf_split"]) for row in table])
+    with zipfile.ZipFile(source / "images.zip") as images:
+        names = {Path(name).name: name for name in images.namelist()}
+        photos = []
+        for row in table:
+            with images.open(names[f"{row['id']}.jpg"]) as file:
+                photos.append(pixels(file))
+    return {
+        "text": tokens([row["text"] for row in table], split, 30),
+        "image": np.stack(photos),
+        "y": np.unique([row["label"] for row in table], return_inverse=True)[1],
+        "split": split,
+    }
+
+
+def ravdess_fold0(source: Path) -> Arrays:
+    """Spoken sentences in 8 emotions: the sound, and how far the face moved.
+
+    Reads ``clips.csv`` and ``audio/`` (RAVDESS). sound: log-spectrogram (1, 65, 12) of the whole clip, windows of 128
+    samples at 16 kHz, the power averaged over twelve equal pieces; face: the means of 35 action units. No actor is in
+    two parts: fold 0 of the set's five tests, fold 1 validates.
+    """
+    import soundfile
+
+    table = read_rows(source / "clips.csv")
+    sounds = []
+    for row in table:
+        x = soundfile.read(source / row["audio"], dtype="float32")[0]
+        hop = len(x) // 12 // 128 * 128
+        sounds.append(_spectrogram(x, 128, hop, 12))
+    units = [name for name in table[0] if name.startswith("AU")]
+    return {
+        "sound": np.stack(sounds),
+        "face": np.array([[float(row[name]) for name in units] for row in table], np.float32),
+        "y": np.array([int(row["label"]) for row in table]),
+        "split": np.array([row["split"] for row in table]),
+    }
+
+
 def propaganda_memes(source: Path) -> Rows:
     """Political memes: the text on them and the picture; which of 22 persuasion techniques they use, 0 to 8 each.
 
@@ -146,10 +227,27 @@ def flipkart_prices(source: Path) -> Rows:
     ]
 
 
-ARRAYS = {function.__name__: function for function in (av_mnist_fsdd, mosi_bclstm, sarcasm_text_attr)}
+ARRAYS = {
+    function.__name__: function
+    for function in (
+        av_mnist_fsdd,
+        mosi_bclstm,
+        sarcasm_text_attr,
+        pie,
+        handwritten,
+        flipkart_products,
+        mvsa_single,
+        ravdess_fold0,
+    )
+}
 TABLES = {function.__name__: function for function in (propaganda_memes, flipkart_prices)}
 SETS = {**ARRAYS, **TABLES}
-FOLDERS = {"flipkart_prices": "flipkart_products"}
+FOLDERS = {
+    "flipkart_prices": "flipkart_products",
+    "handwritten": "multiview",
+    "pie": "multiview",
+    "ravdess_fold0": "ravdess_av",
+}
 """Set -> folder of its raw data, where that has another name."""
 
 
@@ -178,6 +276,37 @@ def read_rows(path: Path) -> Rows:
     """The rows of a CSV file."""
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def pixels(file: Path | IO[bytes], size: tuple[int, int] = (SIDE, SIDE)) -> np.ndarray:
+    """(3, height, width) in [0, 1]."""
+    with Image.open(file) as image:
+        return np.asarray(image.convert("RGB").resize(size), np.float32).transpose(2, 0, 1) / 255
+
+
+def tokens(texts: Iterable[str], split: np.ndarray, length: int = 60, size: int = 4000) -> np.ndarray:
+    """(n, length) numbers of the most frequent words of the training rows; 0 is padding."""
+    return _numbered([text.lower().split() for text in texts], split == "train", length, size)
+
+
+def quarter(labels: np.ndarray) -> np.ndarray:
+    """(n,) bool: a quarter of the samples of every class, drawn by seed 0."""
+    rng, chosen = np.random.default_rng(0), np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        own = np.flatnonzero(labels == label)
+        chosen[rng.permutation(own)[: len(own) // 4]] = True
+    return chosen
+
+
+def _views(path: Path) -> Arrays:
+    """The first of the given splits, a quarter of its training samples for validation."""
+    with np.load(path) as file:
+        data = {key: file[key] for key in file.files}
+    y, test = data["label"].astype(np.int64), data["split"][0] == 1
+    split = np.where(test, "test", "train").astype("<U5")
+    train = np.flatnonzero(~test)
+    split[train[quarter(y[train])]] = "val"
+    return {**{str(view): data[str(view)] for view in data["views"]}, "y": y, "split": split}
 
 
 def _samples(path: Path, length: int = 6144) -> np.ndarray:

@@ -6,13 +6,17 @@ here=$(cd "$(dirname "$0")" && pwd)
 source=${1:?folder that holds a folder of raw data for each set}
 out=${2:-runs/real}
 sets=("${@:3}")
-[ ${#sets[@]} -gt 0 ] || sets=(mosi_bclstm sarcasm_text_attr av_mnist_fsdd propaganda_memes flipkart_prices)
+[ ${#sets[@]} -gt 0 ] || sets=(pie handwritten mosi_bclstm flipkart_products ravdess_fold0 mvsa_single sarcasm_text_attr
+  av_mnist_fsdd propaganda_memes flipkart_prices)
 python=${PYTHON:-$here/../../.venv/bin/python}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}  # small models: more threads only get in each other's way
 for set in "${sets[@]}"; do
   raw=$source/$set data=$out/data/$set.npz options=()
-  case $set in propaganda_memes | flipkart_prices)
-    raw=$source/${set/prices/products} data=$out/data/$set.csv options=(--data.cache "$out/data/cache") ;;
+  case $set in
+    pie | handwritten) raw=$source/multiview ;;
+    ravdess_fold0) raw=$source/ravdess_av ;;
+    propaganda_memes | flipkart_prices)
+      raw=$source/${set/prices/products} data=$out/data/$set.csv options=(--data.cache "$out/data/cache") ;;
   esac
   [ -f "$data" ] || "$python" "$here/prepare.py" "$set" --source "$raw" --out "$data"
   [ -f "$out/$set/settings.yaml" ] || "$python" "$here/tune.py" --config "$here/$set.yaml" --data "$data" \

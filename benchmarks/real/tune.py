@@ -1,4 +1,4 @@
-"""Choose learning rate and, on arrays, main knob of every method on validation: the same number of trials for each.
+"""Choose learning rate and, on some sets, main knob of every method on validation: the same number of trials for each.
 
     python benchmarks/real/tune.py --config benchmarks/real/mosi_bclstm.yaml --data data/mosi_bclstm.npz --out runs/mosi
 
@@ -30,17 +30,24 @@ SEED = 100
 RATES = {
     "av_mnist_fsdd": (0.03, 0.1),
     "mosi_bclstm": (0.003, 0.01, 0.03),
+    "pie": (0.03, 0.1, 0.3),
+    "handwritten": (0.01, 0.03, 0.1),
+    "flipkart_products": (0.05, 0.15, 0.45),
+    "mvsa_single": (0.05, 0.15, 0.45),
+    "ravdess_fold0": (0.02, 0.06, 0.2),
     "sarcasm_text_attr": (0.05, 0.15, 0.45),
     "propaganda_memes": (0.6, 2.0, 6.0),
     "flipkart_prices": (0.03, 0.1),
 }
+WITH_KNOBS = ("av_mnist_fsdd", "sarcasm_text_attr")
+"""Sets on which the main knob of a method is tuned, too."""
 RATE = "optimizer.lr"
 BETWEEN = (RATE, (1, 1.7))
 """Without a knob: twice as many learning rates. Nothing else, or it would be tuned for some rows alone."""
 
 
 RATE_ALONE = (RATE, (1,))
-"""On tables: files are read anew for every trial, and the knobs would double their number."""
+"""On the other sets: knobs would double the number of trials."""
 
 
 def knobs(epochs: int) -> dict[str, tuple[str, tuple[Any, Any]]]:
@@ -162,12 +169,12 @@ def main() -> int:
     seen.parent.mkdir(parents=True, exist_ok=True)
     without_test(given.data, seen)
     options = ["--config", str(given.config), "--data", str(seen)]
-    if is_table := given.data.suffix == ".csv":
+    if given.data.suffix == ".csv":
         options += ["--data.root", str(given.data.parent), "--data.cache", str(given.data.parent / "cache")]
     recipe = plan.base(options, "Joint", "tune.py")
     train = recipe.splits.train
     wanted = given.methods.split(",") if given.methods else None
-    table = rows(train.modalities, base["epochs"], train.task, wanted, with_knobs=not is_table)
+    table = rows(train.modalities, base["epochs"], train.task, wanted, given.data.stem in WITH_KNOBS)
 
     trials: dict[str, dict[str, Any]] = {}
     members: dict[str, list[str]] = {}
