@@ -63,9 +63,8 @@ def ranks(scores: Scores) -> np.ndarray:
 
 def critical_difference(rows: int, sets: int) -> float:
     """Of Nemenyi's test: mean ranks that differ by less are not told apart (Demšar 2006, section 3.2.2)."""
-    return (
-        stats.studentized_range.ppf(1 - ALPHA, rows, np.inf) / math.sqrt(2) * math.sqrt(rows * (rows + 1) / (6 * sets))
-    )
+    q = float(stats.studentized_range.ppf(1 - ALPHA, rows, np.inf)) / math.sqrt(2)
+    return q * math.sqrt(rows * (rows + 1) / (6 * sets))
 
 
 def versus(scores: Scores, baseline: str = BASELINE) -> Mapping[str, np.ndarray]:
@@ -152,8 +151,8 @@ def page(scores: Scores, reading: str) -> str:
         "## Rows",
         "\n".join(over_sets(scores)),
         f"Differences in points of test accuracy, t interval over the {n} sets; p of the same t test, corrected by "
-        f"Holm for {k - 1} comparisons. Cost: seconds of training, {BASELINE} = 1, geometric mean. Friedman's test that all "
-        f"rows are alike: χ² = {friedman.statistic:.1f}, p = {friedman.pvalue:.2g}. By Nemenyi's test rows whose mean "
+        f"Holm for {k - 1} comparisons. Cost: seconds of training, {BASELINE} = 1, geometric mean. Friedman's test that "
+        f"all rows are alike: χ² = {friedman.statistic:.1f}, p = {friedman.pvalue:.2g}. By Nemenyi's test rows whose mean "
         f"ranks are closer than {critical_difference(k, n):.1f} are not told apart.",
         "![mean ranks](across.png)",
         "## Sets",
