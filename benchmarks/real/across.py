@@ -137,9 +137,19 @@ def picture(scores: Scores, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
+def _legend(scores: Scores) -> str:
+    friedman = stats.friedmanchisquare(*scores.score)
+    k, n = scores.score.shape
+    return (
+        f"Differences in points of test accuracy, t interval over the {n} sets; p of the same t test, corrected by Holm "
+        f"for {k - 1} comparisons. Cost: seconds of training, {BASELINE} = 1, geometric mean. Friedman's test that all "
+        f"rows are alike: χ² = {friedman.statistic:.1f}, p = {friedman.pvalue:.2g}. By Nemenyi's test rows whose mean "
+        f"ranks are closer than {critical_difference(k, n):.1f} are not told apart."
+    )
+
+
 def page(scores: Scores, reading: str) -> str:
     """The whole page."""
-    friedman = stats.friedmanchisquare(*scores.score)
     k, n = scores.score.shape
     sets = ", ".join(f"[{name}]({name}.md)" for name in scores.sets)
     parts = [
@@ -150,10 +160,7 @@ def page(scores: Scores, reading: str) -> str:
         f"{BEGIN}\n{reading}\n{END}",
         "## Rows",
         "\n".join(over_sets(scores)),
-        f"Differences in points of test accuracy, t interval over the {n} sets; p of the same t test, corrected by "
-        f"Holm for {k - 1} comparisons. Cost: seconds of training, {BASELINE} = 1, geometric mean. Friedman's test that "
-        f"all rows are alike: χ² = {friedman.statistic:.1f}, p = {friedman.pvalue:.2g}. By Nemenyi's test rows whose mean "
-        f"ranks are closer than {critical_difference(k, n):.1f} are not told apart.",
+        _legend(scores),
         "![mean ranks](across.png)",
         "## Sets",
         "\n".join(by_set(scores)),
