@@ -141,10 +141,10 @@ def _legend(scores: Scores) -> str:
     friedman = stats.friedmanchisquare(*scores.score)
     k, n = scores.score.shape
     return (
-        f"Differences in points of test accuracy, t interval over the {n} sets; p of the same t test, corrected by Holm "
-        f"for {k - 1} comparisons. Cost: seconds of training, {BASELINE} = 1, geometric mean. Friedman's test that all "
-        f"rows are alike: χ² = {friedman.statistic:.1f}, p = {friedman.pvalue:.2g}. By Nemenyi's test rows whose mean "
-        f"ranks are closer than {critical_difference(k, n):.1f} are not told apart."
+        f"Differences in points of test accuracy, t interval over the {n} sets; p of the same t test, corrected by "
+        f"Holm for {k - 1} comparisons. Cost: seconds of training, {BASELINE} = 1, geometric mean. Friedman's test "
+        f"that all rows are alike: χ² = {friedman.statistic:.1f}, p = {friedman.pvalue:.2g}. By Nemenyi's test rows "
+        f"whose mean ranks are closer than {critical_difference(k, n):.1f} are not told apart."
     )
 
 
