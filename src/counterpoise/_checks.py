@@ -134,9 +134,9 @@ _UNITS = {"s": 1, "m": 60, "h": 3600}
 
 def duration(argument: str, value: float | str) -> float:
     """Seconds, from a number of them or text such as "90s", "30m" and "1.5h"; ValueError unless above 0."""
-    found = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([smh]?)\s*", value) if isinstance(value, str) else None
+    match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([smh]?)\s*", value) if isinstance(value, str) else None
     try:
-        seconds = float(found[1]) * _UNITS[found[2] or "s"] if found else value
+        seconds = float(match[1]) * _UNITS[match[2] or "s"] if match else value
         return number(argument, seconds, above=0)  # pyright: ignore[reportArgumentType]
     except ValueError:
         rule = f"{argument} must be a time above 0 in seconds, or text such as '90s', '30m' or '1.5h'"
@@ -168,7 +168,7 @@ def misnamed(modality: str) -> str:
 def shown(text: str) -> str:
     """Text from data as a terminal may have it: control characters and those that turn its direction as escapes."""
     unsafe = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]"
-    return re.sub(unsafe, lambda found: found[0].encode("unicode_escape").decode(), text)
+    return re.sub(unsafe, lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def hidden(text: str) -> str:

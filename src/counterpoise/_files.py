@@ -178,12 +178,12 @@ def sha256(path: str | os.PathLike[str]) -> str:
 
 def _digest(file: IO[bytes], end: int) -> str:
     """Of the first ``end`` bytes."""
-    found = hashlib.sha256()
+    hasher = hashlib.sha256()
     file.seek(0)
     while end > 0 and (block := file.read(min(end, 1 << 20))):
-        found.update(block)
+        hasher.update(block)
         end -= len(block)
-    return found.hexdigest()
+    return hasher.hexdigest()
 
 
 # -- one owner -----------------------------------------------------------------------------------------

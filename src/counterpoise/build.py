@@ -203,9 +203,9 @@ def _width(modality: str, encoder: nn.Module, example: Split | None) -> int:
     with torch.no_grad():
         z = _run(modality, encoder, _samples(modality, example))
     if not isinstance(z, Tensor) or z.ndim != 2:
-        found = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
+        given = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
         raise ValueError(
-            f"encoders[{modality!r}] must give features of shape (batch, dim); got {found}. Pool or flatten its output."
+            f"encoders[{modality!r}] must give features of shape (batch, dim); got {given}. Pool or flatten its output."
         )
     return z.shape[1]
 

@@ -130,9 +130,9 @@ class MultimodalModel(nn.Module):
                 f"{whole}: {error}"
             ) from error
         if not isinstance(z, Tensor) or z.shape != (len(x), dim):
-            found = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
+            given = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
             raise ValueError(
-                f"encoders[{modality!r}] must give features of shape (batch, dim) = {(len(x), dim)}; got {found}."
+                f"encoders[{modality!r}] must give features of shape (batch, dim) = {(len(x), dim)}; got {given}."
             )
         return z
 

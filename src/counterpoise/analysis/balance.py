@@ -155,8 +155,7 @@ def gradient_balance(
             angles = torch.stack([_cosine(by_fused[m], by_own[m]) for m in names])
             pairs = torch.stack([_cosine(by_shared[a], by_shared[b]) for a in names for b in names])
             rows.append((lengths, lengths / weights, angles, pairs.view(len(own), len(own))))
-    found = [torch.stack(column).double().numpy() for column in zip(*rows, strict=True)]
-    return GradientBalance(names, found[0], found[1], found[2], found[3])
+    return GradientBalance(names, *(torch.stack(column).double().numpy() for column in zip(*rows, strict=True)))
 
 
 def _grad(loss: Tensor, params: Sequence[Tensor]) -> list[Tensor]:
@@ -203,5 +202,4 @@ def overfitting_ratio(train: Sequence[float], val: Sequence[float]) -> Overfitti
     if len(train) != len(val) or len(train) < 2:
         raise ValueError(f"train and val must be curves of one length, at least 2; got {len(train)} and {len(val)}.")
     t, v = (torch.tensor(list(curve), dtype=torch.float64) for curve in (train, val))
-    found = overfitting_to_generalization(t[0], v[0], t[1:], v[1:])
-    return Overfitting(*(part.numpy() for part in found))
+    return Overfitting(*(part.numpy() for part in overfitting_to_generalization(t[0], v[0], t[1:], v[1:])))

@@ -101,7 +101,7 @@ class BalanceWatch(Observer):
         names = run.method.reads(model.modalities)
         columns = [model.modalities.index(m) for m in names]
         with differentiable([p for p in model.parameters() if run.owns(p)]):
-            found = gradient_balance(
+            balance = gradient_balance(
                 model,
                 train,
                 batch_size=self.batch_size,
@@ -114,9 +114,9 @@ class BalanceWatch(Observer):
         row = {}
         for name in ("magnitude", "relative", "alignment"):
             row[name] = np.full(len(model.modalities), np.nan)
-            row[name][columns] = _mean(getattr(found, name))
+            row[name][columns] = _mean(getattr(balance, name))
         row["conflict"] = np.full((len(model.modalities),) * 2, np.nan)
-        row["conflict"][np.ix_(columns, columns)] = _mean(found.conflict)
+        row["conflict"][np.ix_(columns, columns)] = _mean(balance.conflict)
         row["epoch"] = np.array(run.epoch)
         for name, split in (("train_loss", train), ("val_loss", val)):
             row[name] = np.array([_own_loss(run, split, m) if m in names else np.nan for m in model.modalities])

@@ -50,16 +50,16 @@ def head_layers(model: MultimodalModel, modality: str) -> dict[str, nn.Module]:
     Raises:
         ValueError: when the fusion has no head per modality.
     """
-    found: dict[str, nn.Module] = {}
+    layers: dict[str, nn.Module] = {}
     for layer in model.head_of(modality).modules():
         if is_supported(layer):
             base = name = f"{layer.weight[0].numel()}x{len(layer.weight)}"
             count = 1
-            while name in found:
+            while name in layers:
                 count += 1
                 name = f"{base} ({count})"
-            found[name] = layer
-    return found
+            layers[name] = layer
+    return layers
 
 
 def input_spectra(

@@ -173,22 +173,22 @@ def interval(values: Tensor, draws: int = DRAWS) -> Interval:
     return Interval(float(values.mean()), low, high)
 
 
-def _hits(task: Task, outputs: Tensor, found: Predictions) -> Tensor:
+def _hits(task: Task, outputs: Tensor, predictions: Predictions) -> Tensor:
     """(samples,) how far each prediction is right; a sample without any modality counts as wrong."""
-    return task.hits(outputs.double(), found.target) * found.anything()
+    return task.hits(outputs.double(), predictions.target) * predictions.anything()
 
 
 def _fused(scores: Mapping[str, float]) -> dict[str, float]:
     return {name.removeprefix(f"{FUSED}/"): value for name, value in scores.items() if name.startswith(f"{FUSED}/")}
 
 
-def _experts(task: Task, pool: ExpertPool, found: Predictions, spread: Mapping[str, float]) -> dict[str, Expert]:
+def _experts(task: Task, pool: ExpertPool, predictions: Predictions, spread: Mapping[str, float]) -> dict[str, Expert]:
     values, experts = pool.values, {}
     for place, name in enumerate(pool.experts):
-        rows = found.anything() if name == FUSED else who_has(name, found.present, len(found.fused))
+        rows = predictions.anything() if name == FUSED else who_has(name, predictions.present, len(predictions.fused))
         score = None
         if rows.any():
-            score = float(task.hits(found.named()[name][rows].double(), found.target[rows]).mean())
+            score = float(task.hits(predictions.named()[name][rows].double(), predictions.target[rows]).mean())
         temperature = float(values.temperature[..., place].mean()) if isinstance(values, Pool) else None
         experts[name] = Expert(score, float(values.weight[..., place].mean()), spread.get(name), temperature)
     return experts
@@ -221,8 +221,8 @@ def _by_modality(trainer: Trainer, split: Split) -> dict[str, Any]:
     chosen = list(dict.fromkeys([*needed, *listed]))
     values = {frozenset[str](): torch.tensor(task.chance(split.target), dtype=torch.float64)}
     scores = {}
-    for subset, found in zip(chosen, trainer.current.predict_subsets(split, chosen), strict=True):
-        hits, there = task.hits(found.fused.double(), found.target), found.anything()
+    for subset, predictions in zip(chosen, trainer.current.predict_subsets(split, chosen), strict=True):
+        hits, there = task.hits(predictions.fused.double(), predictions.target), predictions.anything()
         values[subset] = (hits * there).mean()
         if subset in listed and there.any():
             scores[subset_name([m for m in names if m in subset])] = float(hits[there].mean())
@@ -235,9 +235,9 @@ def _reliability(task: Task, predictions: Mapping[str, Predictions]) -> dict[str
     if not isinstance(task, SingleLabel):
         return {}
     curves = {}
-    for name, found in predictions.items():
-        sure, said = found.fused.double().softmax(1).max(1)
-        right, count = (said == found.target).double(), len(sure)
+    for name, predicted in predictions.items():
+        sure, said = predicted.fused.double().softmax(1).max(1)
+        right, count = (said == predicted.target).double(), len(sure)
         bins = sure.argsort(stable=True).tensor_split(min(BINS, max(1, count // IN_A_BIN)))
         curves[name] = [(float(sure[rows].mean()), float(right[rows].mean()), len(rows) / count) for rows in bins]
     return curves

@@ -23,30 +23,30 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def write(found: Evidence, out: Path) -> Path:
+def write(evidence: Evidence, out: Path) -> Path:
     """``answer.json``, the pictures and the page ``answer.html`` in a folder; the path of the page."""
-    write_text(out / "answer.json", to_json({"said": sentences(found), **asdict(found)}, indent=1) + "\n")
+    write_text(out / "answer.json", to_json({"said": sentences(evidence), **asdict(evidence)}, indent=1) + "\n")
     body = render(
         "answer",
-        headline=headline(found),
-        said=sentences(found)[1:],
-        train=found.samples["train"],
-        val=found.samples["val"],
-        tested=f"{found.samples[found.part]} {SPLITS[found.part]}",
+        headline=headline(evidence),
+        said=sentences(evidence)[1:],
+        train=evidence.samples["train"],
+        val=evidence.samples["val"],
+        tested=f"{evidence.samples[evidence.part]} {SPLITS[evidence.part]}",
         items=[
-            _experts(found),
-            *(html_figure(picture, out) for picture in _pictures(found)),
-            _subsets(found),
-            _metrics(found),
-            *_trials(found),
+            _experts(evidence),
+            *(html_figure(picture, out) for picture in _pictures(evidence)),
+            _subsets(evidence),
+            _metrics(evidence),
+            *_trials(evidence),
         ],
     )
     return write_page(out / "answer.html", "One model, and why", [body])
 
 
-def _experts(found: Evidence) -> Markup:
+def _experts(evidence: Evidence) -> Markup:
     rows = []
-    for name, expert in found.experts.items():
+    for name, expert in evidence.experts.items():
         weight = f"{expert.weight:.2f}" + ("" if expert.spread is None else f" ± {expert.spread:.2f}")
         rows.append(
             [
@@ -54,11 +54,11 @@ def _experts(found: Evidence) -> Markup:
                 "–" if expert.score is None else percent(expert.score),
                 weight,
                 "–" if expert.temperature is None else f"{expert.temperature:.2f}",
-                signed(found.shares[name]) if name in found.shares else "",
+                signed(evidence.shares[name]) if name in evidence.shares else "",
             ]
         )
-    rows.append(["the pool", percent(found.score.value), "1", "", ""])
-    of = f"{found.yardstick} (%, {SPLITS[found.part]})"
+    rows.append(["the pool", percent(evidence.score.value), "1", "", ""])
+    of = f"{evidence.yardstick} (%, {SPLITS[evidence.part]})"
     notes = [
         "Weight ± its standard deviation when the pool is fitted on validation samples drawn again. A temperature "
         "above 1 makes an expert less sure than it said."
@@ -66,21 +66,21 @@ def _experts(found: Evidence) -> Markup:
     return html_table(["expert", of, "weight", "temperature", "adds (points)"], rows, numbers=4, notes=notes)
 
 
-def _pictures(found: Evidence) -> list[Picture]:
-    adds = {m: {"contribution": [100 * share]} for m, share in found.shares.items()}
+def _pictures(evidence: Evidence) -> list[Picture]:
+    adds = {m: {"contribution": [100 * share]} for m, share in evidence.shares.items()}
     drawn = [
         Picture(
             "answer-contributions",
-            lambda: bars(adds, x=f"what it adds to the {SPLITS[found.part]} {found.yardstick} (points)"),
-            f"What each modality adds to the model's {percent(found.score.value)} %; chance gives "
-            f"{percent(found.chance)} %.",
+            lambda: bars(adds, x=f"what it adds to the {SPLITS[evidence.part]} {evidence.yardstick} (points)"),
+            f"What each modality adds to the model's {percent(evidence.score.value)} %; chance gives "
+            f"{percent(evidence.chance)} %.",
         )
     ]
-    if found.reliability:
+    if evidence.reliability:
         drawn.append(
             Picture(
                 "answer-reliability",
-                lambda: _reliability(found),
+                lambda: _reliability(evidence),
                 "How often predictions of a confidence are right. On the line, a model is as sure as it should be; "
                 "below it, too sure. The larger the mark, the more samples.",
             )
@@ -88,38 +88,38 @@ def _pictures(found: Evidence) -> list[Picture]:
     return drawn
 
 
-def _reliability(found: Evidence) -> Figure:
+def _reliability(evidence: Evidence) -> Figure:
     figure = new_figure(4.6, 4.2)
     ax = figure.subplots()
     ax.plot([0, 100], [0, 100], color=FAINT, linewidth=0.9, linestyle=":")
-    for name, look in looks(found.reliability).items():
-        sure, right, share = np.array(found.reliability[name]).T
+    for name, look in looks(evidence.reliability).items():
+        sure, right, share = np.array(evidence.reliability[name]).T
         ax.plot(100 * sure, 100 * right, color=look.colour, linestyle=look.line, linewidth=1.4, label=name)
         ax.scatter(100 * sure, 100 * right, s=12 + 300 * share, color=look.colour, alpha=0.55, linewidth=0)
     ax.set_xlabel("confidence (%)")
-    ax.set_ylabel(f"right on {SPLITS[found.part]} (%)")
+    ax.set_ylabel(f"right on {SPLITS[evidence.part]} (%)")
     ax.legend(loc="upper left")
     return figure
 
 
-def _subsets(found: Evidence) -> Markup:
-    rows = [[name.replace("+", " + "), percent(score)] for name, score in found.subsets.items()]
-    return html_table(["only with", f"{found.yardstick} (%, {SPLITS[found.part]})"], rows, numbers=1)
+def _subsets(evidence: Evidence) -> Markup:
+    rows = [[name.replace("+", " + "), percent(score)] for name, score in evidence.subsets.items()]
+    return html_table(["only with", f"{evidence.yardstick} (%, {SPLITS[evidence.part]})"], rows, numbers=1)
 
 
-def _metrics(found: Evidence) -> Markup:
+def _metrics(evidence: Evidence) -> Markup:
     rows = []
-    for name, values in found.metrics.items():
+    for name, values in evidence.metrics.items():
         arrow = "lower is better" if lower_is_better(name) else ""
         cells = [percent(value) if name in SHARES else f"{value:.3f}" for value in values]
         rows.append([f"{name} (%)" if name in SHARES else name, *cells, arrow])
     return html_table(["metric", "fused, without the pool", "with the pool", ""], rows, numbers=3)
 
 
-def _trials(found: Evidence) -> list[Markup]:
-    if not found.trials:
+def _trials(evidence: Evidence) -> list[Markup]:
+    if not evidence.trials:
         return []
     rows = [
-        [f"{t.rate:g}", "diverged" if t.loss is None else f"{t.loss:.3f}", f"{t.seconds:.1f}"] for t in found.trials
+        [f"{t.rate:g}", "diverged" if t.loss is None else f"{t.loss:.3f}", f"{t.seconds:.1f}"] for t in evidence.trials
     ]
     return [html_table(["learning rate tried", "least validation loss", "seconds"], rows, numbers=2)]

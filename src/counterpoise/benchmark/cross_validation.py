@@ -114,8 +114,8 @@ def cross_validate(
 
     >>> import numpy as np, counterpoise as cp
     >>> data = cp.from_arrays({"a": np.random.rand(60, 3), "b": np.random.rand(60, 2)}, np.arange(60) % 2)
-    >>> found = cp.cross_validate(data, method="OGM", cv=3, epochs=1, batch_size=8, progress=False)
-    >>> found.scores["fused/accuracy"].shape, found.predictions.shape
+    >>> result = cp.cross_validate(data, method="OGM", cv=3, epochs=1, batch_size=8, progress=False)
+    >>> result.scores["fused/accuracy"].shape, result.predictions.shape
     ((3, 1), (1, 60, 2))
 
     Args:

@@ -117,12 +117,12 @@ def over_folds(
     planned: dict[str, list[tuple[int, Recipe]]] = {row.name: [] for row in asked}
     for number, member in enumerate(recipes):
         for row, runs in plan(member, asked, seeds, attempt=number == 0).items():
-            planned[row] += [(number, found) for found in runs]
-    found = [fold_of(member, number) for number, member in enumerate(recipes)]
-    print(f"{len(found)} folds of {found[0].learned + found[0].tested} samples.", flush=True)
+            planned[row] += [(number, one) for one in runs]
+    each_fold = [fold_of(member, number) for number, member in enumerate(recipes)]
+    print(f"{len(each_fold)} folds of {each_fold[0].learned + each_fold[0].tested} samples.", flush=True)
     _refuse_twice({row: [run for _, run in runs] for row, runs in planned.items()})
     by_number = sorted(((n, run) for runs in planned.values() for n, run in runs), key=lambda pair: pair[0])
-    outcome = run([found for _, found in by_number], out / "runs", **execution)
+    outcome = run([one for _, one in by_number], out / "runs", **execution)
     print(outcome.message())
     records = [
         {**record, "label": row, "fold": number}
@@ -133,8 +133,8 @@ def over_folds(
     if not records:
         return outcome.exit_code
     column = f"fused/{records[0].get('monitor', 'accuracy')}"
-    tables = fold_tables(planned, found, out, column)
-    summary = summarize(by_fold(records), seeds=len(found), ratio=ratio_of(found))
+    tables = fold_tables(planned, each_fold, out, column)
+    summary = summarize(by_fold(records), seeds=len(each_fold), ratio=ratio_of(each_fold))
     Console().print(summary.to_rich())
     print(tables.to_markdown())
     kept = {"runs": records, "summary": summary.to_dict(), "folds": tables.to_dict()}

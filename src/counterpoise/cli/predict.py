@@ -60,10 +60,10 @@ def main(arguments: Sequence[str]) -> int:
     with writing(out, newline="") as file:
         writer = csv.writer(file)
         batches = -(-len(samples) // trainer.batch_size)
-        for found in after_two_seconds(trainer.stream(samples), batches, "predicting"):
-            names = [f"{n}:{c}" for n in found.named() for c in task.names]
-            there = found.anything()
-            rows = list(_rows(found, there, samples.ids[done : done + len(there)], task))
+        for predictions in after_two_seconds(trainer.stream(samples), batches, "predicting"):
+            names = [f"{n}:{c}" for n in predictions.named() for c in task.names]
+            there = predictions.anything()
+            rows = list(_rows(predictions, there, samples.ids[done : done + len(there)], task))
             written = [*([["id", "predicted", *names]] if not done else []), *rows]
             formulas += sum(_plain(cell) != cell for row in written for cell in row)
             writer.writerows([_plain(cell) for cell in row] for row in written)
@@ -87,10 +87,10 @@ def _plain(cell: str) -> str:
     return "'" + cell
 
 
-def _rows(found: Predictions, there: Tensor, ids: Sequence[str], task: Task) -> Iterator[list[str]]:
+def _rows(batch: Predictions, there: Tensor, ids: Sequence[str], task: Task) -> Iterator[list[str]]:
     """One row a sample; the cells of an absent modality are empty."""
-    predictions = {name: task.predictions(outputs) for name, outputs in found.named().items()}
-    masks = {"fused": there, **(found.present or {})}
+    predictions = {name: task.predictions(outputs) for name, outputs in batch.named().items()}
+    masks = {"fused": there, **(batch.present or {})}
     cells = {name: values.tolist() for name, values in predictions.items()}
     for i, said in enumerate(task.said(predictions["fused"])):
         row = [ids[i], said if there[i] else ""]

@@ -104,11 +104,11 @@ def _state(name: str, weights: str) -> dict[str, Tensor]:
     if weights not in known.__members__:
         names = ", ".join(repr(w) for w in known.__members__ if w != "DEFAULT")
         return read_weights(weights, f"Give the path of a state dict, or a name that torchvision downloads: {names}.")
-    found = known[weights]
+    chosen = known[weights]
     try:
-        return dict(found.get_state_dict(progress=False, check_hash=True))
+        return dict(chosen.get_state_dict(progress=False, check_hash=True))
     except (OSError, RuntimeError) as error:  # URLError is an OSError
         raise RuntimeError(
-            f"torchvision could not download {weights!r} of {name}: {error}. Without a connection, get {found.url} "
-            "elsewhere and pass its path: weights='path/to/" + found.url.rsplit("/", 1)[1] + "'."
+            f"torchvision could not download {weights!r} of {name}: {error}. Without a connection, get {chosen.url} "
+            "elsewhere and pass its path: weights='path/to/" + chosen.url.rsplit("/", 1)[1] + "'."
         ) from error

@@ -221,12 +221,14 @@ class Run:
     ) -> Iterator[Predictions]:
         """As ``predict``, from each of these subsets of the modalities in turn; each modality is encoded once."""
         data = self.split(split)
-        return (self._checked(found, data.ids) for found in self.evaluator.predict(data, subsets, keep=keep))
+        return (
+            self._checked(predictions, data.ids) for predictions in self.evaluator.predict(data, subsets, keep=keep)
+        )
 
     def stream(self, split: Split) -> Iterator[Predictions]:
         """As ``predict``, a batch at a time in order, so that memory does not grow with the samples."""
-        for batch, found in self.evaluator.stream(split):
-            yield self._checked(found, [split.ids[int(i)] for i in batch.index])
+        for batch, predictions in self.evaluator.stream(split):
+            yield self._checked(predictions, [split.ids[int(i)] for i in batch.index])
 
     def _checked(self, predictions: Predictions, ids: Sequence[str]) -> Predictions:
         epoch = self.state.best_epoch if self.state.phase is None else self.state.epoch + 1
@@ -243,9 +245,11 @@ class Run:
         setup.check_data(self.model, self.method, split)
         return self._scores(self.predict(split), *self.metrics, self.monitor, "loss")
 
-    def _scores(self, found: Predictions, *metrics: str) -> dict[str, float]:
+    def _scores(self, predictions: Predictions, *metrics: str) -> dict[str, float]:
         names = tuple(dict.fromkeys(metrics))
-        return self.task.scores(found.named(), found.target, found.present, names, self.loss.mean, found.weight)
+        return self.task.scores(
+            predictions.named(), predictions.target, predictions.present, names, self.loss.mean, predictions.weight
+        )
 
     # -- what a method may ask for at a boundary ---------------------------------------------------
     def fork(

@@ -20,8 +20,8 @@ from counterpoise.types import Batch, Output, Present
 def scalar(name: str, value: object) -> None:
     """ValueError unless ``value`` is a tensor of one number."""
     if not isinstance(value, Tensor) or value.numel() != 1:
-        found = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
-        raise ValueError(f"{name} must be a tensor of one number, such as the mean over the batch; got {found}.")
+        given = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+        raise ValueError(f"{name} must be a tensor of one number, such as the mean over the batch; got {given}.")
 
 
 class Step:

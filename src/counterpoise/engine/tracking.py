@@ -105,8 +105,8 @@ class Tracking:
 def _saved(directory: Path) -> dict[str, Any]:
     """What ``TRACKER`` holds; empty without one."""
     try:
-        found = json.loads((directory / TRACKER).read_text(encoding="utf-8"))
-        return {"tracker": str(found["tracker"]), "run": found["run"], "epoch": int(found["epoch"])}
+        saved = json.loads((directory / TRACKER).read_text(encoding="utf-8"))
+        return {"tracker": str(saved["tracker"]), "run": saved["run"], "epoch": int(saved["epoch"])}
     except FileNotFoundError:
         return {}
     except (ValueError, LookupError, TypeError) as error:

@@ -166,12 +166,12 @@ class MultimodalEstimator(BaseEstimator):
     def votes(self, X: Any) -> dict[str, np.ndarray]:
         """What each modality alone predicts, and all together as ``fused``: name -> predictions, NaN where absent."""
         split, outputs_by = self._outputs(X)
-        task, found = self.model_.task, {}
+        task, votes = self.model_.task, {}
         for name, outputs in outputs_by.items():
-            found[name] = task.predictions(outputs).numpy()
+            votes[name] = task.predictions(outputs).numpy()
             if split.present is not None and name in split.present:
-                found[name][~split.present[name].numpy()] = np.nan
-        return found
+                votes[name][~split.present[name].numpy()] = np.nan
+        return votes
 
     def _outputs(self, X: Any) -> tuple[Split, dict[str, Tensor]]:
         """The samples, and the outputs of all modalities together and of each."""
@@ -185,10 +185,10 @@ class MultimodalEstimator(BaseEstimator):
         whole = Samples(inputs.values, nothing, task, inputs.layouts, present=inputs.present)
         trainer = Trainer(self.model_, self.method_, batch_size=size, accelerator=self.accelerator, progress=False)
         try:
-            found = trainer.predict(whole.subset(rows))
+            predictions = trainer.predict(whole.subset(rows))
         finally:
             self.model_.cpu()
-        return whole, {name: outputs[:count] for name, outputs in found.named().items()}
+        return whole, {name: outputs[:count] for name, outputs in predictions.named().items()}
 
     def _shown(self, X: Any) -> np.ndarray:
         """(n, width) predictions of all modalities together, as the task shows them."""

@@ -125,7 +125,9 @@ def _stacked(name: str, rows: Sequence[Any], there: np.ndarray) -> np.ndarray:
 
 
 def _mask(name: str, mask: Any, count: int) -> np.ndarray:
-    found = np.asarray(mask)
-    if found.shape != (count,) or found.dtype != bool:
-        raise ValueError(f"present[{name!r}] must be ({count},) booleans; got {found.dtype} of shape {found.shape}.")
-    return found
+    entries = np.asarray(mask)
+    if entries.shape != (count,) or entries.dtype != bool:
+        raise ValueError(
+            f"present[{name!r}] must be ({count},) booleans; got {entries.dtype} of shape {entries.shape}."
+        )
+    return entries

@@ -81,12 +81,12 @@ def partners(model: MultimodalModel, source: str, target: str) -> dict[str, str]
 
 def paired(model: MultimodalModel, source: str, target: str, scope: Scope) -> dict[str, str]:
     """Layers of ``target`` in scope -> their partners in ``source``; ValueError when none has one."""
-    chosen, found = layers_in_scope(model, target, scope), partners(model, source, target)
-    pairs = {name: found[name] for name in chosen if name in found}
+    chosen, partner_of = layers_in_scope(model, target, scope), partners(model, source, target)
+    pairs = {name: partner_of[name] for name in chosen if name in partner_of}
     if chosen and not pairs:
         raise ValueError(
             f"scope={scope!r}: no layer of {source} has inputs of the same size as its partner in {target}, "
-            f"so {source} cannot act on {target}. Pairs there are: {', '.join(found) or 'none'}. Name some of them "
-            f"in scope, leave {source}->{target} out of directions, or give both branches alike heads."
+            f"so {source} cannot act on {target}. Pairs there are: {', '.join(partner_of) or 'none'}. Name some of "
+            f"them in scope, leave {source}->{target} out of directions, or give both branches alike heads."
         )
     return pairs

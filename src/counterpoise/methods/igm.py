@@ -149,18 +149,18 @@ class IGM(Method):
         """
         acting = predecessors(turns(self.order, model.modalities), self.directions) if self.gm else []
         pairs = {target: paired(model, source, target, self.scope) for source, target in acting}
-        found = {}
+        covered = {}
         for m in model.modalities:
             layers = branch_layers(model, m)
             total = sum(p.numel() for p in branch(model, m).parameters())
             chosen = layers_in_scope(model, m, self.scope) if self.gm else []
             modified = [name for name in layers if name in pairs.get(m, {})]
-            found[m] = {
+            covered[m] = {
                 "in_scope": sum(p.numel() for name in chosen for p in layers[name].parameters()) / total,
                 "modified": sum(layers[name].weight.numel() for name in modified) / total,
                 "layers": modified,
             }
-        return found
+        return covered
 
     # -- stages ----------------------------------------------------------------------------------
     def setup(self, run: Run) -> None:

@@ -66,9 +66,9 @@ class MLA(Method):
     def setup(self, run: Run) -> None:
         fusion = run.model.fusion
         if not isinstance(fusion, Shared) or fusion.has_own_heads or not isinstance(fusion.head, nn.Linear):
-            found = "Shared with more than that" if isinstance(fusion, Shared) else type(fusion).__name__
+            given = "Shared with more than that" if isinstance(fusion, Shared) else type(fusion).__name__
             raise ValueError(
-                f"MLA trains one linear head shared by all modalities; this model has fusion={found}. "
+                f"MLA trains one linear head shared by all modalities; this model has fusion={given}. "
                 "Use fusion=Shared (hidden=(), heads=False)."
             )
         if self.mode == "released" and not isinstance(run.task, SingleLabel):

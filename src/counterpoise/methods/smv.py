@@ -107,5 +107,8 @@ class SMV(Method):
         orders = sampled_orders(names, generator=run.generator)
         subsets = coalitions(names, orders)
         predictions = run.predict_subsets(split, subsets)
-        right = {s: run.task.hits(found.fused, found.target) for s, found in zip(subsets, predictions, strict=True)}
+        right = {
+            s: run.task.hits(predicted.fused, predicted.target)
+            for s, predicted in zip(subsets, predictions, strict=True)
+        }
         return smv_values(right, names, split.present, orders)

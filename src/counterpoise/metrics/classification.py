@@ -56,9 +56,9 @@ def expected_calibration_error(logits: Tensor, target: Tensor, bins: int = 15) -
 
 def balanced_accuracy(logits: Tensor, target: Tensor) -> float:
     """Mean over the classes that occur of the share of their samples that is found."""
-    found = (logits.argmax(1) == target).double()
+    right = (logits.argmax(1) == target).double()
     counts = torch.bincount(target, minlength=logits.shape[1])
-    recall = torch.bincount(target, found, minlength=logits.shape[1]) / counts.clamp(min=1)
+    recall = torch.bincount(target, right, minlength=logits.shape[1]) / counts.clamp(min=1)
     return float(recall[counts > 0].mean())
 
 

@@ -34,15 +34,15 @@ def metric_class(path: str) -> type[Accumulated]:
         there = import_module(module)
     except ImportError as error:
         raise ValueError(f"metrics: {path!r} cannot be imported: {error}.") from error
-    found = getattr(there, name, None)
-    if not inspect.isclass(found) or not issubclass(found, Base):
-        what = "there is no such name in the module" if found is None else f"it is {found!r:.80}"
+    metric = getattr(there, name, None)
+    if not inspect.isclass(metric) or not issubclass(metric, Base):
+        what = "there is no such name in the module" if metric is None else f"it is {metric!r:.80}"
         known = [n for n, kind in vars(there).items() if inspect.isclass(kind) and issubclass(kind, Base)]
         raise ValueError(
             f"metrics: {path!r} must be a subclass of torchmetrics.Metric; {what}.{nearest(name, known)} Nothing of "
             "it was called."
         )
-    return found
+    return metric
 
 
 def imported(

@@ -37,8 +37,8 @@ def _of_modules(before: nn.Module, again: nn.Module) -> str | None:
         if shapes[0].get(name) != shapes[1].get(name):
             return f"the tensor {name} is {shapes[0].get(name)}, and made again {shapes[1].get(name)}"
     for name, module in mine.items():
-        if found := _of_attributes(name, module, other[name]) or _of_passing_buffers(name, module, other[name]):
-            return found
+        if difference := _of_attributes(name, module, other[name]) or _of_passing_buffers(name, module, other[name]):
+            return difference
     return None
 
 

@@ -108,21 +108,21 @@ def _arguments(value: Any, name: str) -> dict[str, Any]:
         values = {argument: getattr(value, argument) for argument in (*_OF_RECURRENT, *_RECURRENT[own])}
         return {"init_args": values}
     starts = _STARTS if cls.__module__.startswith(f"{OURS}encoders") else {}
-    found = {}
+    arguments = {}
     for argument in inspect.signature(cls.__init__).parameters.values():
         if argument.name == "self" or argument.kind in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD):
             continue
         if argument.name in starts:
-            found[argument.name] = starts[argument.name]
+            arguments[argument.name] = starts[argument.name]
         elif hasattr(value, argument.name):
             held = getattr(value, argument.name)
-            found[argument.name] = written(_said(held, argument.default), f"{name}.{argument.name}")
+            arguments[argument.name] = written(_said(held, argument.default), f"{name}.{argument.name}")
         elif argument.default is argument.empty or isinstance(value, _KEEPERS):
             raise NotPortableError(
                 f"{name} ({cls.__name__}) does not keep its argument {argument.name!r}; write "
                 f"self.{argument.name} = {argument.name} in its __init__"
             )
-    return {"init_args": found}
+    return {"init_args": arguments}
 
 
 _CONTAINERS = (nn.Sequential.__init__, nn.ModuleList.__init__, nn.ModuleDict.__init__)
@@ -183,10 +183,10 @@ def made(values: Any, kind: type[T], *, trust: bool = False) -> T:
         raise UntrustedError(", ".join(others))
     if not isinstance(values, dict) or "class_path" not in values:
         raise ValueError(f"a {kind.__name__} is described by its class_path; found {str(values)[:80]!r}")
-    found = _made(values, trust)
-    if not isinstance(found, kind):
+    instance = _made(values, trust)
+    if not isinstance(instance, kind):
         raise ValueError(f"{values['class_path']} is no {kind.__name__}")
-    return found
+    return instance
 
 
 def imported(values: Any, *, trust: bool = False) -> Any:
@@ -228,14 +228,14 @@ def dtype_of(name: Any) -> torch.dtype:
 
 def _imported(path: str, trust: bool) -> Any:
     try:
-        found = resolve_name(path)
+        named = resolve_name(path)
     except (ImportError, AttributeError, ValueError) as error:
         where = "where it was defined, the script that trained the run" if path.startswith(MAIN) else "here"
         raise NotPortableError(f"{path} cannot be imported {where}: {error}") from error
     # a path through a module's own imports would lead anywhere
-    if not trust and path != f"{getattr(found, '__module__', '')}.{getattr(found, '__qualname__', '')}":
+    if not trust and path != f"{getattr(named, '__module__', '')}.{getattr(named, '__qualname__', '')}":
         raise UntrustedError(path)
-    return found
+    return named
 
 
 def _called(values: dict[str, Any], trust: bool) -> Any:

@@ -51,14 +51,14 @@ def chosen(dataset: Dataset, text: str) -> list[recipes.Recipe]:
     for recipe in known:
         for name in (recipe.name, recipe.label, recipe.name.partition("-")[0] if "unimodal" in recipe.name else ""):
             named.setdefault(_folded(name), []).append(recipe)
-    found: dict[str, recipes.Recipe] = {}
+    picked: dict[str, recipes.Recipe] = {}
     for name in (part.strip() for part in text.split(",") if part.strip()):
         if _folded(name) not in named:
             raise UsageError("--methods: " + did_you_mean("row", name, [r.name for r in known]))
-        found |= {recipe.name: recipe for recipe in named[_folded(name)]}
-    if not found:
+        picked |= {recipe.name: recipe for recipe in named[_folded(name)]}
+    if not picked:
         raise UsageError("--methods names no row; leave it out for those of the poster.")
-    return [recipe for recipe in known if recipe.name in found]
+    return [recipe for recipe in known if recipe.name in picked]
 
 
 def allowed(options: Sequence[str]) -> Sequence[str]:

@@ -146,13 +146,13 @@ def compare(
     cells: dict[str, dict[str, Cell]] = {}
     for row in rows:
         for metric in metrics:
-            found = sorted(numbers.get(row.published, {}).get(metric, []), key=lambda n: n.publication.name != POSTER)
+            printed = sorted(numbers.get(row.published, {}).get(metric, []), key=lambda n: n.publication.name != POSTER)
             values = {
                 seed: 100 * record[part][f"{FUSED}/{metric}"]
                 for seed, record in records.get(row.name, {}).items()
                 if f"{FUSED}/{metric}" in (record.get(part) or {})
             }
-            number, elsewhere = (found[0] if found else None), found[1:]
+            number, elsewhere = (printed[0] if printed else None), printed[1:]
             reasons = _reasons(about, row, number, len(values)) if number else ["no published number"]
             cells.setdefault(row.name, {})[metric] = Cell(row.name, metric, values, number, elsewhere, reasons)
     return Compared(about, rows, metrics, cells)

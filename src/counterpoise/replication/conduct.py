@@ -109,20 +109,20 @@ def _say_how_long(
     left = sum(r.id not in finished for row in rows for r in row.runs)
     if not left:
         return
-    found = estimate(
+    expected = estimate(
         recipe_of(made, "joint", without(asked.options, ("--method.",)), manifest),
         {row.recipe.label: row.runs for row in rows},
         finished,
         lambda recipe: (result_of(runs / recipe.id) or {}).get("seconds"),
         jobs,
     )
-    print(found.text(left), flush=True)
+    print(expected.text(left), flush=True)
 
 
 def _records(rows: Sequence[Row], runs: Path) -> dict[str, dict[int, dict[str, Any]]]:
     """Name of a row -> seed -> result of its run, where there is one."""
-    found = {row.recipe.name: {r.seed: result_of(runs / r.id) for r in row.runs} for row in rows}
-    whole = {name: {seed: record for seed, record in by.items() if record} for name, by in found.items()}
+    records = {row.recipe.name: {r.seed: result_of(runs / r.id) for r in row.runs} for row in rows}
+    whole = {name: {seed: record for seed, record in by.items() if record} for name, by in records.items()}
     return {name: by for name, by in whole.items() if by}
 
 

@@ -57,10 +57,10 @@ def estimate(
         jobs: runs at the same time.
     """
     passes = _seconds_of_a_pass(joint)
-    found: dict[str, float] = {}
+    per_run: dict[str, float] = {}
     for label, runs in rows.items():
         took = [t for run in runs if run.id in done and (t := seconds_of(run)) is not None]
-        found[label] = sum(took) / len(took) if took else passes * _joint_passes(runs[0])
+        per_run[label] = sum(took) / len(took) if took else passes * _joint_passes(runs[0])
     left = {label: sum(run.id not in done for run in runs) for label, runs in rows.items()}
     how = (
         f"Estimated from {BATCHES} batches of joint training with their share of validation, timed on this machine "
@@ -68,7 +68,7 @@ def estimate(
         f"(`counterpoise methods`: SMV can take five times as long, early stops less), the price of runs at the same "
         "time left out; rows that have finished runs, from those."
     )
-    return Estimate(found, sum(found[label] * n for label, n in left.items()), jobs, how)
+    return Estimate(per_run, sum(per_run[label] * n for label, n in left.items()), jobs, how)
 
 
 def _seconds_of_a_pass(joint: Recipe) -> float:

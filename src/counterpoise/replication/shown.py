@@ -60,11 +60,11 @@ def header(table: Compared) -> list[str]:
 
 def lines(table: Compared) -> list[list[str]]:
     """The rows as text."""
-    found = []
+    rows = []
     for row in table.rows:
         cells = [table.cells[row.name][m] for m in table.metrics]
-        found.append([row.label, *(t for c in cells for t in (ours(c), theirs(c.number), minus(c))), note(table, row)])
-    return found
+        rows.append([row.label, *(t for c in cells for t in (ours(c), theirs(c.number), minus(c))), note(table, row)])
+    return rows
 
 
 def to_rich(table: Compared) -> Table:

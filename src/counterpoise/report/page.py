@@ -185,7 +185,7 @@ def _curves(runs: Sequence[Run], modalities: Sequence[str], metric: str, number:
             name: [score_curve(run.history, f"val/{name}/{metric}", epochs) for run in members]
             for name in [*(modalities or sorted(set(scored) - {FUSED})), FUSED]
         }
-        panels[label] = {name: found for name, found in series.items() if any(map(math.isfinite, chain(*found)))}
+        panels[label] = {name: lines for name, lines in series.items() if any(map(math.isfinite, chain(*lines)))}
     panels = {label: series for label, series in panels.items() if series}
     if not panels:
         return []

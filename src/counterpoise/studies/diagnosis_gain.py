@@ -34,12 +34,12 @@ class Gain:
         return "none" if self.value + ERRORS * self.error < LEAST else "undecided"
 
 
-def gain(found: Diagnosis) -> Gain:
+def gain(diagnosis: Diagnosis) -> Gain:
     """That of the models of one modality each: averaged, or the best of them where it is better."""
-    best, fused = found.best, found.whole("fused")
+    best, of, whole = diagnosis.best, diagnosis.of, diagnosis.whole
     rivals = [
-        (found.whole("apart") - fused, found.whole("apart_differ"), found.samples),
-        (found.of(best, "alone") - found.of(best, "fused"), found.of(best, "fused_differ"), found.samples_of(best)),
+        (whole("apart") - whole("fused"), whole("apart_differ"), diagnosis.samples),
+        (of(best, "alone") - of(best, "fused"), of(best, "fused_differ"), diagnosis.samples_of(best)),
     ]
     difference, differ, samples = max(rivals, key=lambda rival: rival[0].mean())
     value, varies = float(difference.mean()), max(float(differ.mean()), 1 / samples)
@@ -54,14 +54,14 @@ def gain(found: Diagnosis) -> Gain:
     return Gain(value, math.sqrt(variance), max(samples + 1, needed))
 
 
-def lead(found: Diagnosis) -> str:
+def lead(diagnosis: Diagnosis) -> str:
     """A sentence on ``auto``: what it may gain here."""
-    expected = gain(found)
+    expected = gain(diagnosis)
     low, high = (100 * (expected.value + side * ERRORS * expected.error) for side in (-1, 1))
     shown = f"{100 * expected.value:+.1f} points [{low:+.1f}, {high:+.1f}]"
     text = (
         "One run of `counterpoise auto` has experts of all modalities and of each, and pools them by what they are "
-        f"worth on validation; by the models of one modality each, it may gain {shown} over {found.method}"
+        f"worth on validation; by the models of one modality each, it may gain {shown} over {diagnosis.method}"
     )
     if expected.verdict == "gain":
         return f"{text}: start there."

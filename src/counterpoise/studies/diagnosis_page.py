@@ -29,63 +29,65 @@ Series = dict[str, list[np.ndarray]]
 """Name -> one curve per seed."""
 
 
-def write(found: Diagnosis, out: Path) -> Path:
+def write(diagnosis: Diagnosis, out: Path) -> Path:
     """``diagnosis.json``, the pictures and the page ``diagnosis.html``, whose path is returned."""
     out.mkdir(parents=True, exist_ok=True)
-    said = recommend(found)
-    kept = {"headline": headline(found), "said": said, **asdict(found)}
+    said = recommend(diagnosis)
+    kept = {"headline": headline(diagnosis), "said": said, **asdict(diagnosis)}
     write_text(out / "diagnosis.json", to_json(kept, indent=1) + "\n")
     body = render(
         "diagnosis",
-        headline=headline(found),
+        headline=headline(diagnosis),
         advice=said[-1],
         said=said[:-1],
-        several=len(found.measured) > 1,
-        seeds=", ".join(str(one.seed) for one in found.measured),
-        samples=found.samples,
+        several=len(diagnosis.measured) > 1,
+        seeds=", ".join(str(one.seed) for one in diagnosis.measured),
+        samples=diagnosis.samples,
         errors=f"{ERRORS:g}",
         least=f"{100 * LEAST:g}",
-        items=[*(html_figure(picture, out) for picture in _pictures(found)), *_tables(found)],
+        items=[*(html_figure(picture, out) for picture in _pictures(diagnosis)), *_tables(diagnosis)],
     )
     return write_page(out / "diagnosis.html", "Is this model imbalanced?", [body])
 
 
 # -- pictures ------------------------------------------------------------------------------------------
-def _pictures(found: Diagnosis) -> list[Picture]:
-    ms, inside = found.modalities, f"in {found.method}"
+def _pictures(diagnosis: Diagnosis) -> list[Picture]:
+    ms, inside = diagnosis.modalities, f"in {diagnosis.method}"
     like = {f"{m} {inside}": f"{m} alone" for m in ms}
     pairs = {"": ("alone", "inside"), ", linear": ("probe_alone", "probe_inside")}
     groups = {
-        f"{m}{kind}": {"alone": found.of(m, a), inside: found.of(m, b)} for kind, (a, b) in pairs.items() for m in ms
+        f"{m}{kind}": {"alone": diagnosis.of(m, a), inside: diagnosis.of(m, b)}
+        for kind, (a, b) in pairs.items()
+        for m in ms
     }
-    chances = percent(np.array([one.chance for one in found.measured]))
-    scores = {name: [one.curves[name] for one in found.measured] for name in found.measured[0].curves}
-    shares = {m: {"contribution": 100 * found.of(m, "contribution")} for m in ms}
-    recorded = all(balance is not None for one in found.measured for balance in (one.balance, *one.alone.values()))
+    chances = percent(np.array([one.chance for one in diagnosis.measured]))
+    scores = {name: [one.curves[name] for one in diagnosis.measured] for name in diagnosis.measured[0].curves}
+    shares = {m: {"contribution": 100 * diagnosis.of(m, "contribution")} for m in ms}
+    recorded = all(balance is not None for one in diagnosis.measured for balance in (one.balance, *one.alone.values()))
     drawn = [
         Picture(
             "diagnosis-scores",
-            lambda: bars(groups, x=f"validation {found.score}", share=True),
-            f"Each modality's own prediction, and a {found.probe} on its encoder (chance: {chances} %).",
+            lambda: bars(groups, x=f"validation {diagnosis.score}", share=True),
+            f"Each modality's own prediction, and a {diagnosis.probe} on its encoder (chance: {chances} %).",
         ),
         Picture(
             "diagnosis-contributions",
-            lambda: bars(shares, x=f"Shapley contribution to the fused validation {found.score} (points)"),
-            f"What each modality adds, over all orders of joining; together the fused {found.score} "
-            f"({percent(found.whole('fused'))} %) less chance ({chances} %).",
+            lambda: bars(shares, x=f"Shapley contribution to the fused validation {diagnosis.score} (points)"),
+            f"What each modality adds, over all orders of joining; together the fused {diagnosis.score} "
+            f"({percent(diagnosis.whole('fused'))} %) less chance ({chances} %).",
         ),
         Picture(
             "diagnosis-curves",
-            lambda: curves({"validation": scores}, y=found.monitor, like=like, share=found.monitor in SHARES),
+            lambda: curves({"validation": scores}, y=diagnosis.monitor, like=like, share=diagnosis.monitor in SHARES),
             f"Learning curves. Solid: trained alone; dashed: {inside}." + ("" if recorded else _NOT_RECORDED),
         ),
     ]
     if recorded:
-        drawn.append(Picture("diagnosis-gradients", lambda: _gradients(found), _ABOUT_GRADIENTS))
+        drawn.append(Picture("diagnosis-gradients", lambda: _gradients(diagnosis), _ABOUT_GRADIENTS))
         drawn.append(
             Picture(
                 "diagnosis-overfitting",
-                lambda: _overfitting(found, like),
+                lambda: _overfitting(diagnosis, like),
                 "From the start (epoch 0) to each epoch: how far the validation loss fell, how far the gap between "
                 "validation and training loss grew, and the second over the first, which has no value where the "
                 f"validation loss did not fall. Solid: trained alone; dashed: {inside}; black: the fused prediction.",
@@ -105,21 +107,21 @@ _ABOUT_GRADIENTS = (
 )
 
 
-def _gradients(found: Diagnosis) -> Figure:
-    ms = found.modalities
-    runs = [one.balance for one in found.measured if one.balance is not None]
+def _gradients(diagnosis: Diagnosis) -> Figure:
+    ms = diagnosis.modalities
+    runs = [one.balance for one in diagnosis.measured if one.balance is not None]
     size, angle = "gradient / weights", "cosine with own loss"
     panels: dict[str, Series] = {
         size: {m: [run.relative[:, i] for run in runs] for i, m in enumerate(ms)},
         angle: {m: [run.alignment[:, i] for run in runs] for i, m in enumerate(ms)},
     }
     labels = {size: "relative length", angle: "cosine"}
-    if pairs := found.conflict():
+    if pairs := diagnosis.conflict():
         panels["cosine between modalities"] = {
             f"{a} × {b}": [run.conflict[:, ms.index(a), ms.index(b)] for run in runs] for a, b in pairs
         }
         labels["cosine between modalities"] = "cosine"
-    figure = curves(panels, y=labels, positions=_epochs(found))
+    figure = curves(panels, y=labels, positions=_epochs(diagnosis))
     first, *others = figure.axes
     if all((np.asarray(curve) > 0).all() for curves_ in panels[size].values() for curve in curves_):
         log_axis(first, "y")
@@ -128,16 +130,16 @@ def _gradients(found: Diagnosis) -> Figure:
     return figure
 
 
-def _overfitting(found: Diagnosis, like: Mapping[str, str]) -> Figure:
+def _overfitting(diagnosis: Diagnosis, like: Mapping[str, str]) -> Figure:
     series: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
-    for one in found.measured:
+    for one in diagnosis.measured:
         for name, curves_, modality in (
-            *((f"{m} alone", one.alone[m], m) for m in found.modalities),
-            *((f"{m} in {found.method}", one.balance, m) for m in found.modalities),
+            *((f"{m} alone", one.alone[m], m) for m in diagnosis.modalities),
+            *((f"{m} in {diagnosis.method}", one.balance, m) for m in diagnosis.modalities),
             (FUSED, one.balance, None),
         ):
             if curves_ is not None:
-                train, val = losses(curves_, found.modalities, modality)
+                train, val = losses(curves_, diagnosis.modalities, modality)
                 gap = val - train
                 series.setdefault(name, []).append((gap - gap[0], val[0] - val))
     gain, gap, ratio = "gain", "overfitting", "overfitting / gain"
@@ -146,9 +148,9 @@ def _overfitting(found: Diagnosis, like: Mapping[str, str]) -> Figure:
         gap: {name: [o for o, _ in found_] for name, found_ in series.items()},
         ratio: {name: [_ratio(o, g) for o, g in found_] for name, found_ in series.items()},
     }
-    nats = "" if found.task == Regression.kind else " (nats)"
+    nats = "" if diagnosis.task == Regression.kind else " (nats)"
     labels = {gain: f"fall of validation loss{nats}", gap: f"growth of the gap{nats}", ratio: "size of the ratio"}
-    figure = curves(panels, y=labels, positions=_epochs(found), like=like)
+    figure = curves(panels, y=labels, positions=_epochs(diagnosis), like=like)
     if any(np.isfinite(curve).any() for runs in panels[ratio].values() for curve in runs):
         log_axis(figure.axes[-1], "y")
     return figure
@@ -159,19 +161,19 @@ def _ratio(overfitting: np.ndarray, gain: np.ndarray) -> np.ndarray:
     return np.where(there, np.abs(overfitting) / np.where(there, gain, 1.0), np.nan)
 
 
-def _epochs(found: Diagnosis) -> list[int]:
+def _epochs(diagnosis: Diagnosis) -> list[int]:
     """The longest run's."""
-    runs = [c for one in found.measured for c in (one.balance, *one.alone.values()) if c is not None]
+    runs = [c for one in diagnosis.measured for c in (one.balance, *one.alone.values()) if c is not None]
     return max((run.epoch.tolist() for run in runs), key=len)
 
 
 # -- tables --------------------------------------------------------------------------------------------
-def _tables(found: Diagnosis) -> list[Markup]:
-    ms = found.modalities
+def _tables(diagnosis: Diagnosis) -> list[Markup]:
+    ms = diagnosis.modalities
     rows = []
     for m in (*ms, None):
-        inside = found.overfitting(m)
-        own = [_cell(found.overfitting(m, alone=True)[:, i]) for i in range(3)] if m else ["–"] * 3
+        inside = diagnosis.overfitting(m)
+        own = [_cell(diagnosis.overfitting(m, alone=True)[:, i]) for i in range(3)] if m else ["–"] * 3
         cells = [_cell(inside[:, i]) for i in range(3)]
         rows.append([m or FUSED, *(f"{a} / {b}" for a, b in zip(own, cells, strict=True))])
     header = ["prediction", "overfitting, alone / inside", "gain, alone / inside", "ratio, alone / inside"]
@@ -179,19 +181,19 @@ def _tables(found: Diagnosis) -> list[Markup]:
     rows = [
         [
             m,
-            _cell(100 * found.of(m, "contribution"), 1),
-            _cell(found.of(m, "gradient"), 3),
-            _cell(found.of(m, "alignment")),
+            _cell(100 * diagnosis.of(m, "contribution"), 1),
+            _cell(diagnosis.of(m, "gradient"), 3),
+            _cell(diagnosis.of(m, "alignment")),
         ]
         for m in ms
     ]
     header = ["modality", "contribution (points)", "gradient / weights at the end", "its cosine with the own loss's"]
     tables.append(html_table(header, rows, numbers=3))
     given = [
-        [name.replace("+", " + "), f"{percent([one.subsets[name] for one in found.measured])} %"]
-        for name in found.measured[0].subsets
+        [name.replace("+", " + "), f"{percent([one.subsets[name] for one in diagnosis.measured])} %"]
+        for name in diagnosis.measured[0].subsets
     ]
-    tables.append(html_table([f"{found.method} given only", f"validation {found.score}"], given, numbers=1))
+    tables.append(html_table([f"{diagnosis.method} given only", f"validation {diagnosis.score}"], given, numbers=1))
     return tables
 
 

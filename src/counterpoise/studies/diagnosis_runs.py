@@ -118,14 +118,14 @@ def measure(joint: Opened, alone: Mapping[str, Opened], splits: Splits, method: 
     inner, outer = joint.trainer.predict(tested), {m: run.trainer.predict(tested).fused for m, run in alone.items()}
     votes = task.mean(torch.stack(list(outer.values())), stack_present(outer, inner.present))
     right, apart = (task.hits(logits, inner.target) for logits in (inner.fused, votes))
-    found, lines = {}, {}
+    evidence, lines = {}, {}
     for i, (m, run) in enumerate(alone.items()):
         has = who_has(m, inner.present, len(right), right.device)
         target = inner.target[has]
         by_itself, within = (task.hits(logits[m][has], target) for logits in (outer, inner.unimodal))
         own, inside = (_probed(of, shown, tested, m) for of in (run.trainer.model, model))
         angles = balance.alignment[:, i][np.isfinite(balance.alignment[:, i])]
-        found[m] = Evidence(
+        evidence[m] = Evidence(
             samples=own.samples,
             chance=task.chance(target),
             alone=mean(by_itself),
@@ -151,7 +151,7 @@ def measure(joint: Opened, alone: Mapping[str, Opened], splits: Splits, method: 
         apart=mean(apart),
         apart_differ=apart_by(apart, right),
         subsets=subsets,
-        modalities=found,
+        modalities=evidence,
         curves=lines,
         balance=joint.balance,
         alone={m: run.balance for m, run in alone.items()},
@@ -221,9 +221,9 @@ def diagnose(
         if m == modalities[-1]:
             alone = {name: opened.pop((seed, name)) for name in modalities}
             measured.append(measure(opened.pop((seed, None)), alone, data, label))
-    found = Diagnosis(label, monitor, measured, data.task.kind)
-    write(found, Path(out))
-    return found
+    diagnosis = Diagnosis(label, monitor, measured, data.task.kind)
+    write(diagnosis, Path(out))
+    return diagnosis
 
 
 def _checked(build: Callable[[], MultimodalModel]) -> tuple[str, ...]:

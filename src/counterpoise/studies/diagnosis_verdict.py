@@ -105,41 +105,40 @@ class Verdict:
     together: bool
 
 
-def judge(found: Diagnosis) -> Verdict:
+def judge(diagnosis: Diagnosis) -> Verdict:
     """The verdict; gradients and overfitting do not enter it."""
     kinds: dict[str, list[str]] = {"weak": [], "starved": [], "unused": [], "hidden": []}
-    for m in found.modalities:
-        n, chance = found.samples_of(m), found.of(m, "chance")
-        alone, probe = found.of(m, "alone"), found.of(m, "probe_alone")
+    of = diagnosis.of
+    for m in diagnosis.modalities:
+        n, chance = diagnosis.samples_of(m), of(m, "chance")
+        alone, probe = of(m, "alone"), of(m, "probe_alone")
         # both: the epoch was selected on these samples, so the prediction alone flatters where there is nothing
-        if not (_above(found, m, alone, "alone_differ") and _above(found, m, probe, "probe_differ")):
+        if not (_above(diagnosis, m, alone, "alone_differ") and _above(diagnosis, m, probe, "probe_differ")):
             kinds["weak"].append(m)
-        elif _loses(found.of(m, "probe_inside"), probe, n, found.of(m, "probes_differ")):
+        elif _loses(of(m, "probe_inside"), probe, n, of(m, "probes_differ")):
             kinds["starved"].append(m)
-        elif _loses(inside := found.of(m, "inside"), alone, n, found.of(m, "own_differ")):
-            if 2 * share(found, m) < share(found, m, fair=True):
+        elif _loses(inside := of(m, "inside"), alone, n, of(m, "own_differ")):
+            if 2 * share(diagnosis, m) < share(diagnosis, m, fair=True):
                 kinds["unused"].append(m)
             elif 2 * float((inside - chance).mean()) < float((alone - chance).mean()):
                 kinds["hidden"].append(m)
-    best, n = found.best, found.samples
-    fused, apart, differ = (found.whole(what) for what in ("fused", "apart", "apart_differ"))
+    best, n = diagnosis.best, diagnosis.samples
+    fused, apart, differ = (diagnosis.whole(what) for what in ("fused", "apart", "apart_differ"))
     return Verdict(
         tuple(kinds["weak"]),
         tuple(kinds["starved"]),
         tuple(kinds["unused"]),
         tuple(kinds["hidden"]),
-        hurts=_loses(
-            found.of(best, "fused"), found.of(best, "alone"), found.samples_of(best), found.of(best, "fused_differ")
-        ),
+        hurts=_loses(of(best, "fused"), of(best, "alone"), diagnosis.samples_of(best), of(best, "fused_differ")),
         apart=_loses(fused, apart, n, differ),
         together=_loses(apart, fused, n, differ),
     )
 
 
-def _above(found: Diagnosis, modality: str, score: np.ndarray, differ: str) -> bool:
+def _above(diagnosis: Diagnosis, modality: str, score: np.ndarray, differ: str) -> bool:
     """Whether a score is clearly above chance."""
-    apart = found.of(modality, differ)
-    chance, n = found.of(modality, "chance"), found.samples_of(modality)
+    apart = diagnosis.of(modality, differ)
+    chance, n = diagnosis.of(modality, "chance"), diagnosis.samples_of(modality)
     return clear(score, chance, n, differ=None if np.isnan(apart).any() else apart)
 
 
@@ -147,17 +146,15 @@ def _loses(model: np.ndarray, other: np.ndarray, samples: int, differ: np.ndarra
     return clear(other, model, samples, differ=differ) and float((other - model).mean()) >= LEAST
 
 
-def share(found: Diagnosis, modality: str, *, fair: bool = False) -> float:
+def share(diagnosis: Diagnosis, modality: str, *, fair: bool = False) -> float:
     """Its part in the contributions of all; ``fair``: in what each reaches alone above chance."""
-    parts = {
-        m: max(
-            0.0, float((found.of(m, "alone") - found.of(m, "chance") if fair else found.of(m, "contribution")).mean())
-        )
-        for m in found.modalities
-    }
+    of, parts = diagnosis.of, {}
+    for m in diagnosis.modalities:
+        part = of(m, "alone") - of(m, "chance") if fair else of(m, "contribution")
+        parts[m] = max(0.0, float(part.mean()))
     return parts[modality] / max(sum(parts.values()), 1e-12)
 
 
-def unsure(found: Diagnosis, verdict: Verdict) -> list[str]:
+def unsure(diagnosis: Diagnosis, verdict: Verdict) -> list[str]:
     """The weak ones whose own prediction alone is above chance: more than selecting the epoch gives, or less."""
-    return [m for m in verdict.weak if _above(found, m, found.of(m, "alone"), "alone_differ")]
+    return [m for m in verdict.weak if _above(diagnosis, m, diagnosis.of(m, "alone"), "alone_differ")]

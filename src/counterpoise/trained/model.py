@@ -113,18 +113,18 @@ class TrainedModel:
             of label sets, or of predictions.
         """
         split, one = self._split(data, root)
-        found = self.trainer.predict(split)
+        predictions = self.trainer.predict(split)
         if explain:
-            several: list[Prediction] = explained(self.trainer.current, split, found)
+            several: list[Prediction] = explained(self.trainer.current, split, predictions)
             return several[0] if one else several
-        said = answers(self.task, self._shown(found), found.anything())
+        said = answers(self.task, self._shown(predictions), predictions.anything())
         if one:
             return said[0]
         if isinstance(self.task, MultiLabel):
             return said
         if isinstance(self.task, Regression):
-            return self._numbers(found)[:, 0] if self.task.width == 1 else self._numbers(found)
-        return np.array(said) if found.anything().all() else np.array(said, dtype=object)
+            return self._numbers(predictions)[:, 0] if self.task.width == 1 else self._numbers(predictions)
+        return np.array(said) if predictions.anything().all() else np.array(said, dtype=object)
 
     def predict_proba(self, data: Any, *, root: str | Path | None = None) -> np.ndarray:
         """Probabilities of the classes or labels, (n, classes), or (classes,) of one sample.
@@ -135,8 +135,8 @@ class TrainedModel:
         if isinstance(self.task, Regression):
             raise ValueError("Numbers are predicted, which have no probabilities; predict(data) gives them.")
         split, one = self._split(data, root)
-        found = self._numbers(self.trainer.predict(split))
-        return found[0] if one else found
+        numbers = self._numbers(self.trainer.predict(split))
+        return numbers[0] if one else numbers
 
     def embed(self, data: Any, *, root: str | Path | None = None) -> dict[str, np.ndarray]:
         """Modality -> its features (n, dim), NaN where it is absent, and ``"fused"`` -> those of the whole sample.
@@ -252,11 +252,11 @@ class TrainedModel:
     def _split(self, data: Any, root: str | Path | None) -> tuple[Split, bool]:
         return samples_of(data, self._intakes, self.modalities, self.task, root)
 
-    def _shown(self, found: Predictions) -> Tensor:
-        return self.task.predictions(found.fused)
+    def _shown(self, predictions: Predictions) -> Tensor:
+        return self.task.predictions(predictions.fused)
 
-    def _numbers(self, found: Predictions) -> np.ndarray:
+    def _numbers(self, predictions: Predictions) -> np.ndarray:
         """Probabilities or numbers (n, width), NaN for samples without any modality."""
-        numbers = self._shown(found).numpy().copy()
-        numbers[~found.anything().numpy()] = np.nan
+        numbers = self._shown(predictions).numpy().copy()
+        numbers[~predictions.anything().numpy()] = np.nan
         return numbers

@@ -35,10 +35,10 @@ def page(model: TrainedModel, *, title: str) -> Blocks:
 
     def answer(*values: Any) -> tuple[Any, list[list[str]]]:
         try:
-            found = model.predict(sample_of(model, values), explain=True)
+            prediction = model.predict(sample_of(model, values), explain=True)
         except (ReadError, ValueError, TypeError) as error:
             raise gradio.Error(str(error), print_exception=False) from error
-        return found.probabilities, votes(found)
+        return prediction.probabilities, votes(prediction)
 
     with gradio.Blocks(title=f"counterpoise: {title}") as blocks:
         gradio.Markdown(
@@ -85,10 +85,10 @@ def sample_of(model: TrainedModel, values: Sequence[Any]) -> dict[str, Any]:
     return sample
 
 
-def votes(found: Prediction) -> list[list[str]]:
+def votes(prediction: Prediction) -> list[list[str]]:
     """A row for each modality, in the order of ``HEADER``."""
     rows = []
-    for m, vote in found.votes.items():
+    for m, vote in prediction.votes.items():
         if vote.probabilities is None:
             rows.append([m, "absent", "", ""])
             continue

@@ -150,12 +150,12 @@ def _rows(columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
 def _gathered(named: Mapping[Any, Any], intakes: Mapping[str, Intake]) -> dict[Any, Any]:
     """With the columns that are one modality under its name; where they are lists, as a list of samples."""
     owner = {name: m for m, intake in intakes.items() for name in columns_of(intake.reader) if name not in intakes}
-    found = {name: value for name, value in named.items() if name not in owner}
+    gathered = {name: value for name, value in named.items() if name not in owner}
     for m in dict.fromkeys(owner[name] for name in named if name in owner):
         values = {name: value for name, value in named.items() if owner.get(name) == m}
         several = all(isinstance(value, list | tuple | np.ndarray) for value in values.values())
-        found[m] = _rows(values) if several else values
-    return found
+        gathered[m] = _rows(values) if several else values
+    return gathered
 
 
 def _columns_of(data: Any) -> dict[str, Any]:
@@ -172,13 +172,13 @@ def _columns_of(data: Any) -> dict[str, Any]:
 def _is_columns(data: Mapping[str, Any], intakes: Mapping[str, Intake]) -> bool:
     """Whether a dict holds columns: lists, or tensors and arrays with one axis more than a sample."""
     _refuse_unknown(data, intakes)
-    found = {m: _holds_several(value, intakes[m]) for m, value in data.items() if not is_absent(value)}
-    if len(set(found.values())) > 1:
-        one, more = (next(m for m, several in found.items() if several is which) for which in (False, True))
+    several_of = {m: _holds_several(value, intakes[m]) for m, value in data.items() if not is_absent(value)}
+    if len(set(several_of.values())) > 1:
+        one, more = (next(m for m, several in several_of.items() if several is which) for which in (False, True))
         raise ValueError(
             f"A dict holds one sample or columns of samples; here {one!r} holds one value and {more!r} several."
         )
-    return any(found.values())
+    return any(several_of.values())
 
 
 def _holds_several(value: Any, intake: Intake) -> bool:

@@ -52,17 +52,17 @@ class Prediction:
 
 def answers(task: Task, predictions: Tensor, there: Tensor) -> list[Answer]:
     """One per sample: the name of a class, the names of labels, or numbers; None where nothing is there."""
-    found: list[Answer] = []
+    said: list[Answer] = []
     for values, known in zip(predictions.tolist(), there.tolist(), strict=True):
         if not known:
-            found.append(None)
+            said.append(None)
         elif isinstance(task, SingleLabel):
-            found.append(task.names[max(range(len(values)), key=values.__getitem__)])
+            said.append(task.names[max(range(len(values)), key=values.__getitem__)])
         elif isinstance(task, Regression):
-            found.append(values[0] if task.width == 1 else tuple(values))
+            said.append(values[0] if task.width == 1 else tuple(values))
         else:
-            found.append(tuple(name for name, p in zip(task.names, values, strict=True) if p > 0.5))
-    return found
+            said.append(tuple(name for name, p in zip(task.names, values, strict=True) if p > 0.5))
+    return said
 
 
 def target_of(task: Task, predictions: Tensor) -> Tensor:
@@ -72,18 +72,18 @@ def target_of(task: Task, predictions: Tensor) -> Tensor:
     return predictions if isinstance(task, Regression) else (predictions > 0.5).to(predictions.dtype)
 
 
-def explained(run: Run, split: Split, found: Predictions) -> list[Prediction]:
+def explained(run: Run, split: Split, predictions: Predictions) -> list[Prediction]:
     """Every prediction with its votes.
 
     Args:
         run: with the trained model.
         split: the samples.
-        found: what is predicted of them.
+        predictions: what is predicted of them.
     """
-    task, names = run.task, list(found.unimodal)
-    shown = {name: task.predictions(logits) for name, logits in found.named().items()}
-    everything = found.anything()
-    there = {"fused": everything, **{m: (found.present or {}).get(m, everything) for m in names}}
+    task, names = run.task, list(predictions.unimodal)
+    shown = {name: task.predictions(logits) for name, logits in predictions.named().items()}
+    everything = predictions.anything()
+    there = {"fused": everything, **{m: (predictions.present or {}).get(m, everything) for m in names}}
     said = {name: answers(task, values, there[name]) for name, values in shown.items()}
     shares = _shares(run, split, target_of(task, shown["fused"].double()), names)
     total = torch.stack(list(shares.values())).sum(0)
@@ -108,6 +108,8 @@ def _shares(run: Run, split: Split, answer: Tensor, names: list[str]) -> dict[st
     chosen = coalitions(names, orders)
     nothing = run.task.score(torch.zeros(len(answer), run.task.width, dtype=torch.float64), answer)
     values: dict[Any, Tensor] = {frozenset[str](): nothing}
-    for subset, found in zip(chosen, run.predict_subsets(split, chosen), strict=True):
-        values[subset] = torch.where(found.anything(), run.task.score(found.fused.double(), answer), nothing)
+    for subset, predictions in zip(chosen, run.predict_subsets(split, chosen), strict=True):
+        values[subset] = torch.where(
+            predictions.anything(), run.task.score(predictions.fused.double(), answer), nothing
+        )
     return shapley(values, names, orders)
