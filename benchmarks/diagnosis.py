@@ -29,10 +29,10 @@ import counterpoise as cp
 from counterpoise.engine.state import mix, seed_everything
 from counterpoise.fusions import Late
 from counterpoise.methods import IGM, MLA, MSES, Joint, ModalityDropout, Unimodal
-from counterpoise.studies.diagnosis import Diagnosis
-from counterpoise.studies.diagnosis_evidence import Evidence, Measured
-from counterpoise.studies.diagnosis_runs import Opened, measure
-from counterpoise.studies.diagnosis_verdict import LEAST, Verdict, clear, judge
+from counterpoise.studies.diagnosis.diagnosis import Diagnosis
+from counterpoise.studies.diagnosis.evidence import ModalityEvidence, SeedEvidence
+from counterpoise.studies.diagnosis.measuring import FinishedRun, measure
+from counterpoise.studies.diagnosis.verdict import LEAST, Verdict, clearly_better, judge
 
 MOST, WIDTH = 1200, 32
 """Training samples of a unit at most; width of features."""
@@ -67,7 +67,7 @@ def trained(arrays: Arrays, data: cp.Splits, method: cp.Method, fusion: Any, hea
         accelerator="cpu", metrics=(data.task.yardstick,),
     )  # fmt: skip
     record = trainer.run(data)
-    return Opened(trainer, record, trainer.history, None)
+    return FinishedRun(trainer, record, trainer.history, None)
 
 
 def one(arrays: Arrays, data: cp.Splits, seed: int, epochs: int) -> dict[str, Any]:
@@ -162,7 +162,7 @@ class Result:
         for sign, pair in ((1, (self.remedies[column], JOINT)), (-1, (JOINT, self.remedies[column]))):
             better, worse = (self.scores(r, "test") for r in pair)
             differ = self.scores(self.remedies[column], "differ")
-            if clear(better, worse, self.tested, differ=differ) and float((better - worse).mean()) >= LEAST:
+            if clearly_better(better, worse, self.tested, differ=differ) and float((better - worse).mean()) >= LEAST:
                 return sign
         return 0
 
@@ -172,8 +172,8 @@ class Result:
         return float((self.diagnosis.whole("apart") - self.diagnosis.whole("fused")).mean())
 
 
-def restored(kept: Mapping[str, Any]) -> Measured:
-    return Measured(**{**kept, "modalities": {m: Evidence(**e) for m, e in kept["modalities"].items()}})
+def restored(kept: Mapping[str, Any]) -> SeedEvidence:
+    return SeedEvidence(**{**kept, "modalities": {m: ModalityEvidence(**e) for m, e in kept["modalities"].items()}})
 
 
 def words(verdict: Verdict) -> str:

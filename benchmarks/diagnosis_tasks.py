@@ -22,10 +22,10 @@ from measure import machine, table
 
 import counterpoise as cp
 from counterpoise.methods import Joint, Unimodal
-from counterpoise.studies.diagnosis import Diagnosis
-from counterpoise.studies.diagnosis_evidence import Measured
-from counterpoise.studies.diagnosis_runs import measure
-from counterpoise.studies.diagnosis_verdict import Verdict, judge
+from counterpoise.studies.diagnosis.diagnosis import Diagnosis
+from counterpoise.studies.diagnosis.evidence import SeedEvidence
+from counterpoise.studies.diagnosis.measuring import measure
+from counterpoise.studies.diagnosis.verdict import Verdict, judge
 from counterpoise.task import TASKS
 
 TRAIN, VAL = 1200, 400
@@ -114,7 +114,7 @@ TRUTHS = (
 )
 
 
-def measured(truth: Truth, task: str, seed: int, epochs: int, draw: int) -> Measured:
+def measured(truth: Truth, task: str, seed: int, epochs: int, draw: int) -> SeedEvidence:
     """The joint model against each modality alone."""
     arrays, data = truth.data(task, draw)
     train = partial(trained, arrays, data, seed=seed, epochs=epochs)

@@ -154,10 +154,10 @@ def test_the_files_of_the_engine_point_one_way():
 
 def test_diagnose_needs_no_parser_of_options():
     code = (
-        "import sys, counterpoise as cp; cp.diagnose; import counterpoise.studies.diagnosis_page; print(*sys.modules)"
+        "import sys, counterpoise as cp; cp.diagnose; import counterpoise.studies.diagnosis.page; print(*sys.modules)"
     )
     found = python(code).split()
-    assert "counterpoise.studies.diagnosis_runs" in found
+    assert "counterpoise.studies.diagnosis.runs" in found
     assert [name for name in found if name.split(".")[0] == "jsonargparse" or name.startswith("counterpoise.cli")] == []
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from counterpoise.method import Method
     from counterpoise.model import MultimodalModel
     from counterpoise.observer import Observer
-    from counterpoise.studies.diagnosis_runs import diagnose
+    from counterpoise.studies.diagnosis.runs import diagnose
     from counterpoise.trained import TrainedModel, load
 
 __version__ = "0.1.0"
@@ -53,7 +53,7 @@ _HOMES = {
     "balance": "integrations",
     "build_model": "build",
     "cross_validate": "benchmark.cross_validation",
-    "diagnose": "studies.diagnosis_runs",
+    "diagnose": "studies.diagnosis.runs",
     "digits": "data",
     "export": "exporting",
     "from_arrays": "data",

@@ -11,12 +11,13 @@ import pytest
 from counterpoise.analysis import BalanceCurves
 from counterpoise.cli import main
 from counterpoise.recipe.recipe import Recipe
-from counterpoise.studies.diagnosis import Diagnosis, headline, recommend
-from counterpoise.studies.diagnosis_evidence import Evidence, Measured
-from counterpoise.studies.diagnosis_verdict import RECORDS, clear, judge
+from counterpoise.studies.diagnosis.diagnosis import Diagnosis
+from counterpoise.studies.diagnosis.evidence import ModalityEvidence, SeedEvidence
+from counterpoise.studies.diagnosis.verdict import TRACK_RECORDS, clearly_better, judge
+from counterpoise.studies.diagnosis.words import headline, sentences
 
 DATA = ["--data", "digits", "--data.size", "150", "--epochs", "1", "--batch_size", "16", "--progress", "false"]
-WELL = Evidence(400, 0.1, 0.7, 0.7, 0.7, 0.7, 0.8, 0.5, 0.4, 0.3, 0.3, 0.1, 0.5)
+WELL = ModalityEvidence(400, 0.1, 0.7, 0.7, 0.7, 0.7, 0.8, 0.5, 0.4, 0.3, 0.3, 0.1, 0.5)
 NOTHING = replace(WELL, alone=0.11, inside=0.1, probe_alone=0.12, probe_inside=0.1)
 STARVED = replace(WELL, inside=0.3, probe_inside=0.4)
 HIDDEN = replace(WELL, inside=0.3)
@@ -35,16 +36,24 @@ def balance(alignment: float = 0.5, conflict: float = np.nan, fused: Sequence[fl
 
 
 def one(
-    audio: Evidence = WELL, image: Evidence = WELL, fused: float = 0.8, seed: int = 0, apart: float | None = None
-) -> Measured:
+    audio: ModalityEvidence = WELL,
+    image: ModalityEvidence = WELL,
+    fused: float = 0.8,
+    seed: int = 0,
+    apart: float | None = None,
+) -> SeedEvidence:
     """``apart``: what the models of one modality each reach together; as much as the joint model unless given."""
     epochs = {"Joint": 2, "audio": 2, "image": 2}
     found = {m: replace(e, fused=fused) for m, e in (("audio", audio), ("image", image))}
     together = fused if apart is None else apart
-    return Measured(seed, 400, 0.1, fused, together, 0.2, {}, found, {}, None, {"audio": None, "image": None}, epochs)
+    return SeedEvidence(
+        seed, 400, 0.1, fused, together, 0.2, {}, found, {}, None, {"audio": None, "image": None}, epochs
+    )
 
 
-def found(audio: Evidence = WELL, image: Evidence = WELL, fused: float = 0.8, apart: float | None = None) -> Diagnosis:
+def found(
+    audio: ModalityEvidence = WELL, image: ModalityEvidence = WELL, fused: float = 0.8, apart: float | None = None
+) -> Diagnosis:
     return Diagnosis("Joint", "accuracy", [one(audio, image, fused, apart=apart)])
 
 
@@ -73,7 +82,7 @@ def found(audio: Evidence = WELL, image: Evidence = WELL, fused: float = 0.8, ap
     ],
 )
 def test_the_verdict_follows_the_evidence(diagnosis: Diagnosis, answer: str, about_audio: str, advice: str) -> None:
-    said = recommend(diagnosis)
+    said = sentences(diagnosis)
     assert answer in headline(diagnosis)
     assert said[0].startswith("audio: ")
     assert about_audio in said[0]
@@ -93,9 +102,9 @@ def test_the_verdict_follows_the_evidence(diagnosis: Diagnosis, answer: str, abo
     ],
 )
 def test_a_verdict_says_how_often_it_was_right(diagnosis: Diagnosis, given: tuple[str, ...]) -> None:
-    said = recommend(diagnosis)[-2]
-    names = {part: part for part in RECORDS} | {"apart": "better apart", "hurts": "fusing costs accuracy"}
-    for part, (where, elsewhere) in RECORDS.items():
+    said = sentences(diagnosis)[-2]
+    names = {part: part for part in TRACK_RECORDS} | {"apart": "better apart", "hurts": "fusing costs accuracy"}
+    for part, (where, elsewhere) in TRACK_RECORDS.items():
         same = where if part in given else elsewhere
         which = "with" if part in given else "without"
         assert f'{same.units} units {which} "{names[part]}" {same.gained} gained and {same.lost} lost' in said
@@ -103,13 +112,13 @@ def test_a_verdict_says_how_often_it_was_right(diagnosis: Diagnosis, given: tupl
 
 def test_the_counts_are_those_of_the_page() -> None:
     page = (Path(__file__).parents[2] / "docs" / "studies.md").read_text(encoding="utf-8")
-    for part, records in RECORDS.items():
+    for part, records in TRACK_RECORDS.items():
         for name, record in zip((part, f"not {part}"), records, strict=True):
             (row,) = [line for line in page.splitlines() if line.startswith(f"| {name} | ") and " lose |" in line]
             units, alternation = row.split(" | ")[1:3]
             assert int(units) == record.units
             assert alternation.endswith(f"; {record.gained} gain, {record.lost} lose")
-    assert len({sum(record.units for record in records) for records in RECORDS.values()}) == 1
+    assert len({sum(record.units for record in records) for records in TRACK_RECORDS.values()}) == 1
 
 
 @pytest.mark.parametrize(
@@ -170,7 +179,7 @@ def test_a_prediction_that_keeps_less_than_half_is_hidden(
 
 def test_what_the_samples_cannot_show_is_a_number() -> None:
     # by hand: 2 sqrt(0.2 / 400) = 4.5 points
-    assert "400 validation samples show no difference below 4.5 points" in recommend(found(HIDDEN))[-1]
+    assert "400 validation samples show no difference below 4.5 points" in sentences(found(HIDDEN))[-1]
 
 
 @pytest.mark.parametrize(
@@ -190,8 +199,8 @@ def test_seeds_that_disagree_say_nothing_of_training_apart() -> None:
 
 def test_few_samples_give_no_verdict() -> None:
     starved = replace(WELL, inside=0.4, probe_inside=0.55)
-    assert "starved. " in recommend(found(starved))[0]
-    assert "not starved as far as 20 samples tell" in recommend(found(replace(starved, samples=20)))[0]
+    assert "starved. " in sentences(found(starved))[0]
+    assert "not starved as far as 20 samples tell" in sentences(found(replace(starved, samples=20)))[0]
 
 
 def test_a_prediction_that_flatters_is_not_enough() -> None:
@@ -200,7 +209,7 @@ def test_a_prediction_that_flatters_is_not_enough() -> None:
     assert judge(flattered).weak == ("audio",)
     # but it is no sign either that there is nothing to learn
     assert headline(flattered).startswith("No imbalance shown: audio could not be judged")
-    assert "judge audio on more samples" in recommend(flattered)[-1]
+    assert "judge audio on more samples" in sentences(flattered)[-1]
     assert "little to learn from audio" in headline(found(NOTHING))
 
 
@@ -211,38 +220,38 @@ def test_a_difference_that_samples_show_can_be_too_small_to_matter() -> None:
 
 
 def test_clear_is_about_sampling() -> None:
-    assert clear(0.7, 0.6, 1000)
-    assert not clear(0.7, 0.6, 50)
-    assert not clear(0.6, 0.7, 1000)
-    assert not clear(1.0, 1.0, 5)
-    assert not clear(1.0, 0.8, 5)
+    assert clearly_better(0.7, 0.6, 1000)
+    assert not clearly_better(0.7, 0.6, 50)
+    assert not clearly_better(0.6, 0.7, 1000)
+    assert not clearly_better(1.0, 1.0, 5)
+    assert not clearly_better(1.0, 0.8, 5)
     # the same samples: only those that one of the two gets right count; twice sqrt((21 / 202 - 0.0025) / 200) = 0.045
-    assert clear(0.65, 0.60, 200, differ=0.1)
-    assert not clear(0.64, 0.60, 200, differ=0.1)
-    assert not clear(0.65, 0.60, 200)
+    assert clearly_better(0.65, 0.60, 200, differ=0.1)
+    assert not clearly_better(0.64, 0.60, 200, differ=0.1)
+    assert not clearly_better(0.65, 0.60, 200)
 
 
 def test_clear_over_seeds() -> None:
-    assert clear(np.array([0.70, 0.71, 0.69]), np.array([0.60, 0.61, 0.60]), 1000)
-    assert not clear(np.array([0.90, 0.70, 0.61]), np.array([0.60, 0.61, 0.60]), 1000)  # seeds differ too much
-    assert not clear(np.array([0.75, 0.75, 0.60]), np.array([0.60, 0.60, 0.61]), 100000)  # and not all agree
+    assert clearly_better(np.array([0.70, 0.71, 0.69]), np.array([0.60, 0.61, 0.60]), 1000)
+    assert not clearly_better(np.array([0.90, 0.70, 0.61]), np.array([0.60, 0.61, 0.60]), 1000)  # seeds differ too much
+    assert not clearly_better(np.array([0.75, 0.75, 0.60]), np.array([0.60, 0.60, 0.61]), 100000)  # and not all agree
     # by hand: a gap of 0.06 and 0.10 about 0.65 on n samples; 4 (2 x 0.65 x 0.35 / n + 0.0008 / 2) = 0.08^2 at n = 379
     gap = np.array([0.68, 0.70]), np.array([0.62, 0.60])
-    assert clear(*gap, 400)
-    assert not clear(*gap, 360)
+    assert clearly_better(*gap, 400)
+    assert not clearly_better(*gap, 360)
 
 
 def test_seeds_are_taken_together() -> None:
     seeds = [one(STARVED), one(replace(STARVED, probe_inside=0.45), seed=1)]
     diagnosis = Diagnosis("Joint", "accuracy", seeds)
     assert judge(diagnosis).starved == ("audio",)
-    assert "42.5 ± 3.5 %" in recommend(diagnosis)[0]
+    assert "42.5 ± 3.5 %" in sentences(diagnosis)[0]
     seeds[1] = one(replace(STARVED, probe_inside=0.71), seed=1)
     assert judge(diagnosis).starved == ()
 
 
 # -- what is shown beside it ---------------------------------------------------------------------------
-def watched_run(audio: Evidence, **options: float) -> Diagnosis:
+def watched_run(audio: ModalityEvidence, **options: float) -> Diagnosis:
     run = balance(**options)
     return Diagnosis("Joint", "accuracy", [replace(one(audio), balance=run, alone={"audio": run, "image": run})])
 
@@ -252,7 +261,7 @@ def test_overfitting_ratio_is_that_of_the_selected_epoch() -> None:
     # audio: 2 -> 0.5 in training and 2 -> 1 on validation; fused: 2 -> 0.1 and 2 -> 0.5
     np.testing.assert_allclose(diagnosis.overfitting("audio"), [[0.5, 1.0, 0.5]])
     np.testing.assert_allclose(diagnosis.overfitting(), [[0.4, 1.5, 0.4 / 1.5]])
-    text = next(line for line in recommend(diagnosis) if "Overfitting" in line)
+    text = next(line for line in sentences(diagnosis) if "Overfitting" in line)
     assert "fused 0.27; alone, audio 0.50, image 0.50" in text
     early = Diagnosis("Joint", "accuracy", [replace(diagnosis.measured[0], epochs={"Joint": 1, "audio": 1})])
     np.testing.assert_allclose(early.overfitting(), [[0.5, 0.5, 1.0]])
@@ -264,18 +273,18 @@ def test_overfitting_ratio_is_that_of_the_selected_epoch() -> None:
 def test_the_gradients_are_named_in_the_advice_and_decide_nothing() -> None:
     for gradients, said in (({}, ""), ({"alignment": -0.1}, "points away from what audio"), ({"conflict": -0.2}, "")):
         diagnosis = watched_run(STARVED, **gradients)
-        assert said in recommend(diagnosis)[-1]
-        assert ("points away" in recommend(diagnosis)[-1]) == ("alignment" in gradients)
+        assert said in sentences(diagnosis)[-1]
+        assert ("points away" in sentences(diagnosis)[-1]) == ("alignment" in gradients)
         assert judge(diagnosis) == judge(found(STARVED))
     apart = replace(watched_run(STARVED, conflict=-0.2).measured[0], apart=0.9)
-    assert "audio/image oppose each other" in recommend(Diagnosis("Joint", "accuracy", [apart]))[-1]
+    assert "audio/image oppose each other" in sentences(Diagnosis("Joint", "accuracy", [apart]))[-1]
 
 
 def test_overfitting_decides_what_to_try_when_fusing_hurts() -> None:
     hurt = replace(one(fused=0.5), alone=watched_run(WELL).measured[0].alone)
     for fused, blending in ((0.5, False), (1.9, True)):
         run = replace(hurt, balance=balance(fused=(2, 1.95, fused)))
-        assert ("GBlending" in recommend(Diagnosis("Joint", "accuracy", [run]))[-1]) == blending
+        assert ("GBlending" in sentences(Diagnosis("Joint", "accuracy", [run]))[-1]) == blending
 
 
 # -- the command ---------------------------------------------------------------------------------------

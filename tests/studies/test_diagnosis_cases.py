@@ -11,9 +11,11 @@ from torch import nn
 
 import counterpoise as cp
 from counterpoise.analysis import BalanceWatch
-from counterpoise.studies import diagnosis_page, diagnosis_runs
-from counterpoise.studies.diagnosis import Diagnosis, headline, recommend
-from counterpoise.studies.diagnosis_verdict import judge
+from counterpoise.studies.diagnosis import page as diagnosis_page
+from counterpoise.studies.diagnosis import runs as diagnosis_runs
+from counterpoise.studies.diagnosis.diagnosis import Diagnosis
+from counterpoise.studies.diagnosis.verdict import judge
+from counterpoise.studies.diagnosis.words import headline, sentences
 
 N, CLASSES = 900, 4
 Y = np.random.default_rng(99).integers(0, CLASSES, N)
@@ -69,7 +71,7 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_balanced_data_are_called_balanced(tmp_path: Path) -> None:
     found = ask(split({"audio": easy(1.5), "image": easy(1.5, 1)}), tmp_path)
     assert headline(found).startswith("Balanced")
-    assert "stay with joint" in recommend(found)[-1]
+    assert "stay with joint" in sentences(found)[-1]
     # both contribute, and together what fusing gains on chance
     shares = [found.of(m, "contribution")[0] for m in found.modalities]
     assert min(shares) > 0.1
@@ -81,7 +83,7 @@ def test_a_modality_starved_by_an_easier_one_is_named(tmp_path: Path) -> None:
     assert judge(found).starved == ("image",)
     assert "starves image" in headline(found)
     assert found.of("image", "probe_alone")[0] > found.of("image", "probe_inside")[0] + 0.2
-    assert "keep image from being held back" in recommend(found)[-1]
+    assert "keep image from being held back" in sentences(found)[-1]
     page = (tmp_path / "diagnosis.html").read_text()
     assert "starves image" in page
     assert "mathdefault" not in page  # numbers on logarithmic axes are text, not formulas

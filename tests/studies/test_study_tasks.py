@@ -17,9 +17,10 @@ from counterpoise.cli import main
 from counterpoise.losses import CrossEntropy
 from counterpoise.recipe.recipe import Recipe
 from counterpoise.studies.base import cell
-from counterpoise.studies.diagnosis import Diagnosis, recommend
-from counterpoise.studies.diagnosis_evidence import Evidence, Measured
-from counterpoise.studies.diagnosis_verdict import judge
+from counterpoise.studies.diagnosis.diagnosis import Diagnosis
+from counterpoise.studies.diagnosis.evidence import ModalityEvidence, SeedEvidence
+from counterpoise.studies.diagnosis.verdict import judge
+from counterpoise.studies.diagnosis.words import sentences
 from counterpoise.task import MultiLabel, Regression
 
 N = 60
@@ -156,9 +157,9 @@ def test_the_loss_around_the_weights_is_that_of_training() -> None:
 # -- diagnosis -----------------------------------------------------------------------------------------
 def numbers_of(alone: float, differ: float | None) -> Diagnosis:
     """Likelihoods of 100 samples, chance 0.70."""
-    one = Evidence(100, 0.70, alone, alone, alone, alone, 0.85, 0.01, 0.01, 0.01, 0.1, 0.1, 0.5, differ, differ)
+    one = ModalityEvidence(100, 0.70, alone, alone, alone, alone, 0.85, 0.01, 0.01, 0.01, 0.1, 0.1, 0.5, differ, differ)
     epochs = {"Joint": 2, "a": 2, "b": 2}
-    measured = Measured(
+    measured = SeedEvidence(
         0, 100, 0.7, 0.85, 0.85, 0.01, {}, {"a": one, "b": one}, {}, None, {"a": None, "b": None}, epochs
     )
     return Diagnosis("Joint", "rmse", [measured], "regression")
@@ -172,7 +173,7 @@ def test_numbers_are_compared_with_the_mean_sample_by_sample() -> None:
 
 
 def test_a_diagnosis_of_numbers_says_what_it_measured() -> None:
-    said = " ".join(recommend(numbers_of(0.75, 0.01)))
+    said = " ".join(sentences(numbers_of(0.75, 0.01)))
     assert "accuracy" not in said
     assert "likelihood above chance" in said
     assert "linear regression" in said
@@ -184,7 +185,7 @@ def test_a_diagnosis_of_numbers_says_what_it_measured() -> None:
 def test_a_diagnosis_finds_the_modality_that_knows_nothing(
     task: str, started: list[Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from counterpoise.studies import diagnosis_page
+    from counterpoise.studies.diagnosis import page as diagnosis_page
 
     monkeypatch.setattr(diagnosis_page, "_pictures", lambda found: [])
     rng = np.random.default_rng(0)

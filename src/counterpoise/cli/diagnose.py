@@ -10,9 +10,9 @@ from counterpoise.benchmark.plan import Row, alone, base, method_names, plan, ru
 from counterpoise.cli.execution import add_execution, execution_of, folder_of
 from counterpoise.recipe.messages import Options, UsageError
 from counterpoise.recipe.trained import open_run
-from counterpoise.studies.diagnosis import Diagnosis
-from counterpoise.studies.diagnosis_page import write
-from counterpoise.studies.diagnosis_runs import Opened, measure
+from counterpoise.studies.diagnosis.diagnosis import Diagnosis
+from counterpoise.studies.diagnosis.measuring import FinishedRun, measure
+from counterpoise.studies.diagnosis.page import write
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -47,9 +47,9 @@ def main(arguments: Sequence[str]) -> int:
         print(f"Measuring the models of seed {seed} ({place + 1}/{len(seeds)}) ...", file=sys.stderr, flush=True)
         at = {name: runs / recipes[place].id for name, recipes in planned.items()}
         trainer, job, _ = open_run(str(at[names[0]]), trust=True)
-        joint = Opened.at(trainer, at[names[0]])
+        joint = FinishedRun.at(trainer, at[names[0]])
         each = {m: at[f"{m} alone"] for m in modalities}
-        opened = {m: Opened.at(open_run(str(path), trust=True)[0], path) for m, path in each.items()}
+        opened = {m: FinishedRun.at(open_run(str(path), trust=True)[0], path) for m, path in each.items()}
         measured.append(measure(joint, opened, job.splits, names[0]))
         monitor = joint.record["monitor"]
     diagnosis = Diagnosis(names[0], monitor, measured, recipe.splits.task.kind)

@@ -17,8 +17,9 @@ from counterpoise.metrics import SHARES
 from counterpoise.report.charts import bars, curves
 from counterpoise.report.figures import FAINT, log_axis
 from counterpoise.report.markup import Picture, html_figure, html_table, render, write_page
-from counterpoise.studies.diagnosis import Diagnosis, headline, losses, recommend
-from counterpoise.studies.diagnosis_verdict import ERRORS, LEAST
+from counterpoise.studies.diagnosis.diagnosis import Diagnosis, losses
+from counterpoise.studies.diagnosis.verdict import ERRORS, LEAST
+from counterpoise.studies.diagnosis.words import headline, sentences
 from counterpoise.task import Regression
 from counterpoise.types import FUSED
 
@@ -32,7 +33,7 @@ Series = dict[str, list[np.ndarray]]
 def write(diagnosis: Diagnosis, out: Path) -> Path:
     """``diagnosis.json``, the pictures and the page ``diagnosis.html``, whose path is returned."""
     out.mkdir(parents=True, exist_ok=True)
-    said = recommend(diagnosis)
+    said = sentences(diagnosis)
     kept = {"headline": headline(diagnosis), "said": said, **asdict(diagnosis)}
     write_text(out / "diagnosis.json", to_json(kept, indent=1) + "\n")
     body = render(
@@ -144,9 +145,9 @@ def _overfitting(diagnosis: Diagnosis, like: Mapping[str, str]) -> Figure:
                 series.setdefault(name, []).append((gap - gap[0], val[0] - val))
     gain, gap, ratio = "gain", "overfitting", "overfitting / gain"
     panels: dict[str, Series] = {
-        gain: {name: [g for _, g in found_] for name, found_ in series.items()},
-        gap: {name: [o for o, _ in found_] for name, found_ in series.items()},
-        ratio: {name: [_ratio(o, g) for o, g in found_] for name, found_ in series.items()},
+        gain: {name: [g for _, g in pairs] for name, pairs in series.items()},
+        gap: {name: [o for o, _ in pairs] for name, pairs in series.items()},
+        ratio: {name: [_ratio(o, g) for o, g in pairs] for name, pairs in series.items()},
     }
     nats = "" if diagnosis.task == Regression.kind else " (nats)"
     labels = {gain: f"fall of validation loss{nats}", gap: f"growth of the gap{nats}", ratio: "size of the ratio"}

@@ -1,135 +1,31 @@
-"""Is a multimodal model imbalanced, which modality is starved, and what to try: the verdict and its evidence."""
+"""A diagnosis in words: the answer, what the numbers say, and what to try."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from counterpoise.analysis import BalanceCurves, overfitting_ratio
 from counterpoise.benchmark.summary import percent
-from counterpoise.studies.diagnosis_evidence import Measured
-from counterpoise.studies.diagnosis_gain import lead
-from counterpoise.studies.diagnosis_verdict import ERRORS, LEAST, RECORDS, Verdict, judge, share, unsure
-from counterpoise.task import TASKS, Regression, SingleLabel
+from counterpoise.studies.diagnosis.evidence import finite_mean
+from counterpoise.studies.diagnosis.expected_gain import gain_sentence
+from counterpoise.studies.diagnosis.verdict import (
+    ERRORS,
+    LEAST,
+    TRACK_RECORDS,
+    Verdict,
+    judge,
+    not_judged,
+    share_of_contributions,
+)
+from counterpoise.task import SingleLabel
+
+if TYPE_CHECKING:
+    from counterpoise.studies.diagnosis.diagnosis import Diagnosis
 
 
-@dataclass(frozen=True)
-class Diagnosis:
-    """The measurements of all seeds.
-
-    Attributes:
-        method: that was looked at.
-        monitor: the score in the curves.
-        measured: one per seed, at least one.
-        task: kind of what is predicted.
-    """
-
-    method: str
-    monitor: str
-    measured: Sequence[Measured]
-    task: str = SingleLabel.kind
-
-    def __str__(self) -> str:
-        return "\n".join([headline(self), *recommend(self)])
-
-    @property
-    def score(self) -> str:
-        """What everything is measured in."""
-        return TASKS[self.task].yardstick
-
-    @property
-    def probe(self) -> str:
-        """What is fitted to features."""
-        return "linear regression" if self.task == Regression.kind else "linear classifier"
-
-    @property
-    def modalities(self) -> tuple[str, ...]:
-        """Names, in order."""
-        return tuple(self.measured[0].modalities)
-
-    @property
-    def samples(self) -> int:
-        """Of the validation split."""
-        return min(one.samples for one in self.measured)
-
-    def whole(self, what: str) -> np.ndarray:
-        """(seeds,) one of ``fused``, ``apart`` and ``apart_differ``."""
-        return np.array([getattr(one, what) for one in self.measured], dtype=float)
-
-    def of(self, modality: str, what: str) -> np.ndarray:
-        """(seeds,) one field of ``Evidence``; nan for None."""
-        values = [getattr(one.modalities[modality], what) for one in self.measured]
-        return np.array([math.nan if value is None else value for value in values], dtype=float)
-
-    def samples_of(self, modality: str) -> int:
-        """Validation samples that have the modality."""
-        return int(self.of(modality, "samples").min())
-
-    @property
-    def best(self) -> str:
-        """The modality that is best alone."""
-        return max(self.modalities, key=lambda m: self.of(m, "alone").mean())
-
-    def overfitting(self, modality: str | None = None, *, alone: bool = False) -> np.ndarray:
-        """(seeds, 3) growth of the gap, gain, and their ratio from the start to the selected weights.
-
-        Args:
-            modality: whose own prediction; None for the fused one.
-            alone: of the run on that modality alone.
-
-        Returns:
-            nan where it was not recorded; the ratio is infinite where the validation loss did not fall.
-        """
-        rows = []
-        for one in self.measured:
-            curves = one.alone[modality] if alone and modality is not None else one.balance
-            epoch = one.epochs[modality if alone and modality is not None else self.method]
-            rows.append((math.nan,) * 3 if curves is None else _overfitting(one, curves, modality, epoch))
-        return np.array(rows, dtype=float)
-
-    def over_training(self, modality: str, what: str) -> np.ndarray:
-        """(seeds,) mean of a column of ``BalanceCurves`` from the start to the last epoch of the joint run."""
-        place = self.modalities.index(modality)
-        return np.array([_mean(getattr(one.balance, what)[:, place]) for one in self.measured if one.balance])
-
-    def conflict(self) -> dict[tuple[str, str], float]:
-        """Pair of modalities -> mean cosine of their gradients by shared parameters; without pairs that share none."""
-        cosines = {}
-        for (i, a), (j, b) in combinations(enumerate(self.modalities), 2):
-            mean = _mean(np.array([_mean(one.balance.conflict[:, i, j]) for one in self.measured if one.balance]))
-            if math.isfinite(mean):
-                cosines[a, b] = mean
-        return cosines
-
-
-def _overfitting(one: Measured, curves: BalanceCurves, modality: str | None, epoch: int) -> tuple[float, ...]:
-    rows = [int(np.flatnonzero(curves.epoch == at)[0]) for at in (0, epoch) if at in curves.epoch]
-    if len(rows) < 2:
-        return (math.nan,) * 3
-    train, val = losses(curves, list(one.modalities), modality)
-    overfitting = overfitting_ratio(train[rows].tolist(), val[rows].tolist())
-    gain = float(overfitting.gain[0])
-    return float(overfitting.overfitting[0]), gain, float(overfitting.ratio[0]) if gain > 0 else math.inf
-
-
-def losses(curves: BalanceCurves, names: Sequence[str], modality: str | None) -> tuple[np.ndarray, np.ndarray]:
-    """(rows,) training and validation loss of a modality's own prediction, or of the fused one for None."""
-    if modality is None:
-        return curves.fused_train_loss, curves.fused_val_loss
-    place = list(names).index(modality)
-    return curves.train_loss[:, place], curves.val_loss[:, place]
-
-
-def _mean(values: np.ndarray) -> float:
-    there = values[np.isfinite(values)]
-    return float(there.mean()) if len(there) else math.nan
-
-
-# -- words ---------------------------------------------------------------------------------------------
 def headline(diagnosis: Diagnosis) -> str:
     """The answer in one sentence."""
     verdict = judge(diagnosis)
@@ -148,7 +44,7 @@ def headline(diagnosis: Diagnosis) -> str:
             "Not settled: no loss is shown, but inside the joint model the prediction of "
             f"{_and(verdict.hidden)} keeps less than half of what it reaches alone."
         )
-    if open_ := unsure(diagnosis, verdict):
+    if open_ := not_judged(diagnosis, verdict):
         return f"No imbalance shown: {_and(open_)} could not be judged, and no other modality is held back."
     if verdict.weak:
         return (
@@ -157,7 +53,7 @@ def headline(diagnosis: Diagnosis) -> str:
     return f"Balanced: no modality is held back, as far as {diagnosis.samples} validation samples tell."
 
 
-def recommend(diagnosis: Diagnosis) -> list[str]:
+def sentences(diagnosis: Diagnosis) -> list[str]:
     """What the numbers say, each sentence with them; the last one says what to do."""
     verdict, said = judge(diagnosis), []
     for m in diagnosis.modalities:
@@ -178,11 +74,11 @@ def recommend(diagnosis: Diagnosis) -> list[str]:
                 f"and {probe_alone} after training alone ({n} samples)."
             )
         elif m in verdict.unused:
+            made, fair = (100 * share_of_contributions(diagnosis, m, fair=fair) for fair in (False, True))
             said.append(
                 f"{m}: learned but hardly used. Its own prediction reaches {inside} inside the joint model, "
                 f"{alone} alone, while a {diagnosis.probe} on its joint encoder reaches {probe_inside}; it makes "
-                f"{100 * share(diagnosis, m):.0f} % of the contributions, {100 * share(diagnosis, m, fair=True):.0f} % "
-                "by what each modality reaches alone above chance."
+                f"{made:.0f} % of the contributions, {fair:.0f} % by what each modality reaches alone above chance."
             )
         elif m in verdict.hidden:
             said.append(
@@ -211,12 +107,12 @@ def recommend(diagnosis: Diagnosis) -> list[str]:
             else "no clear difference from the joint model."
         )
     )
-    said += _beside(diagnosis)
-    said += [_error(diagnosis, verdict), f"{_advice(diagnosis, verdict)} {lead(diagnosis)}"]
+    said += _explanations(diagnosis)
+    said += [_track_record(diagnosis, verdict), f"{_advice(diagnosis, verdict)} {gain_sentence(diagnosis)}"]
     return said
 
 
-def _error(diagnosis: Diagnosis, verdict: Verdict) -> str:
+def _track_record(diagnosis: Diagnosis, verdict: Verdict) -> str:
     """How often training in turns gained on test where the benchmark found the same as here."""
     if diagnosis.task != SingleLabel.kind:
         return (
@@ -225,7 +121,7 @@ def _error(diagnosis: Diagnosis, verdict: Verdict) -> str:
         )
     names = {"apart": "better apart", "hurts": "fusing costs accuracy"}
     parts = []
-    for part, records in RECORDS.items():
+    for part, records in TRACK_RECORDS.items():
         given = bool(getattr(verdict, part))
         same = records[0] if given else records[1]
         which = "with" if given else "without"
@@ -238,15 +134,15 @@ def _error(diagnosis: Diagnosis, verdict: Verdict) -> str:
     )
 
 
-def _beside(diagnosis: Diagnosis) -> list[str]:
+def _explanations(diagnosis: Diagnosis) -> list[str]:
     """What explains a verdict without deciding it."""
     shares = ", ".join(f"{m} {100 * diagnosis.of(m, 'contribution').mean():+.1f}" for m in diagnosis.modalities)
     said = [f"Shapley contributions to the fused {diagnosis.score} above chance, in points: {shares}."]
     if all(one.balance is None for one in diagnosis.measured):
         return said
-    pull = ", ".join(f"{m} {_mean(diagnosis.over_training(m, 'relative')):.3g}" for m in diagnosis.modalities)
+    pull = ", ".join(f"{m} {finite_mean(diagnosis.over_training(m, 'relative')):.3g}" for m in diagnosis.modalities)
     said.append(f"Mean gradient of the fused loss over training, relative to each modality's weights: {pull}.")
-    angles = [f"{m} {_mean(diagnosis.over_training(m, 'alignment')):+.2f}" for m in diagnosis.modalities]
+    angles = [f"{m} {finite_mean(diagnosis.over_training(m, 'alignment')):+.2f}" for m in diagnosis.modalities]
     pairs = [f"{a} and {b} {value:+.2f}" for (a, b), value in diagnosis.conflict().items()]
     said.append(
         f"Mean cosine of that gradient with the one of the modality's own loss: {', '.join(angles)}"
@@ -261,7 +157,7 @@ def _beside(diagnosis: Diagnosis) -> list[str]:
 
 
 def _ratio(rows: np.ndarray) -> str:
-    return "without gain" if np.isinf(rows[:, 2]).any() else f"{_mean(rows[:, 2]):.2f}"
+    return "without gain" if np.isinf(rows[:, 2]).any() else f"{finite_mean(rows[:, 2]):.2f}"
 
 
 def _advice(diagnosis: Diagnosis, verdict: Verdict) -> str:
@@ -289,14 +185,14 @@ def _advice(diagnosis: Diagnosis, verdict: Verdict) -> str:
             f"benchmark --methods Joint,MLA,IGM`; {diagnosis.samples} validation samples show no difference below "
             f"{100 * least:.1f} points."
         )
-    if open_ := unsure(diagnosis, verdict):
+    if open_ := not_judged(diagnosis, verdict):
         return f"Recommendation: judge {_and(open_)} on more samples; until then nothing calls for balancing."
     if verdict.weak:
         return f"Recommendation: look at the data and the encoder of {_and(verdict.weak)}; nothing calls for balancing."
     return "Recommendation: stay with joint training; nothing here calls for balancing."
 
 
-def _turns(diagnosis: Diagnosis) -> str:
+def _methods_in_turns(diagnosis: Diagnosis) -> str:
     """The methods that take turns and are defined for what is predicted."""
     return "MLA, IGM" + (", ReconBoost" if diagnosis.task == SingleLabel.kind else "")
 
@@ -309,8 +205,8 @@ def _in_turns(diagnosis: Diagnosis, verdict: Verdict) -> str:
     if opposed:
         text += f" (the gradients of {' and '.join('/'.join(pair) for pair in opposed)} oppose each other)"
     return (
-        f"{text} the modalities in turns ({_turns(diagnosis)}), which keeps what they learn apart. Compare over "
-        "several seeds by `counterpoise benchmark --methods Joint,MLA,IGM`."
+        f"{text} the modalities in turns ({_methods_in_turns(diagnosis)}), which keeps what they learn apart. "
+        "Compare over several seeds by `counterpoise benchmark --methods Joint,MLA,IGM`."
     )
 
 
@@ -321,7 +217,7 @@ def _against_starving(diagnosis: Diagnosis, verdict: Verdict) -> str:
         if verdict.together
         else f"nothing shows that training in turns (MLA, IGM) would raise the fused {diagnosis.score}"
     )
-    against = [m for m in verdict.starved if _mean(diagnosis.over_training(m, "alignment")) < 0]
+    against = [m for m in verdict.starved if finite_mean(diagnosis.over_training(m, "alignment")) < 0]
     if against:
         text += f", and the fused loss's gradient points away from what {_and(against)} would learn by itself"
     return (

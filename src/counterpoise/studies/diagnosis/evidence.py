@@ -1,15 +1,18 @@
-"""What a diagnosis measures."""
+"""What a diagnosis measures, with one seed."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from counterpoise.analysis import BalanceCurves
 
 
 @dataclass(frozen=True)
-class Evidence:
+class ModalityEvidence:
     """What was measured of one modality with one seed: means of ``Task.hits`` in [0, 1], on the validation split.
 
     Attributes:
@@ -49,7 +52,7 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Measured:
+class SeedEvidence:
     """Everything that was measured with one seed.
 
     Attributes:
@@ -74,8 +77,14 @@ class Measured:
     apart: float
     apart_differ: float
     subsets: Mapping[str, float]
-    modalities: Mapping[str, Evidence]
+    modalities: Mapping[str, ModalityEvidence]
     curves: Mapping[str, Sequence[float]]
     balance: BalanceCurves | None
     alone: Mapping[str, BalanceCurves | None]
     epochs: Mapping[str, int]
+
+
+def finite_mean(values: np.ndarray) -> float:
+    """The mean of the finite ones; nan when there is none."""
+    there = values[np.isfinite(values)]
+    return float(there.mean()) if len(there) else math.nan

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from counterpoise.studies.diagnosis import Diagnosis
+    from counterpoise.studies.diagnosis.diagnosis import Diagnosis
 
 ERRORS = 2.0
 """How many standard errors a difference must have to count as one."""
@@ -19,7 +19,7 @@ LEAST = 0.02
 
 
 @dataclass(frozen=True)
-class Record:
+class TrackRecord:
     """What training in turns did on test in the units of a benchmark for which a part of the verdict was the same.
 
     Attributes:
@@ -33,16 +33,16 @@ class Record:
     lost: int
 
 
-RECORDS: Mapping[str, tuple[Record, Record]] = {
-    "apart": (Record(2, 1, 0), Record(20, 2, 1)),
-    "hurts": (Record(3, 2, 0), Record(19, 1, 1)),
-    "starved": (Record(1, 1, 0), Record(21, 2, 1)),
-    "hidden": (Record(1, 0, 0), Record(21, 3, 1)),
+TRACK_RECORDS: Mapping[str, tuple[TrackRecord, TrackRecord]] = {
+    "apart": (TrackRecord(2, 1, 0), TrackRecord(20, 2, 1)),
+    "hurts": (TrackRecord(3, 2, 0), TrackRecord(19, 1, 1)),
+    "starved": (TrackRecord(1, 1, 0), TrackRecord(21, 2, 1)),
+    "hidden": (TrackRecord(1, 0, 0), TrackRecord(21, 3, 1)),
 }
 """Part of the verdict -> where it was given, and where it was not: ``benchmarks/diagnosis.py``, docs/studies.md."""
 
 
-def clear(
+def clearly_better(
     better: float | np.ndarray,
     worse: float | np.ndarray,
     samples: int,
@@ -113,12 +113,14 @@ def judge(diagnosis: Diagnosis) -> Verdict:
         n, chance = diagnosis.samples_of(m), of(m, "chance")
         alone, probe = of(m, "alone"), of(m, "probe_alone")
         # both: the epoch was selected on these samples, so the prediction alone flatters where there is nothing
-        if not (_above(diagnosis, m, alone, "alone_differ") and _above(diagnosis, m, probe, "probe_differ")):
+        if not (
+            _above_chance(diagnosis, m, alone, "alone_differ") and _above_chance(diagnosis, m, probe, "probe_differ")
+        ):
             kinds["weak"].append(m)
-        elif _loses(of(m, "probe_inside"), probe, n, of(m, "probes_differ")):
+        elif _clearly_worse(of(m, "probe_inside"), probe, n, of(m, "probes_differ")):
             kinds["starved"].append(m)
-        elif _loses(inside := of(m, "inside"), alone, n, of(m, "own_differ")):
-            if 2 * share(diagnosis, m) < share(diagnosis, m, fair=True):
+        elif _clearly_worse(inside := of(m, "inside"), alone, n, of(m, "own_differ")):
+            if 2 * share_of_contributions(diagnosis, m) < share_of_contributions(diagnosis, m, fair=True):
                 kinds["unused"].append(m)
             elif 2 * float((inside - chance).mean()) < float((alone - chance).mean()):
                 kinds["hidden"].append(m)
@@ -129,24 +131,26 @@ def judge(diagnosis: Diagnosis) -> Verdict:
         tuple(kinds["starved"]),
         tuple(kinds["unused"]),
         tuple(kinds["hidden"]),
-        hurts=_loses(of(best, "fused"), of(best, "alone"), diagnosis.samples_of(best), of(best, "fused_differ")),
-        apart=_loses(fused, apart, n, differ),
-        together=_loses(apart, fused, n, differ),
+        hurts=_clearly_worse(
+            of(best, "fused"), of(best, "alone"), diagnosis.samples_of(best), of(best, "fused_differ")
+        ),
+        apart=_clearly_worse(fused, apart, n, differ),
+        together=_clearly_worse(apart, fused, n, differ),
     )
 
 
-def _above(diagnosis: Diagnosis, modality: str, score: np.ndarray, differ: str) -> bool:
+def _above_chance(diagnosis: Diagnosis, modality: str, score: np.ndarray, differ: str) -> bool:
     """Whether a score is clearly above chance."""
     apart = diagnosis.of(modality, differ)
     chance, n = diagnosis.of(modality, "chance"), diagnosis.samples_of(modality)
-    return clear(score, chance, n, differ=None if np.isnan(apart).any() else apart)
+    return clearly_better(score, chance, n, differ=None if np.isnan(apart).any() else apart)
 
 
-def _loses(model: np.ndarray, other: np.ndarray, samples: int, differ: np.ndarray) -> bool:
-    return clear(other, model, samples, differ=differ) and float((other - model).mean()) >= LEAST
+def _clearly_worse(model: np.ndarray, other: np.ndarray, samples: int, differ: np.ndarray) -> bool:
+    return clearly_better(other, model, samples, differ=differ) and float((other - model).mean()) >= LEAST
 
 
-def share(diagnosis: Diagnosis, modality: str, *, fair: bool = False) -> float:
+def share_of_contributions(diagnosis: Diagnosis, modality: str, *, fair: bool = False) -> float:
     """Its part in the contributions of all; ``fair``: in what each reaches alone above chance."""
     of, parts = diagnosis.of, {}
     for m in diagnosis.modalities:
@@ -155,6 +159,6 @@ def share(diagnosis: Diagnosis, modality: str, *, fair: bool = False) -> float:
     return parts[modality] / max(sum(parts.values()), 1e-12)
 
 
-def unsure(diagnosis: Diagnosis, verdict: Verdict) -> list[str]:
+def not_judged(diagnosis: Diagnosis, verdict: Verdict) -> list[str]:
     """The weak ones whose own prediction alone is above chance: more than selecting the epoch gives, or less."""
-    return [m for m in verdict.weak if _above(diagnosis, m, diagnosis.of(m, "alone"), "alone_differ")]
+    return [m for m in verdict.weak if _above_chance(diagnosis, m, diagnosis.of(m, "alone"), "alone_differ")]

@@ -6,14 +6,14 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from counterpoise.studies.diagnosis_verdict import ERRORS, LEAST
+from counterpoise.studies.diagnosis.verdict import ERRORS, LEAST
 
 if TYPE_CHECKING:
-    from counterpoise.studies.diagnosis import Diagnosis
+    from counterpoise.studies.diagnosis.diagnosis import Diagnosis
 
 
 @dataclass(frozen=True)
-class Gain:
+class ExpectedGain:
     """How far a rival is above the looked-at model on validation.
 
     Attributes:
@@ -34,7 +34,7 @@ class Gain:
         return "none" if self.value + ERRORS * self.error < LEAST else "undecided"
 
 
-def gain(diagnosis: Diagnosis) -> Gain:
+def expected_gain(diagnosis: Diagnosis) -> ExpectedGain:
     """That of the models of one modality each: averaged, or the best of them where it is better."""
     best, of, whole = diagnosis.best, diagnosis.of, diagnosis.whole
     rivals = [
@@ -46,17 +46,17 @@ def gain(diagnosis: Diagnosis) -> Gain:
     variance = max(varies - value**2, 0.0) / samples
     if len(difference) > 1:
         variance += float(difference.var(ddof=1)) / len(difference)
-    decided = Gain(value, math.sqrt(variance), None)
+    decided = ExpectedGain(value, math.sqrt(variance), None)
     if decided.verdict != "undecided" or value <= 0:
         return decided
     least = max(value, LEAST)
     needed = math.ceil(ERRORS**2 * max(varies - least**2, 0) / least**2)
-    return Gain(value, math.sqrt(variance), max(samples + 1, needed))
+    return ExpectedGain(value, math.sqrt(variance), max(samples + 1, needed))
 
 
-def lead(diagnosis: Diagnosis) -> str:
+def gain_sentence(diagnosis: Diagnosis) -> str:
     """A sentence on ``auto``: what it may gain here."""
-    expected = gain(diagnosis)
+    expected = expected_gain(diagnosis)
     low, high = (100 * (expected.value + side * ERRORS * expected.error) for side in (-1, 1))
     shown = f"{100 * expected.value:+.1f} points [{low:+.1f}, {high:+.1f}]"
     text = (
