@@ -221,9 +221,8 @@ class Run:
     ) -> Iterator[Predictions]:
         """As ``predict``, from each of these subsets of the modalities in turn; each modality is encoded once."""
         data = self.split(split)
-        return (
-            self._checked(predictions, data.ids) for predictions in self.evaluator.predict(data, subsets, keep=keep)
-        )
+        each = self.evaluator.predict(data, subsets, keep=keep)
+        return (self._checked(predictions, data.ids) for predictions in each)
 
     def stream(self, split: Split) -> Iterator[Predictions]:
         """As ``predict``, a batch at a time in order, so that memory does not grow with the samples."""
@@ -245,11 +244,9 @@ class Run:
         setup.check_data(self.model, self.method, split)
         return self._scores(self.predict(split), *self.metrics, self.monitor, "loss")
 
-    def _scores(self, predictions: Predictions, *metrics: str) -> dict[str, float]:
+    def _scores(self, of: Predictions, *metrics: str) -> dict[str, float]:
         names = tuple(dict.fromkeys(metrics))
-        return self.task.scores(
-            predictions.named(), predictions.target, predictions.present, names, self.loss.mean, predictions.weight
-        )
+        return self.task.scores(of.named(), of.target, of.present, names, self.loss.mean, of.weight)
 
     # -- what a method may ask for at a boundary ---------------------------------------------------
     def fork(
