@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from counterpoise.model import MultimodalModel
     from counterpoise.observer import Observer
     from counterpoise.studies.diagnosis.runs import diagnose
+    from counterpoise.studies.robustness import robustness
     from counterpoise.trained import TrainedModel, load
 
 __version__ = "0.1.0"
@@ -61,6 +62,7 @@ _HOMES = {
     "from_hf": "data",
     "from_log": "data",
     "load": "trained",
+    "robustness": "studies.robustness",
 }
 _PACKAGES = ("data", "encoders", "engine", "functional", "fusions", "integrations", "methods", "metrics", "report")
 
@@ -96,6 +98,7 @@ __all__ = [
     "fusions",
     "load",
     "methods",
+    "robustness",
 ]
 
 

@@ -2,6 +2,7 @@
 
 from counterpoise.data.arrays import ArraySplit, from_arrays
 from counterpoise.data.check import Report, check, show
+from counterpoise.data.corruption import CORRUPTIONS, Corrupted, deviations
 from counterpoise.data.dataset import DatasetSplit, from_dataset
 from counterpoise.data.digits import digits, write_digits
 from counterpoise.data.hugging_face import from_hf
@@ -26,11 +27,13 @@ from counterpoise.data.table import Table
 from counterpoise.data.table_split import TableSplit
 
 __all__ = [
+    "CORRUPTIONS",
     "READERS",
     "Array",
     "ArraySplit",
     "Audio",
     "Clip",
+    "Corrupted",
     "DatasetSplit",
     "Flow",
     "Frames",
@@ -46,6 +49,7 @@ __all__ = [
     "Text",
     "Video",
     "check",
+    "deviations",
     "digits",
     "from_arrays",
     "from_dataset",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -36,6 +36,7 @@ class ArraySplit(Split):
         present: modality -> (n,) bool, where some sample lacks that modality.
         weight: (n,) numbers >= 0, how much each sample counts in the loss; None when all count alike.
         readers: modality -> what made the tensors of other values, if anything did.
+        recorded: modality -> these values, (n,) of what its reader takes, where they are kept.
     """
 
     def __init__(
@@ -48,8 +49,9 @@ class ArraySplit(Split):
         present: Present = None,
         weight: Tensor | None = None,
         readers: Mapping[str, Reader] | None = None,
+        recorded: Mapping[str, Sequence[Any]] | None = None,
     ):
-        self.readers = readers or {}
+        self.readers, self.recorded = readers or {}, dict(recorded or {})
         self.inputs = dict(inputs)
         self.modalities = tuple(inputs)
         self.task = task if isinstance(task, Task) else SingleLabel(task)
@@ -62,6 +64,18 @@ class ArraySplit(Split):
         if isinstance(x, Decoded):
             return x.batch(indices, seed)
         return x.index_select(0, torch.as_tensor(indices, dtype=torch.int64))
+
+    def recording(self, modality: str) -> str:
+        kept = modality in self.recorded or isinstance(self.inputs[modality], Decoded)
+        return self.readers[modality].recording if kept else super().recording(modality)
+
+    def altered(self, index: int, modality: str, alter: Callable[[Any], Any]) -> Tensor:
+        x = self.inputs[modality]
+        if isinstance(x, Decoded):
+            return x.altered(index, alter)
+        if modality in self.recorded:
+            return self.readers[modality].altered(self.recorded[modality][index], alter)
+        return super().altered(index, modality, alter)
 
     def layout(self, modality: str) -> Layout:
         x = self.inputs[modality]

@@ -17,7 +17,7 @@ that takes long; ``labels`` and ``present`` spare that.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -35,6 +35,7 @@ from .labels import alike, part_of, renamed
 from .layout import Layout, layout_of_reader
 from .readers import Reader
 from .samples import Collate, Samples
+from .seeding import borrowed_generators
 from .split import Split, Splits, digest, lacking, placed, weighed
 from .survey import bind, surveyed
 from .targets import encoded
@@ -92,6 +93,17 @@ class DatasetSplit(Split):
             x = self.samples.joined(m, values, [indices[place] for place in there.tolist()]) if values else None
             together[m] = placed(x, there, len(indices))
         return together
+
+    def recording(self, modality: str) -> str:
+        reader = self.samples.readers.get(modality)
+        return super().recording(modality) if reader is None else reader.recording
+
+    def altered(self, index: int, modality: str, alter: Callable[[Any], Any]) -> Tensor:
+        reader = self.samples.readers.get(modality)
+        if reader is None:
+            return super().altered(index, modality, alter)
+        with borrowed_generators() as seeded:
+            return reader.altered(self.samples.values(index, None, seeded)[modality], alter)
 
     def layout(self, modality: str) -> Layout:
         reader = self.samples.readers.get(modality)

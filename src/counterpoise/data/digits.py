@@ -104,7 +104,8 @@ def digits(
     names = [f"digit{i:04d}" for i in range(len(made.target))]
     classes = [str(c) for c in range(10)]
     target = torch.from_numpy(made.target)
-    whole = ArraySplit(inputs, target, classes, ids=names, present=present, readers=readers())
+    recorded = {"audio": [(wave, RATE) for wave in made.waves], "image": list(made.pictures)}
+    whole = ArraySplit(inputs, target, classes, ids=names, present=present, readers=readers(), recorded=recorded)
     return assemble(whole, shares(made.target, val, test, seed, made.speaker), made.speaker)
 
 

@@ -126,6 +126,21 @@ class Split(ABC):
             read[m] = placed(x, there, len(indices))
         return read
 
+    def recording(self, modality: str) -> str:
+        """What ``altered`` hands over of a modality: its "waveform", "pixels" or "words"; "numbers" of all else."""
+        return "numbers"
+
+    def altered(self, index: int, modality: str, alter: Callable[[Any], Any]) -> Tensor:
+        """One sample that has the modality, as evaluation reads it after ``alter`` of what was recorded.
+
+        Args:
+            index: its position.
+            modality: which one to read.
+            alter: of a waveform (samples,), pixels (..., C, H, W) uint8 or a list of words, as ``recording`` says; of
+                "numbers", the sample as the encoder gets it.
+        """
+        return alter(self.batch([index], modality, None)[0])
+
     def layout(self, modality: str) -> Layout:
         """What a default encoder needs to know of a modality; read off a sample where nothing else says it."""
         mask = (self.present or {}).get(modality)
@@ -182,6 +197,12 @@ class _Subset(Split):
 
     def _rows(self, indices: Sequence[int]) -> list[int]:
         return self.indices[torch.as_tensor(indices, dtype=torch.int64)].tolist()
+
+    def recording(self, modality: str) -> str:
+        return self.whole.recording(modality)
+
+    def altered(self, index: int, modality: str, alter: Callable[[Any], Any]) -> Tensor:
+        return self.whole.altered(int(self.indices[index]), modality, alter)
 
     def layout(self, modality: str) -> Layout:
         return self.whole.layout(modality)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -85,6 +85,13 @@ class TableSplit(Split):
                     f"has shape {tuple(x.shape)}, others of the batch have {tuple(empty.shape)}",
                 )
         return torch.stack(whole)
+
+    def recording(self, modality: str) -> str:
+        return self.readers[modality].recording
+
+    def altered(self, index: int, modality: str, alter: Callable[[Any], Any]) -> Tensor:
+        row = int(self.rows[index])
+        return self.readers[modality].altered(self.table.source(row, modality) or "", alter)
 
     def _cached(self, rows: Sequence[int], modality: str, reader: Reader, cache: DecodeCache) -> Tensor:
         """A batch whose entries are used as they are, read into their places in it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -111,7 +111,7 @@ class Decoded:
     """
 
     def __init__(self, modality: str, reader: Reader, values: Sequence[Any], there: Tensor):
-        self.modality, self.reader = modality, reader
+        self.modality, self.reader, self.values = modality, reader, values
         rows = there.nonzero().flatten().tolist()
         if reader.shape is None and rows:
             reader.bind(values[rows[0]])
@@ -134,6 +134,10 @@ class Decoded:
             example = self._sample(next(row for row, x in enumerate(self.samples) if x is not None), None)
             return example.new_zeros(len(rows), *example.shape)
         return placed(torch.stack(read), there.nonzero().flatten(), len(rows))
+
+    def altered(self, row: int, alter: Callable[[Any], Any]) -> Tensor:
+        """As ``Split.altered``."""
+        return self.reader.altered(self.values[row], alter)
 
     def layout(self) -> Layout:
         """What a default encoder needs to know."""

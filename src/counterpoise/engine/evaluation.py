@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -156,26 +156,37 @@ class Evaluator:
         reads = self._method.reads(model.modalities)
         chosen = [model.select(reads if only is None else only) for only in subsets]
         features, mine = self.features(split, [m for m in model.modalities if any(m in c for c in chosen)], keep=keep)
+        for names in chosen:
+            yield self.fused({m: features[m] for m in names}, mine, split)
+
+    def fused(self, features: Mapping[str, Tensor], mine: Tensor, split: Split) -> Predictions:
+        """Logits of every sample from features that are known, in batches.
+
+        Args:
+            features: modality -> (n_r, dim), zero where a sample lacks it; the modalities to use.
+            mine: (n_r,) the positions of this replica's samples, as ``features`` says.
+            split: whose targets, weights and absent samples these are.
+        """
+        model, names = self._model, list(features)
         order = gather_rows(mine, self._fabric).argsort()
         empty = torch.zeros(0, model.num_classes)
 
         def whole(parts: list[Tensor]) -> Tensor:
             return gather_rows(torch.cat(parts).cpu() if parts else empty, self._fabric)[order]
 
-        for names in chosen:
-            fused, unimodal = [], {m: [] for m in names}
-            with evaluating(model, self._method), torch.no_grad():
-                for start in range(0, len(mine), self._loaders.batch_size):
-                    rows = slice(start, start + self._loaders.batch_size)
-                    present = None
-                    if split.present is not None:
-                        present = {m: p[mine[rows]].to(self._fabric.device) for m, p in split.present.items()}
-                    output = self.decided(fuse(model, self._fabric, {m: features[m][rows] for m in names}, present))
-                    fused.append(output.logits)
-                    for m, u in output.unimodal.items():
-                        unimodal[m].append(u)
-            everyone = {m: whole(parts) for m, parts in unimodal.items()}
-            yield Predictions(whole(fused), everyone, split.target, split.present, split.weight)
+        fused, unimodal = [], {m: [] for m in names}
+        with evaluating(model, self._method), torch.no_grad():
+            for start in range(0, len(mine), self._loaders.batch_size):
+                rows = slice(start, start + self._loaders.batch_size)
+                present = None
+                if split.present is not None:
+                    present = {m: p[mine[rows]].to(self._fabric.device) for m, p in split.present.items()}
+                output = self.decided(fuse(model, self._fabric, {m: z[rows] for m, z in features.items()}, present))
+                fused.append(output.logits)
+                for m, u in output.unimodal.items():
+                    unimodal[m].append(u)
+        everyone = {m: whole(parts) for m, parts in unimodal.items()}
+        return Predictions(whole(fused), everyone, split.target, split.present, split.weight)
 
     @torch.no_grad()
     def embed(self, split: Split) -> dict[str, Tensor]:

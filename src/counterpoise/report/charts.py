@@ -131,13 +131,20 @@ def _phases(ax: Any, phases: Mapping[int, str]) -> None:
         landmark(ax, first - 0.5, name, color=FAINT, linestyle=":")
 
 
-def sweep(panels: Mapping[str, Mapping[str, Mapping[float, Seeds]]], *, y: str, share: bool = True) -> Figure:
+def sweep(
+    panels: Mapping[str, Mapping[str, Mapping[float, Seeds]]],
+    *,
+    y: str,
+    share: bool = True,
+    ticks: Mapping[str, Sequence[str]] | None = None,
+) -> Figure:
     """A score against the values of a setting, evenly spaced as they may be 0 or span many decades.
 
     Args:
         panels: setting -> series (a metric, a modality) -> value of the setting -> one score per seed.
         y: what is drawn.
         share: the scores are shares: draw per cent.
+        ticks: setting -> what its values are called, in increasing order; themselves by default.
     """
     figure, axes = panel_grid(len(panels), sharey=True)
     drawn, scale = panel_looks(panels), 100 if share else 1
@@ -151,7 +158,7 @@ def sweep(panels: Mapping[str, Mapping[str, Mapping[float, Seeds]]], *, y: str, 
             means, sds = np.array([cell.mean() for cell in cells]), np.array([_sd(cell) or 0.0 for cell in cells])
             mark(ax, at, means, drawn[name], linestyle=drawn[name].line)
             ax.fill_between(at, means - sds, means + sds, color=drawn[name].colour, alpha=0.18, linewidth=0, zorder=2)
-        ax.set_xticks(range(len(values)), [f"{value:g}" for value in values])
+        ax.set_xticks(range(len(values)), (ticks or {}).get(setting) or [f"{value:g}" for value in values])
         counts = [len(cell) for scores in series.values() for cell in scores.values()]
         ax.set_title(short(f"{setting}  (n = {seeds_text(counts)})", 44))
         ax.grid(axis="x", visible=False)

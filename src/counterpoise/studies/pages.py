@@ -21,6 +21,7 @@ STUDIES = {
     "ablation": "IGM with and without SAM and gradient modification",
     "sensitivity": "a score over the values of any option of a method",
     "comparison": "all methods, best and second marked",
+    "robustness": "a score while modalities go missing, or get noise",
     "scope": "how much of the network IGM's matrices act on",
     "gradient-change": "the angle between gradients of successive modalities",
     "interaction": "IGM stage by stage, with a direction switched off",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -62,6 +62,7 @@ class Audio(Reader):
     """
 
     kind = "spectrogram"
+    recording = "waveform"
     takes = "a pair of a waveform and its rate, or the name or the bytes of a file"
     extensions = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff")
 
@@ -129,6 +130,9 @@ class Audio(Reader):
     def _kept(self, wave: Tensor) -> Tensor:
         """What is decoded, and cached, of a waveform."""
         return wave if self.crop == "random" else self.spectrogram(wave[: self.samples])
+
+    def altered(self, cell: Any, alter: Callable[[Any], Any]) -> Tensor:
+        return self.spectrogram(alter(_Waveform(**_checks.settings(self)).decode(cell)))
 
     def transform(self, decoded: Tensor, generator: torch.Generator | None) -> Tensor:
         if self.crop == "start":
@@ -224,6 +228,13 @@ class Audio(Reader):
                 yield resampler.resample_chunk(mono[at : at + step])
         if resampler is not None:
             yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+class _Waveform(Audio):
+    """What `Audio` hears of a recording in evaluation, before it becomes a spectrogram: (samples,)."""
+
+    def _kept(self, wave: Tensor) -> Tensor:
+        return wave[: self.samples]
 
 
 def _channels(values: Any) -> np.ndarray:

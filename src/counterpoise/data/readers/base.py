@@ -10,7 +10,7 @@ import re
 import stat
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -69,6 +69,7 @@ class Reader(_checks.Spelled, ABC):
         repeats: whether samples often have equal cells, so that equal ones in two parts of a table say nothing.
         learns: whether it must be fitted to training samples (`fit`) before it reads.
         fitted: what it has learned from them, as plain values; None before, and of readers with nothing to learn.
+        recording: what corruptions act on: a ``waveform``, ``pixels``, ``words``; ``numbers`` are those it gives.
         stream: readers of one table with the same name here draw the same random numbers for a row, so
             that crops of views of one scene agree; None draws for each modality alone.
     """
@@ -81,6 +82,7 @@ class Reader(_checks.Spelled, ABC):
     repeats: ClassVar[bool] = False
     learns: ClassVar[bool] = False
     fitted: dict[str, Any] | None = None
+    recording: ClassVar[str] = "numbers"
     stream: ClassVar[str | None] = None
 
     @property
@@ -143,6 +145,10 @@ class Reader(_checks.Spelled, ABC):
     def read(self, cell: Any, generator: torch.Generator | None = None) -> Tensor:
         """One sample: `transform` of `decode`."""
         return self.transform(self.decode(cell), generator)
+
+    def altered(self, cell: Any, alter: Callable[[Any], Any]) -> Tensor:
+        """As `read` for evaluation, after ``alter`` of what was recorded; see ``recording``."""
+        return alter(self.read(cell))
 
     def bind(self, cell: Any) -> None:
         """Learn from an example what the options leave open; most readers have nothing to learn."""

@@ -8,6 +8,7 @@ import importlib.util
 import re
 import string
 import threading
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -48,6 +49,7 @@ class Text(Reader):
     """
 
     kind = "text"
+    recording = "words"
     reads_files = False
     takes = "a text"
     decoded_by = ("tokenizer", "length", "vocabulary", "alphabetic", "words", "cleaning")
@@ -107,6 +109,9 @@ class Text(Reader):
                 numbers = tokenizer(" ".join(words), truncation=True, max_length=self.length, padding="max_length")
             numbers = numbers["input_ids"]
         return torch.tensor(numbers, dtype=torch.int64)
+
+    def altered(self, cell: Any, alter: Callable[[Any], Any]) -> Tensor:
+        return self.read(" ".join(alter(self._cleaned(cell))))
 
     def transform(self, decoded: Tensor, generator: torch.Generator | None) -> Tensor:
         return decoded.clone()

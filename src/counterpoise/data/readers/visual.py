@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -42,6 +42,7 @@ class Visual(Reader):
     """
 
     decoded_by = ("channels", "bound")
+    recording = "pixels"
 
     def __init__(
         self,
@@ -67,6 +68,9 @@ class Visual(Reader):
         self.interpolation = _checks.choice("interpolation", interpolation, ("bilinear", "bicubic"))
         self.normalize = _checks.choice("normalize", normalize, _NORMS)
         self.bound = None if bound is None else whole("bound", bound, low=1)
+
+    def altered(self, cell: Any, alter: Callable[[Any], Any]) -> Tensor:
+        return self.transform(alter(self.decode(cell)), None)
 
     def pixels(self, frames: Tensor, generator: torch.Generator | None, alone: bool = False) -> Tensor:
         """(T, C, H, W) uint8 to (T, C, size, size) float32.
