@@ -141,16 +141,23 @@ def test_every_method_is_here():
 # what a fusion can break; the rest runs with each method's first fusion
 OF_THE_FUSION = (trains, accepts_absent, runs_in_bf16)
 RUNS = [
-    pytest.param(name, fusion, check, id=f"{name}-{_named(fusion)}-{check.__name__}")
+    pytest.param(
+        name,
+        fusion,
+        check,
+        modalities,
+        id=f"{name}-{_named(fusion)}-{check.__name__}-{modalities}",
+        marks=() if fusion == case.fusions[0] or modalities == 3 else pytest.mark.slow,
+    )
     for name, case in CASES.items()
     for fusion in case.fusions
     for check in CHECKS
     if fusion == case.fusions[0] or check in OF_THE_FUSION
+    for modalities in (2, 3)
 ]
 
 
-@pytest.mark.parametrize("modalities", [2, 3])
-@pytest.mark.parametrize(("name", "fusion", "check"), RUNS)
+@pytest.mark.parametrize(("name", "fusion", "check", "modalities"), RUNS)
 def test_contract(name: str, fusion: Any, check: Callable[..., None], modalities: int):
     make = CASES[name].make
     with warnings.catch_warnings():

@@ -71,6 +71,7 @@ def test_cells_as_numbers(tmp_path):
     assert [column.rows()(i).tolist() for i in range(3)] == [[0, 3], [2], [4]]
 
 
+@pytest.mark.slow  # every allocation is traced
 def test_rows_cost_no_python_objects(tmp_path):
     """Reading, splitting, checking and the start of an epoch: a few numbers a row."""
     n = 200_000
