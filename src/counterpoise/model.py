@@ -97,27 +97,27 @@ class MultimodalModel(nn.Module):
         present: Present = None,
     ) -> dict[str, Tensor]:
         """Features (batch, dim) of each modality; absent samples are not run and give zero rows."""
-        features = {}
+        features, dims = {}, self.fusion.dims
         for m in self.select(only):
             x, mask = inputs[m], None if present is None else present.get(m)
             if mask is None:
-                features[m] = self._encode(m, x)
+                features[m] = self._encode(m, x, dims[m])
                 continue
             rows = mask.nonzero().flatten()
             if len(rows) == len(x):
-                features[m] = self._encode(m, x)
+                features[m] = self._encode(m, x, dims[m])
             elif len(rows) == 0:
                 dtype = next((p.dtype for p in self.parameters()), None)
-                features[m] = torch.zeros(len(x), self.fusion.dims[m], device=x.device, dtype=dtype)
+                features[m] = torch.zeros(len(x), dims[m], device=x.device, dtype=dtype)
             else:
-                z = self._encode(m, x[rows])
+                z = self._encode(m, x[rows], dims[m])
                 features[m] = z.new_zeros(len(x), z.shape[1]).index_copy(0, rows, z)
         return features
 
-    def _encode(self, modality: str, x: Tensor) -> Tensor:
-        encoder, dim = self.encoders[modality], self.fusion.dims[modality]
+    def _encode(self, modality: str, x: Tensor, dim: int) -> Tensor:
+        encoder = self.encoders[modality]
         try:
-            with lone_sample(encoder) if len(x) == 1 and encoder.training else nullcontext():
+            with lone_sample(encoder) if x.shape[0] == 1 and encoder.training else nullcontext():
                 z = encoder(x)
         except (torch.OutOfMemoryError, torch.AcceleratorError):
             raise
@@ -129,17 +129,17 @@ class MultimodalModel(nn.Module):
                 f"encoders[{modality!r}] ({type(encoder).__name__}) fails on samples of shape {tuple(x.shape[1:])}"
                 f"{whole}: {error}"
             ) from error
-        if not isinstance(z, Tensor) or z.shape != (len(x), dim):
+        if not isinstance(z, Tensor) or z.shape != (x.shape[0], dim):
             given = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
             raise ValueError(
                 f"encoders[{modality!r}] must give features of shape (batch, dim) = {(len(x), dim)}; got {given}."
             )
         return z
 
-    def fuse(self, features: Mapping[str, Tensor], present: Present = None) -> Output:
-        """Fused and unimodal logits of any non-empty subset of the modalities."""
-        logits, unimodal = self.fusion(features, present)
-        return Output(logits, unimodal, dict(features), present)
+    def fuse(self, features: Mapping[str, Tensor], present: Present = None, *, unimodal: bool = True) -> Output:
+        """Fused and unimodal logits of any non-empty subset of the modalities, or the fused ones alone."""
+        logits, each = self.fusion(features, present, unimodal)
+        return Output(logits, each, dict(features), present)
 
     def forward(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -45,6 +45,13 @@ class Batch(NamedTuple):
     index: Tensor  # pyright: ignore[reportIncompatibleMethodOverride]
     present: dict[str, Tensor] | None = None
     weight: Tensor | None = None
+
+    def moved(self, move: Callable[[Tensor], Tensor]) -> Batch:
+        """With ``move`` of every tensor."""
+        inputs = {m: move(x) for m, x in self.inputs.items()}
+        present = None if self.present is None else {m: move(mask) for m, mask in self.present.items()}
+        weight = None if self.weight is None else move(self.weight)
+        return Batch(inputs, move(self.target), move(self.index), present, weight)
 
 
 class Output(NamedTuple):

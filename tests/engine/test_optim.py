@@ -185,13 +185,18 @@ def test_a_graph_from_before_an_update_cannot_be_differentiated():
         loss.backward()
 
 
+@pytest.mark.parametrize("rates", [None, (0.1, 0.1, 0.1), (0.1, 0.2, 0.1)])
 @pytest.mark.parametrize("settings", [SGD(lr=0.1), SGD(lr=0.1, nesterov=True), SGD(lr=0.1, momentum=0.0), Adam(lr=0.1)])
-def test_a_weight_may_meet_its_first_gradient_later_than_others(settings):
+def test_a_weight_may_meet_its_first_gradient_later_than_others(settings, rates):
+    """In one group, or in groups of their own, which one call of the kernel takes together where the rates are one."""
     generator = torch.Generator().manual_seed(0)
     starts = [torch.randn(3, generator=generator) for _ in range(3)]
     ours, theirs = ([torch.nn.Parameter(s.clone()) for s in starts] for _ in range(2))
-    optimizer = settings.build(grouped(*ours))
+    groups = grouped(*ours) if rates is None else [group for p in ours for group in grouped(p)]
+    optimizer = settings.build(groups)
     plain = [settings.build(grouped(p)) for p in theirs]  # each alone
+    for group, alone, rate in zip(optimizer.param_groups, plain, rates or (), strict=False):
+        group["lr"] = alone.param_groups[0]["lr"] = rate
     assert all(group["fused"] for group in optimizer.param_groups)
     for meeting in ({0}, {0, 1}, {1}, {0, 1, 2}, {0, 2}):
         for i in meeting:
@@ -200,8 +205,9 @@ def test_a_weight_may_meet_its_first_gradient_later_than_others(settings):
             plain[i].step()
             plain[i].zero_grad()
         update(optimizer)
-        optimizer.zero_grad()
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    assert len(optimizer.param_groups) == len(groups)
+    assert all(p.grad is None for p in ours)
 
 
 def test_a_modality_that_only_one_sample_has():

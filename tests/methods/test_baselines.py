@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from counterpoise.data.arrays import from_arrays
 from counterpoise.engine import SGD, Observer
+from counterpoise.fusions import Concat
 from counterpoise.methods.joint import Joint
 from counterpoise.methods.unimodal import Unimodal
 from counterpoise.testing import NAMES, accepts_absent, check_method, resumes_exactly, tiny_model, trainer_for
@@ -31,6 +32,20 @@ def run(method, modalities=2, fusion=None, **options):
     start = {k: v.clone() for k, v in trainer.model.state_dict().items()}
     fit_to_the_last(trainer, data)
     return trainer, start, batches.seen
+
+
+def test_joint_computes_no_logits_that_it_does_not_use(monkeypatch):
+    split, training = Concat.split, []
+
+    def noted(fusion, *args):
+        training.append(fusion.training)
+        return split(fusion, *args)
+
+    monkeypatch.setattr(Concat, "split", noted)
+    trainer, data = trainer_for(Joint, epochs=1)
+    trainer.fit(data.train, data.val)
+    assert training  # validation scores each modality
+    assert not any(training)
 
 
 @pytest.mark.parametrize("modalities", [1, 2, 3])

@@ -52,14 +52,13 @@ class _Counter:
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
         if self.state is None or _validating.get() or not isinstance(output, Tensor) or not output.ndim:
             return  # of what is no tensor the model says what is wrong
-        rows = len(output)
-        self.state.forward += rows
+        self.state.forward += output.shape[0]
         if output.requires_grad:
-            output.register_hook(lambda _: self._backward(rows))
+            output.register_hook(self._backward)
 
-    def _backward(self, rows: int) -> None:
+    def _backward(self, gradient: Tensor) -> None:
         if self.state is not None:
-            self.state.backward += rows
+            self.state.backward += gradient.shape[0]
 
 
 class Meter:

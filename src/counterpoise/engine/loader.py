@@ -5,13 +5,13 @@ from __future__ import annotations
 import pickle
 import signal
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from counterpoise.data.split import Split
 from counterpoise.engine.replicas import Fabric
@@ -32,14 +32,13 @@ class _Reads(Dataset[Batch | Exception]):
         self.split = split
 
     def __getitem__(self, request: Request) -> Batch | Exception:
-        if get_worker_info() is None:
-            return self._batch(request)
         try:
-            return self._batch(request)
+            return self.batch(request)
         except Exception as error:  # raised by whoever asked: PyTorch would make its message a traceback
             return _portable(error)
 
-    def _batch(self, request: Request) -> Batch:
+    def batch(self, request: Request) -> Batch:
+        """What was asked for."""
         split, rows = self.split, torch.as_tensor(request.indices, dtype=torch.int64)
         present = {m: torch.from_numpy(mask) for m, mask in request.present.items()}
         inputs = split.read_together(request.indices, request.modalities, request.seed, present)
@@ -126,6 +125,9 @@ class Loader:
         )
 
     def _read(self, starts: Sequence[int], request: Callable[[int], Request]) -> Iterator[Batch]:
+        if not self.num_workers:
+            yield from self._read_here(map(request, starts))
+            return
         ours = self._kept is None or self._busy  # persistent workers serve one pass at a time
         plan = _Plan() if ours else self._plan
         plan.starts, plan.request = starts, request
@@ -137,6 +139,13 @@ class Loader:
             yield from map(_checked, self._kept)
         finally:
             self._busy = False
+
+    def _read_here(self, requests: Iterable[Request]) -> Iterator[Batch]:
+        """In this process, as a DataLoader without workers would, whose machinery costs more than small batches."""
+        reads = _Reads(self.split)
+        for request in requests:
+            batch = reads.batch(request)
+            yield batch.moved(Tensor.pin_memory) if self.pin_memory else batch
 
     def batches(
         self,

@@ -106,29 +106,41 @@ def fused(groups: Iterable[dict[str, Any]]) -> bool | None:
 
 
 def update(optimizer: torch.optim.Optimizer) -> None:
-    """One step of the optimizer, whatever layout the gradients have; version counters advance."""
-    moved = [p for p in _parameters(optimizer.param_groups) if p.grad is not None]
+    """One step of the optimizer, whatever layout the gradients have, which are gone then; version counters advance."""
+    every = _parameters(optimizer.param_groups)
+    moved = [p for p in every if p.grad is not None]
     for p in moved:
         if p.grad is not None and p.grad.stride() != p.stride():  # fused kernels would pair the wrong numbers
             p.grad = torch.empty_like(p, requires_grad=False).copy_(p.grad)
-    for group in optimizer.param_groups:
-        if group.get("fused") and group.get("momentum"):
-            _start_momentum(optimizer, group["params"])
-    optimizer.step()
+    groups = optimizer.param_groups
+    if groups[0].get("fused") and all(group["lr"] == groups[0]["lr"] for group in groups):
+        # groups differ in nothing else, and a call of the kernel costs more than small layers
+        optimizer.param_groups = [{**groups[0], "params": moved}]
+    try:
+        if len(optimizer.state) < len(every):
+            _start_momentum(optimizer)
+        optimizer.step()
+    finally:
+        optimizer.param_groups = groups
     # fused kernels leave the counters by which autograd sees that a graph's weights have changed
     torch.autograd.graph.increment_version(moved)
+    for p in moved:
+        p.grad = None
 
 
-def _start_momentum(optimizer: torch.optim.Optimizer, params: Iterable[torch.nn.Parameter]) -> None:
+def _start_momentum(optimizer: torch.optim.Optimizer) -> None:
     """Momentum zero, as before a first step, where only some of a group's weights have met a gradient before.
 
     The fused kernel of SGD takes all or none. It happens when a whole batch lacks a modality.
     """
-    moved = [p for p in params if p.grad is not None]
-    new = [p for p in moved if optimizer.state[p].get("momentum_buffer") is None]
-    if len(new) < len(moved):
-        for p in new:
-            optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p, requires_grad=False)
+    for group in optimizer.param_groups:
+        if not (group.get("fused") and group.get("momentum")):
+            continue
+        moved = [p for p in group["params"] if p.grad is not None]
+        new = [p for p in moved if optimizer.state[p].get("momentum_buffer") is None]
+        if len(new) < len(moved):
+            for p in new:
+                optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p, requires_grad=False)
 
 
 def restore(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:

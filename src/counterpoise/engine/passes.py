@@ -20,9 +20,16 @@ def encode(
     return {m: z.float() for m, z in features.items()}
 
 
-def fuse(model: MultimodalModel, fabric: Fabric, features: Mapping[str, Tensor], present: Present) -> Output:
-    """Fused and unimodal logits of these features."""
+def fuse(
+    model: MultimodalModel,
+    fabric: Fabric,
+    features: Mapping[str, Tensor],
+    present: Present,
+    *,
+    unimodal: bool = True,
+) -> Output:
+    """Fused and unimodal logits of these features, or the fused ones alone."""
     with fabric.autocast():
-        output = model.fuse(features, present)
-    unimodal = {m: u.float() for m, u in output.unimodal.items()}
-    return output._replace(logits=output.logits.float(), unimodal=unimodal)
+        output = model.fuse(features, present, unimodal=unimodal)
+    each = {m: u.float() for m, u in output.unimodal.items()}
+    return output._replace(logits=output.logits.float(), unimodal=each)

@@ -330,12 +330,11 @@ class Run:
         for observer in self.observers:
             observer.before_update(self)
         update(self.optimizer)
-        self.optimizer.zero_grad(set_to_none=True)
 
     def log(self, values: Mapping[str, Tensor | float]) -> None:
         """Average these over the epoch; tensors stay on their device until its end."""
         for name, value in values.items():
-            total, count = self.totals.get(name, (torch.zeros((), device=self.device), 0))
+            total, count = self.totals.get(name) or (torch.zeros((), device=self.device), 0)
             value = value.detach() if isinstance(value, Tensor) else value
             self.totals[name] = total + value, count + 1
 

@@ -56,13 +56,17 @@ class Step:
         only = tuple(inputs) if only is None else only
         return passes.encode(self.model, self._fabric, inputs, only, self.batch.present)
 
-    def fuse(self, features: Mapping[str, Tensor], present: Present = None) -> Output:
-        """Fused and unimodal logits of these features; ``present`` replaces the batch's own masks."""
-        return passes.fuse(self.model, self._fabric, features, self.batch.present if present is None else present)
+    def fuse(self, features: Mapping[str, Tensor], present: Present = None, *, unimodal: bool = True) -> Output:
+        """Fused and unimodal logits of these features; ``present`` replaces the batch's own masks.
 
-    def forward(self, only: Collection[str] | None = None) -> Output:
+        ``unimodal=False`` leaves the unimodal ones out, for losses of the fused logits alone.
+        """
+        present = self.batch.present if present is None else present
+        return passes.fuse(self.model, self._fabric, features, present, unimodal=unimodal)
+
+    def forward(self, only: Collection[str] | None = None, *, unimodal: bool = True) -> Output:
         """``fuse(encode(only))``."""
-        return self.fuse(self.encode(only))
+        return self.fuse(self.encode(only), unimodal=unimodal)
 
     # -- what to minimise ------------------------------------------------------------------------
     def present(self, modality: str) -> Tensor | None:
@@ -111,7 +115,7 @@ class Step:
         """Accumulate into ``.grad``; afterwards ``.grad`` is that of the global batch."""
         scalar("loss", loss)
         if self._fabric.world_size == 1:
-            self._fabric.backward(loss, retain_graph=retain)
+            loss.backward(retain_graph=retain)
             return
         # what is there already is global; only the new part may be averaged
         parameters = self.trainable()
@@ -119,7 +123,7 @@ class Step:
         for p in parameters:
             p.grad = None
         with SummedBackward(loss, parameters, self._fabric):
-            self._fabric.backward(loss / self._fabric.world_size, retain_graph=retain)
+            (loss / self._fabric.world_size).backward(retain_graph=retain)
         for p, old in zip(parameters, before, strict=True):
             if old is not None:
                 p.grad = old if p.grad is None else old + p.grad

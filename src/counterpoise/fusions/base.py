@@ -83,12 +83,15 @@ class Fusion(Spelled, nn.Module):
             return logits, {m: self.own_heads[m](z) for m, z in features.items()}
         return logits, self.split(features, present)
 
-    def forward(self, features: Features, present: Present = None) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self, features: Features, present: Present = None, unimodal: bool = True
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Fused logits (batch, classes) and modality -> unimodal logits (batch, classes).
 
         Args:
             features: modality -> (batch, dim), any non-empty subset of the modalities.
             present: modality -> (batch,) bool; what the rows of absent samples hold is ignored.
+            unimodal: whether the unimodal logits are asked for; without, there are none.
         """
         if not features:
             raise ValueError("features: a fusion needs at least one modality; got none.")
@@ -100,7 +103,7 @@ class Fusion(Spelled, nn.Module):
             features = {
                 m: z.masked_fill(~present[m].unsqueeze(1), 0) if m in present else z for m, z in features.items()
             }
-        return self.both(features, present)
+        return self.both(features, present) if unimodal else (self.fuse(features, present), {})
 
     def head_of(self, modality: str) -> nn.Module:
         """The module from this modality's feature to its logits."""

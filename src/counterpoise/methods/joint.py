@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from counterpoise.method import Info, Method
+from counterpoise.types import Output
+
+if TYPE_CHECKING:
+    from counterpoise.engine import Step
 
 
 class Joint(Method):
@@ -19,3 +25,6 @@ class Joint(Method):
         modalities="M ≥ 1",
     )
     min_modalities = 1
+
+    def forward(self, step: Step) -> Output:
+        return step.forward(unimodal=False)
