@@ -216,7 +216,7 @@ def test_passes_that_methods_state():
         _leading("some", 2)
 
 
-def shortened(dataset: str, name: str) -> recipes.Recipe:
+def shortened(dataset: str, name: str) -> recipes.PublishedRecipe:
     """A recipe whose method is through in two epochs: stages are no option that all rows have."""
     recipe = WHOLE(dataset, name)
     arguments = SHORT.get(name, {})

@@ -22,7 +22,7 @@ SETTINGS = {
 
 
 @dataclass(frozen=True)
-class Recipe:
+class PublishedRecipe:
     """How one row of a table is trained on a data set.
 
     Attributes:
@@ -51,13 +51,13 @@ def names(dataset: str) -> tuple[str, ...]:
     return tuple(_file(dataset).get("rows", {}))
 
 
-def get(dataset: str, name: str) -> Recipe:
+def get(dataset: str, name: str) -> PublishedRecipe:
     """One of them; ValueError with the nearest name when there is none."""
     content = _file(dataset)
     if name not in content.get("rows", {}):
         raise ValueError(did_you_mean("recipe", name, content.get("rows", {})))
     row = content["rows"][name]
-    return Recipe(
+    return PublishedRecipe(
         name,
         row["label"],
         row.get("published", name),

@@ -28,11 +28,11 @@ OWN = {**FIXED, "--config": "the recipes of the data set are the configurations"
 class Row:
     """A row of the table: the facts of its settings, and its runs, one per seed."""
 
-    recipe: recipes.Recipe
+    recipe: recipes.PublishedRecipe
     runs: Sequence[Recipe]
 
 
-def chosen(dataset: Dataset, text: str) -> list[recipes.Recipe]:
+def chosen(dataset: Dataset, text: str) -> list[recipes.PublishedRecipe]:
     """The rows that ``--methods`` names.
 
     Args:
@@ -47,11 +47,11 @@ def chosen(dataset: Dataset, text: str) -> list[recipes.Recipe]:
         return [recipe for recipe in known if recipe.name not in BESIDE]
     if _folded(text) == "all":
         return known
-    named: dict[str, list[recipes.Recipe]] = {}
+    named: dict[str, list[recipes.PublishedRecipe]] = {}
     for recipe in known:
         for name in (recipe.name, recipe.label, recipe.name.partition("-")[0] if "unimodal" in recipe.name else ""):
             named.setdefault(_folded(name), []).append(recipe)
-    picked: dict[str, recipes.Recipe] = {}
+    picked: dict[str, recipes.PublishedRecipe] = {}
     for name in (part.strip() for part in text.split(",") if part.strip()):
         if _folded(name) not in named:
             raise UsageError("--methods: " + did_you_mean("row", name, [r.name for r in known]))
@@ -110,7 +110,7 @@ def published_parts(dataset: Dataset, split: str, folder: Path) -> Path:
 def plan(
     dataset: Dataset,
     made: Prepared,
-    rows: Sequence[recipes.Recipe],
+    rows: Sequence[recipes.PublishedRecipe],
     seeds: Sequence[int],
     options: Sequence[str],
     manifest: Path | None = None,

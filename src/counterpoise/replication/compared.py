@@ -88,7 +88,7 @@ class Compared:
     """
 
     about: Circumstances
-    rows: Sequence[recipes.Recipe]
+    rows: Sequence[recipes.PublishedRecipe]
     metrics: Sequence[str]
     cells: Mapping[str, Mapping[str, Cell]]
 
@@ -130,7 +130,9 @@ class Compared:
 
 
 def compare(
-    about: Circumstances, rows: Sequence[recipes.Recipe], records: Mapping[str, Mapping[int, Mapping[str, Any]]]
+    about: Circumstances,
+    rows: Sequence[recipes.PublishedRecipe],
+    records: Mapping[str, Mapping[int, Mapping[str, Any]]],
 ) -> Compared:
     """The table of these results.
 
@@ -158,7 +160,7 @@ def compare(
     return Compared(about, rows, metrics, cells)
 
 
-def _reasons(about: Circumstances, row: recipes.Recipe, number: Number, runs: int) -> list[str]:
+def _reasons(about: Circumstances, row: recipes.PublishedRecipe, number: Number, runs: int) -> list[str]:
     """Why ours and a published number are not comparable."""
     there, here = number.publication.selected_on, "test" if about.as_published else "validation"
     own = row.published in number.publication.own

@@ -42,7 +42,7 @@ class Request:
     root: Path
     out: Path
     split: str
-    rows: Sequence[recipes.Recipe]
+    rows: Sequence[recipes.PublishedRecipe]
     seeds: Sequence[int]
     options: Sequence[str]
     as_published: bool = False

@@ -41,7 +41,7 @@ def minus(cell: Cell) -> str:
     return NONE if cell.difference is None else f"{cell.difference:+.2f}".replace("-", "−")
 
 
-def note(table: Compared, row: recipes.Recipe) -> str:
+def note(table: Compared, row: recipes.PublishedRecipe) -> str:
     """Whether the row is comparable, and what others print."""
     cells = list(table.cells[row.name].values())
     reasons = list(dict.fromkeys(reason for cell in cells for reason in cell.reasons))
@@ -92,7 +92,7 @@ def legend(publication: Publication) -> str:
     return " ".join(part for part in said if part)
 
 
-def settings(row: recipes.Recipe) -> str:
+def settings(row: recipes.PublishedRecipe) -> str:
     """Where the options of a row come from, and what is not as there."""
     return f"{recipes.SETTINGS[row.settings].capitalize()}. {row.source}" + (
         f" Differs: {row.differs}" if row.differs else ""

@@ -19,7 +19,7 @@ OWN_TO_A_RUN = {"seed", "run_dir", "config", "command"}
 
 
 @dataclass(frozen=True)
-class Run:
+class StoredRun:
     """What one run directory says.
 
     Attributes:
@@ -64,8 +64,10 @@ class Run:
         return f"unfinished, {len(self.history)} epoch{'s' * (len(self.history) != 1)} so far"
 
 
-def collect(directories: Path | str | Iterable[Path | str], labels: Mapping[Path, str] | None = None) -> list[Run]:
-    """All runs in and below the directories, sorted by path; ``Run.finished`` says which have ended.
+def collect(
+    directories: Path | str | Iterable[Path | str], labels: Mapping[Path, str] | None = None
+) -> list[StoredRun]:
+    """All runs in and below the directories, sorted by path; ``StoredRun.finished`` says which have ended.
 
     Args:
         directories: run directories, or directories that hold them.
@@ -107,7 +109,7 @@ def _run_directories(root: Path) -> Iterator[Path]:
             yield Path(folder)
 
 
-def _read(directory: Path) -> Run:
+def _read(directory: Path) -> StoredRun:
     problems: list[str] = []
     try:
         result = read_result(directory)
@@ -122,7 +124,7 @@ def _read(directory: Path) -> Run:
         result = None
     names = {**(names if isinstance(names, dict) else {}), **(result or {})}
     method, seed = str(names.get("method") or directory.name), names.get("seed")
-    return Run(
+    return StoredRun(
         directory,
         str(names.get("label") or method),
         method,
@@ -170,12 +172,12 @@ def read_history(path: Path, problems: list[str]) -> list[dict[str, Any]]:
     return [epochs[epoch] for epoch in sorted(epochs)]
 
 
-def _shared(run: Run) -> dict[str, Any]:
+def _shared(run: StoredRun) -> dict[str, Any]:
     """The configuration without what differs between the runs of one setting."""
     return {key: value for key, value in run.config.items() if key.rsplit(".", 1)[-1] not in OWN_TO_A_RUN}
 
 
-def _labelled(runs: Sequence[Run]) -> list[Run]:
+def _labelled(runs: Sequence[StoredRun]) -> list[StoredRun]:
     """Runs of one label, data set and seed get the settings that tell them apart into their label."""
     labelled = list(runs)
     groups: dict[tuple[str, str], list[int]] = {}
@@ -195,6 +197,6 @@ def _labelled(runs: Sequence[Run]) -> list[Run]:
     return labelled
 
 
-def _label(run: Run, keys: Sequence[str]) -> str:
+def _label(run: StoredRun, keys: Sequence[str]) -> str:
     settings = ", ".join(f"{key.rsplit('.', 1)[-1]}={run.config[key]}" for key in keys if key in run.config)
     return f"{run.label} ({settings})" if settings else run.label

@@ -14,7 +14,7 @@ from counterpoise.benchmark.cells import change_text, named, number_text
 from counterpoise.benchmark.summary import SPLITS, Summary, summarize
 from counterpoise.metrics import SHARES
 from counterpoise.report.charts import curves, points, score_dots
-from counterpoise.report.collect import OWN_TO_A_RUN, Run, collect
+from counterpoise.report.collect import OWN_TO_A_RUN, StoredRun, collect
 from counterpoise.report.markup import Picture, html_figure, html_table, render, write_page
 from counterpoise.report.tables import common_and_different, runs_rows, subset_records, summary_html
 from counterpoise.types import FUSED
@@ -50,7 +50,7 @@ def write_report(
         FileNotFoundError: when a directory does not exist or holds no run.
     """
     runs = collect(directories, labels)
-    by_data: dict[str, list[Run]] = {}
+    by_data: dict[str, list[StoredRun]] = {}
     for run in runs:
         by_data.setdefault(run.data, []).append(run)
     sections = [
@@ -86,7 +86,7 @@ class Section(NamedTuple):
     folded: Sequence[tuple[str, Markup]] = ()
 
 
-def _section(data: str, runs: Sequence[Run], baseline: str, seeds: int | None, number: int) -> Section:
+def _section(data: str, runs: Sequence[StoredRun], baseline: str, seeds: int | None, number: int) -> Section:
     """Everything about one data set."""
     first = ["Unimodal", baseline]
     runs = sorted(runs, key=lambda run: first.index(run.method) if run.method in first else len(first))
@@ -118,7 +118,7 @@ def _split_note(split: str, metric: str) -> str:
     )
 
 
-def _lead(summary: Summary, done: Sequence[Run], modalities: Sequence[str], metric: str) -> str:
+def _lead(summary: Summary, done: Sequence[StoredRun], modalities: Sequence[str], metric: str) -> str:
     """What was compared and what came out, in two sentences."""
     if not done:
         return "No run has finished yet."
@@ -169,9 +169,9 @@ def _scores(summary: Summary, metric: str, modalities: Sequence[str], number: in
     )
 
 
-def _curves(runs: Sequence[Run], modalities: Sequence[str], metric: str, number: int) -> list[Part]:
+def _curves(runs: Sequence[StoredRun], modalities: Sequence[str], metric: str, number: int) -> list[Part]:
     """Learning curves of the finished runs; of the unfinished ones where a method has no other."""
-    labels: dict[str, list[Run]] = {}
+    labels: dict[str, list[StoredRun]] = {}
     for run in runs:
         labels.setdefault(run.label, []).append(run)
     labels = {label: [run for run in members if run.finished] or members for label, members in labels.items()}
@@ -209,7 +209,7 @@ def score_curve(history: Iterable[Mapping[str, Any]], key: str, epochs: Iterable
     return [float(value) if isinstance(value := scores.get(epoch), int | float) else math.nan for epoch in epochs]
 
 
-def _phases(runs: Sequence[Run]) -> dict[int, str]:
+def _phases(runs: Sequence[StoredRun]) -> dict[int, str]:
     """First epoch of each phase of the longest history."""
     history = max((run.history for run in runs), key=len)
     starts: dict[int, str] = {}
@@ -235,7 +235,7 @@ def _time(summary: Summary, metric: str, number: int) -> Part:
     return Part("Training time", f"What the fused {metric} costs.", html_figure(picture))
 
 
-def _subsets(done: Sequence[Run], metric: str, split: str, baseline: str, asked: int | None) -> list[Part]:
+def _subsets(done: Sequence[StoredRun], metric: str, split: str, baseline: str, asked: int | None) -> list[Part]:
     records, titles = subset_records(done, metric, split)
     if not titles:
         return []
@@ -247,7 +247,7 @@ def _subsets(done: Sequence[Run], metric: str, split: str, baseline: str, asked:
     return [Part("Missing modalities", about, summary_html(summary, titles))]
 
 
-def _configuration(runs: Sequence[Run]) -> list[tuple[str, Markup]]:
+def _configuration(runs: Sequence[StoredRun]) -> list[tuple[str, Markup]]:
     items: dict[str, list[Mapping[str, object]]] = {}
     for run in runs:
         plain = {key: value for key, value in run.config.items() if key.rsplit(".", 1)[-1] not in OWN_TO_A_RUN}
@@ -266,7 +266,7 @@ def _configuration(runs: Sequence[Run]) -> list[tuple[str, Markup]]:
     return [(f"Shared by all runs ({len(common)} settings)", shared), *differing]
 
 
-def _environment(runs: Sequence[Run]) -> list[Section]:
+def _environment(runs: Sequence[StoredRun]) -> list[Section]:
     items = {
         str(run.directory): [{key: value for key, value in run.environment.items() if key not in OWN_TO_A_RUN}]
         for run in runs
@@ -283,7 +283,7 @@ def _environment(runs: Sequence[Run]) -> list[Section]:
     return [Section("Environment", "", [Part("", "", html_table(["", "value"], rows))])]
 
 
-def _head(runs: Sequence[Run]) -> str:
+def _head(runs: Sequence[StoredRun]) -> str:
     """What is said above the runs that are not in the numbers, or were damaged."""
     waiting = sum(not run.finished for run in runs)
     if not waiting:

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from counterpoise.benchmark.cells import Cell, cell_text, column_title, small_print
 from counterpoise.benchmark.summary import Summary
 from counterpoise.metrics import subset_name, subsets
-from counterpoise.report.collect import Run
+from counterpoise.report.collect import StoredRun
 from counterpoise.report.markup import Score, html_table
 
 
@@ -57,7 +57,7 @@ def _score(column: str, cell: Cell | None) -> Score:
     return Score(cell_text(column, cell), cell and cell.rank, small_print(column, cell), values)
 
 
-def subset_records(runs: Sequence[Run], metric: str, split: str) -> tuple[list[dict], dict[str, str]]:
+def subset_records(runs: Sequence[StoredRun], metric: str, split: str) -> tuple[list[dict], dict[str, str]]:
     """Records whose scores are those of the subsets of modalities, for ``summarize``, and the columns' titles."""
     modalities = list(dict.fromkeys(m for run in runs for m in (run.result or {}).get("modalities", ())))
     titles = {f"{subset_name(subset)}/{metric}": " + ".join(subset) for subset in subsets(modalities)}
@@ -72,7 +72,7 @@ def subset_records(runs: Sequence[Run], metric: str, split: str) -> tuple[list[d
     return records, {column: title for column, title in titles.items() if column in known}
 
 
-def runs_rows(runs: Sequence[Run], split: str) -> tuple[list[str], list[list[str]]]:
+def runs_rows(runs: Sequence[StoredRun], split: str) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the list of runs."""
     header = ["run", "method", "seed", "state", "epochs", "best epoch", "fused score", "seconds"]
     rows = []
