@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +14,14 @@ from counterpoise._checks import duration
 from counterpoise._extras import require
 from counterpoise._files import write_text
 from counterpoise._json import to_json
+from counterpoise.answer.failures import Attempt, sound
 from counterpoise.answer.preset import DEFAULT, Preset, model_of
 from counterpoise.answer.rates import Trial, best_rate, left, rates_of, to_plain, try_rates
 from counterpoise.data.split import Splits
 from counterpoise.engine import SGD, Trainer
 from counterpoise.engine.record import RATES, RunDirectory
 from counterpoise.engine.setup import check_whole
+from counterpoise.methods import Unimodal
 from counterpoise.model import MultimodalModel
 
 if TYPE_CHECKING:
@@ -74,7 +77,8 @@ def auto(
 
     Trains all modalities together and each by a head of its own until the fused prediction no longer improves, stops
     each modality where it begins to overfit, and predicts by a pool of these experts that is fitted on validation. The
-    learning rate comes from three short runs, unless ``optimizer`` is given.
+    learning rate comes from three short runs, unless ``optimizer`` is given. Where a modality or the fused prediction
+    fails in training (NaN, infinite numbers), it goes on without it, with a warning.
 
     Args:
         data: the data set.
@@ -92,6 +96,7 @@ def auto(
     Raises:
         ValueError: for an option that is set here, data without validation, encoders that are made already, and a
             budget that is too small for one run.
+        FloatingPointError: when every expert fails.
     """
     if run_dir is not None:
         require("The page of auto", "jinja2", "matplotlib", "scipy")
@@ -99,22 +104,61 @@ def auto(
         if name in options:
             raise ValueError(f"{name} is set by auto itself; leave it out, or train with Trainer.")
     check_whole(data)
-    epochs = options.pop("epochs", 20)
-    optimizer = options.pop("optimizer", None)
+    epochs, optimizer = options.pop("epochs", 20), options.pop("optimizer", None)
     settings = {**preset.training, "seed": seed, "progress": False, **options}
-    building = {"seed": seed} if fusion is None else {"seed": seed, "fusion": fusion}
-
-    def make(lr: float | None, **more: Any) -> Trainer:
-        chosen = optimizer if lr is None else SGD(lr)
-        model = model_of(data, encoders, preset, **building)
-        return Trainer(model, preset.method(**preset.settings), optimizer=chosen, label=LABEL, **{**settings, **more})
-
     rates = [] if optimizer is not None else rates_of(SGD().lr)
+    runs = _Runs(data, encoders, preset.fused_by(fusion), settings, epochs, optimizer, rates, run_dir, progress)
     seconds = None if budget is None else duration("budget", budget)
-    trials = tried(make, data, rates, epochs, seconds, run_dir, resume)
-    rate, budget = best_rate(trials) if trials else None, left(seconds, trials)
-    trainer = make(rate, epochs=epochs, budget=budget, run_dir=run_dir, progress=progress)
-    return answered(trainer, data, trials, resume=resume)
+    made, failed = sound(runs.attempt, runs.alone, data, seconds, run_dir, resume=resume)
+    return answered(made, data, failed)
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """What is trained, of data in memory.
+
+    Attributes:
+        data: the data set.
+        encoders: as given.
+        preset: when nothing fails.
+        settings: arguments of ``Trainer``.
+        epochs: of a run.
+        optimizer: that was given; None where rates are tried.
+        rates: that are tried.
+        run_dir: of the run.
+        progress: show its epochs.
+    """
+
+    data: Splits
+    encoders: Mapping[str, Any] | None
+    preset: Preset
+    settings: Mapping[str, Any]
+    epochs: int
+    optimizer: Any
+    rates: Sequence[float]
+    run_dir: str | PathLike[str] | None
+    progress: bool
+
+    def trainer(self, failed: Sequence[str], lr: float | None, *, alone: str | None = None, **more: Any) -> Trainer:
+        """A new one, without the experts that failed, or of one modality alone."""
+        sound = self.preset.without(failed, self.data.modalities)
+        model = model_of(self.data, self.encoders, sound, seed=self.settings["seed"])
+        method = sound.method(**sound.settings) if alone is None else Unimodal(alone)
+        optimizer = self.optimizer if lr is None else SGD(lr)
+        return Trainer(model, method, optimizer=optimizer, label=LABEL, **{**self.settings, **more})
+
+    def attempt(self, failed: Sequence[str], seconds: float | None, resume: bool) -> Attempt:
+        """The run without the experts that failed."""
+        make = partial(self.trainer, failed)
+        trials = tried(make, self.data, self.rates, self.epochs, seconds, self.run_dir, resume)
+        rate, rest = best_rate(trials) if trials else None, left(seconds, trials)
+        trainer = make(rate, epochs=self.epochs, budget=rest, run_dir=self.run_dir, progress=self.progress)
+        return Attempt(trainer, trials, trainer.run(self.data, resume=resume))
+
+    def alone(self, modality: str, failed: Sequence[str], seconds: float | None) -> Trainer:
+        """One modality, to see whether it fails."""
+        rate = self.rates[0] if self.rates else None
+        return self.trainer(failed, rate, alone=modality, epochs=self.epochs, budget=seconds)
 
 
 def tried(
@@ -140,29 +184,19 @@ def tried(
     return trials
 
 
-def answered(
-    trainer: Trainer,
-    splits: Splits,
-    trials: list[Trial],
-    *,
-    resume: bool,
-    against: Trainer | None = None,
-    **run: Any,
-) -> Answer:
-    """Train, measure, and write the page where there is a run directory.
+def answered(made: Attempt, splits: Splits, without: Sequence[str], against: Trainer | None = None) -> Answer:
+    """Measure, and write the page where there is a run directory.
 
     Args:
-        trainer: of a model with a pool.
+        made: a trained model with a pool.
         splits: the data set.
-        trials: of the learning rate.
-        resume: go on with what is in the run directory.
+        without: the experts that failed in training.
         against: a trained one to compare with on the same samples.
-        **run: of ``Trainer.run``.
     """
     from counterpoise.answer.evidence import measure
     from counterpoise.answer.page import write
 
-    result = trainer.run(splits, resume=resume, **run)
-    evidence = measure(trainer, splits, result, trials, against)
+    trainer = made.trainer
+    evidence = measure(trainer, splits, made.result, made.trials, against, without)
     page = None if trainer.run_dir is None else write(evidence, Path(trainer.run_dir))
-    return Answer(trainer, result, trials, evidence, page)
+    return Answer(trainer, made.result, made.trials, evidence, page)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +13,13 @@ from torch import Tensor
 
 from counterpoise.answer.rates import Trial
 from counterpoise.data.split import Split, Splits
-from counterpoise.engine import Predictions, Trainer
+from counterpoise.engine import Predictions, Run, Trainer
+from counterpoise.engine.selection import unpooled
 from counterpoise.functional.pool_fitting import MIN_SAMPLES
 from counterpoise.functional.pooling import Pool
 from counterpoise.functional.shapley import coalitions, sampled_orders, shapley
 from counterpoise.fusions.pool import ExpertPool
 from counterpoise.metrics import subset_name, subsets
-from counterpoise.model import MultimodalModel
 from counterpoise.task import SingleLabel, Task
 from counterpoise.types import FUSED, who_has
 
@@ -78,6 +77,8 @@ class Evidence:
         cost: parameters, milliseconds a sample, seconds of training and of trials, passes, epochs.
         out_of_time: a budget ended the run.
         trials: of learning rates.
+        without: the experts that failed in training, which went on without them.
+        broken: expert -> part -> samples of which it gave no finite numbers, for the others that have such samples.
     """
 
     task: str
@@ -92,11 +93,13 @@ class Evidence:
     chance: float
     shares: Mapping[str, float]
     subsets: Mapping[str, float]
-    metrics: Mapping[str, tuple[float, float]]
+    metrics: Mapping[str, tuple[float | None, float]]
     reliability: Mapping[str, list[tuple[float, float, float]]]
     cost: Mapping[str, float]
     out_of_time: bool
     trials: tuple[Trial, ...]
+    without: tuple[str, ...]
+    broken: Mapping[str, Mapping[str, int]]
 
     @property
     def uncertain(self) -> bool:
@@ -106,7 +109,12 @@ class Evidence:
 
 
 def measure(
-    trainer: Trainer, data: Splits, result: Mapping[str, Any], trials: list[Trial], against: Trainer | None = None
+    trainer: Trainer,
+    data: Splits,
+    result: Mapping[str, Any],
+    trials: list[Trial],
+    against: Trainer | None = None,
+    without: Sequence[str] = (),
 ) -> Evidence:
     """The evidence on a trained model with a pool.
 
@@ -116,20 +124,22 @@ def measure(
         result: of its run.
         trials: of the learning rate.
         against: another trained model of the same data.
+        without: the experts that failed in training.
     """
     model, task = trainer.model, trainer.model.task
     part, split = ("val", data.val) if data.test is None else ("test", data.test)
     started = time.perf_counter()
     with_pool = trainer.current.predict(split, keep=True)  # the data are read and encoded once for all that follows
     seconds = time.perf_counter() - started
-    with unpooled(model) as pool:
-        without, val = trainer.predict(split), trainer.predict(data.val)
-        before = _fused(trainer.evaluate(split))
-    hits, plain = _hits(task, with_pool.fused, with_pool), _hits(task, without.fused, without)
+    pool = model.pool
+    assert pool is not None
+    without_pool, val = (unpooled(trainer.current, samples) for samples in (split, data.val))
+    hits, plain = _hits(task, with_pool), _hits(task, without_pool)
     rival = None
     if against is not None:
         other = against.predict(split)
-        rival = (against.label or against.method.label, interval(hits - _hits(task, other.fused, other)))
+        rival = (against.label or against.method.label, interval(hits - _hits(task, other)))
+    before = _scores_without_pool(trainer.current, without_pool)
     after = _fused(trainer.evaluate(split))
     by_modality = _by_modality(trainer, split)
     trainer.current.evaluator.forget()
@@ -138,31 +148,21 @@ def measure(
         yardstick=task.yardstick,
         part=part,
         samples={"train": len(data.train), "val": len(data.val), part: len(split)},
-        experts=_experts(task, pool, without, _spread(pool, val)),
+        experts=_experts(trainer, without_pool, _spread(pool, val)),
         trust=float(pool.values.trust.mean()),
         score=interval(hits),
         gain=interval(hits - plain),
         against=rival,
         chance=task.chance(split.target),
         **by_modality,
-        metrics={name: (before[name], value) for name, value in after.items()},
-        reliability=_reliability(task, {"without the pool": without, "with the pool": with_pool}),
+        metrics={name: (before.get(name), value) for name, value in after.items()},
+        reliability=_reliability(task, {"without the pool": without_pool, "with the pool": with_pool}),
         cost=_cost(trainer, seconds / len(split), result, trials),
         out_of_time=bool(result.get("out_of_time")),
         trials=tuple(trials),
+        without=tuple(without),
+        broken=_broken({"val": val, part: without_pool}),
     )
-
-
-@contextmanager
-def unpooled(model: MultimodalModel) -> Iterator[ExpertPool]:
-    """Inside, the model predicts what it fuses, without the pool, which is given."""
-    pool = model.pool
-    assert pool is not None
-    model.pool = None
-    try:
-        yield pool
-    finally:
-        model.pool = pool
 
 
 def interval(values: Tensor, draws: int = DRAWS) -> Interval:
@@ -173,24 +173,47 @@ def interval(values: Tensor, draws: int = DRAWS) -> Interval:
     return Interval(float(values.mean()), low, high)
 
 
-def _hits(task: Task, outputs: Tensor, predictions: Predictions) -> Tensor:
-    """(samples,) how far each prediction is right; a sample without any modality counts as wrong."""
-    return task.hits(outputs.double(), predictions.target) * predictions.anything()
+def _hits(task: Task, predictions: Predictions) -> Tensor:
+    """(samples,) how far each is right; one without any modality, or without a finite prediction, counts as wrong."""
+    right, finite = task.hits(predictions.fused.double(), predictions.target), predictions.fused.isfinite().all(1)
+    return right.masked_fill(~(predictions.anything() & finite), 0)
+
+
+def _broken(predictions: Mapping[str, Predictions]) -> dict[str, dict[str, int]]:
+    """Expert -> part -> samples without finite numbers."""
+    counts = dict[str, dict[str, int]]()
+    for part, predicted in predictions.items():
+        for name, rows in predicted.broken().items():
+            counts.setdefault(name, {})[part] = len(rows)
+    return counts
+
+
+def _scores_without_pool(run: Run, predictions: Predictions) -> dict[str, float]:
+    """Metric -> score of the fused prediction; empty where it is not finite."""
+    if not predictions.fused.isfinite().all():
+        return {}
+    metrics = tuple(dict.fromkeys((*run.metrics, run.monitor, "loss")))
+    fused, target, weight = {FUSED: predictions.fused}, predictions.target, predictions.weight
+    return _fused(run.task.scores(fused, target, None, metrics, run.loss.mean, weight))
 
 
 def _fused(scores: Mapping[str, float]) -> dict[str, float]:
     return {name.removeprefix(f"{FUSED}/"): value for name, value in scores.items() if name.startswith(f"{FUSED}/")}
 
 
-def _experts(task: Task, pool: ExpertPool, predictions: Predictions, spread: Mapping[str, float]) -> dict[str, Expert]:
-    values, experts = pool.values, {}
-    for place, name in enumerate(pool.experts):
+def _experts(trainer: Trainer, predictions: Predictions, spread: Mapping[str, float]) -> dict[str, Expert]:
+    task, pool, experts = trainer.model.task, trainer.model.pool, dict[str, Expert]()
+    assert pool is not None
+    values, reads = pool.values, predictions.named()
+    total = sum(float(values.weight[..., pool.experts.index(name)].mean()) for name in reads)
+    for name, outputs in reads.items():
+        place = pool.experts.index(name)
         rows = predictions.anything() if name == FUSED else who_has(name, predictions.present, len(predictions.fused))
-        score = None
-        if rows.any():
-            score = float(task.hits(predictions.named()[name][rows].double(), predictions.target[rows]).mean())
+        rows = rows & outputs.isfinite().all(1)
+        score = float(task.hits(outputs[rows].double(), predictions.target[rows]).mean()) if rows.any() else None
         temperature = float(values.temperature[..., place].mean()) if isinstance(values, Pool) else None
-        experts[name] = Expert(score, float(values.weight[..., place].mean()), spread.get(name), temperature)
+        weight = float(values.weight[..., place].mean()) / total
+        experts[name] = Expert(score, weight, spread.get(name), temperature)
     return experts
 
 
@@ -199,7 +222,8 @@ def _spread(pool: ExpertPool, val: Predictions) -> dict[str, float]:
     count = len(val.target)
     if count < MIN_SAMPLES:
         return {}
-    generator = torch.Generator().manual_seed(0)
+    generator, reads = torch.Generator().manual_seed(0), list(val.named())
+    places = [pool.experts.index(name) for name in reads]
     weights = []
     for _ in range(REFITS):
         rows = torch.randint(count, (count,), generator=generator)
@@ -209,8 +233,9 @@ def _spread(pool: ExpertPool, val: Predictions) -> dict[str, float]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of classes that these samples lack
             again.fit(logits, val.target[rows], present)
-        weights.append(again.values.weight.reshape(-1, len(pool.experts)).mean(0))
-    return dict(zip(pool.experts, torch.stack(weights).std(0).tolist(), strict=True))
+        weight = again.values.weight.reshape(-1, len(pool.experts)).mean(0)[places]
+        weights.append(weight / weight.sum())
+    return dict(zip(reads, torch.stack(weights).std(0).tolist(), strict=True))
 
 
 def _by_modality(trainer: Trainer, split: Split) -> dict[str, Any]:
@@ -222,8 +247,8 @@ def _by_modality(trainer: Trainer, split: Split) -> dict[str, Any]:
     values = {frozenset[str](): torch.tensor(task.chance(split.target), dtype=torch.float64)}
     scores = {}
     for subset, predictions in zip(chosen, trainer.current.predict_subsets(split, chosen), strict=True):
-        hits, there = task.hits(predictions.fused.double(), predictions.target), predictions.anything()
-        values[subset] = (hits * there).mean()
+        hits, there = _hits(task, predictions), predictions.anything()
+        values[subset] = hits.mean()
         if subset in listed and there.any():
             scores[subset_name([m for m in names if m in subset])] = float(hits[there].mean())
     shares = {m: float(share) for m, share in shapley(values, names, orders).items()}
@@ -236,8 +261,11 @@ def _reliability(task: Task, predictions: Mapping[str, Predictions]) -> dict[str
         return {}
     curves = {}
     for name, predicted in predictions.items():
-        sure, said = predicted.fused.double().softmax(1).max(1)
-        right, count = (said == predicted.target).double(), len(sure)
+        finite = predicted.fused.isfinite().all(1)
+        if not finite.any():
+            continue
+        sure, said = predicted.fused[finite].double().softmax(1).max(1)
+        right, count = (said == predicted.target[finite]).double(), len(sure)
         bins = sure.argsort(stable=True).tensor_split(min(BINS, max(1, count // IN_A_BIN)))
         curves[name] = [(float(sure[rows].mean()), float(right[rows].mean()), len(rows) / count) for rows in bins]
     return curves

@@ -111,7 +111,7 @@ def _metrics(evidence: Evidence) -> Markup:
     rows = []
     for name, values in evidence.metrics.items():
         arrow = "lower is better" if lower_is_better(name) else ""
-        cells = [percent(value) if name in SHARES else f"{value:.3f}" for value in values]
+        cells = ["–" if v is None else percent(v) if name in SHARES else f"{v:.3f}" for v in values]
         rows.append([f"{name} (%)" if name in SHARES else name, *cells, arrow])
     return html_table(["metric", "fused, without the pool", "with the pool", ""], rows, numbers=3)
 

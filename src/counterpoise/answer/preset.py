@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ from counterpoise.data.split import Splits
 from counterpoise.method import Method
 from counterpoise.methods import MSES
 from counterpoise.model import MultimodalModel
+from counterpoise.types import FUSED
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,19 @@ class Preset:
         return {"method": path, **settings, **self.training, "pool": self.building["pool"]}
 
     @property
-    def fusion(self) -> str:
-        """What fuses where the user names nothing else."""
+    def fusion(self) -> Any:
+        """What fuses."""
         return self.building["fusion"]
+
+    def fused_by(self, fusion: Any) -> Preset:
+        """The same with another fusion; None leaves it."""
+        return self if fusion is None else replace(self, building={**self.building, "fusion": fusion})
+
+    def without(self, failed: Collection[str], modalities: Collection[str]) -> Preset:
+        """The same for data on which these experts fail: those modalities are not read, and nothing fuses but votes."""
+        sound = [m for m in modalities if m not in failed]
+        chosen = self if len(sound) == len(modalities) else replace(self, settings={**self.settings, "only": sound})
+        return chosen.fused_by("Late" if FUSED in failed else None)
 
 
 DEFAULT = Preset(

@@ -35,7 +35,7 @@ def headline(evidence: Evidence) -> str:
 
 def sentences(evidence: Evidence) -> list[str]:
     """The answer, what it rests on, and what to doubt."""
-    said = [headline(evidence), _best(evidence), _adds(evidence)]
+    said = [headline(evidence), *_failed(evidence), _best(evidence), _adds(evidence)]
     held = f"; {percent(evidence.trust)} % of it is the best expert, held on to as a fallback" if evidence.trust else ""
     gained = spanned(evidence.gain, sign=True)
     said.append(f"The pool gives {gained} points over the fused prediction without it{held}.")
@@ -49,8 +49,25 @@ def sentences(evidence: Evidence) -> list[str]:
     return said
 
 
+def _failed(evidence: Evidence) -> list[str]:
+    """Which experts the answer goes without, and why."""
+    said = []
+    for name in evidence.without:
+        who = "The fused prediction" if name == FUSED else f"The modality {name}"
+        said.append(f"{who} failed in training (NaN or infinite numbers): the model was trained without it.")
+    for name, parts in evidence.broken.items():
+        counts = " and ".join(
+            f"{count} of {evidence.samples[part]} {SPLITS[part]} samples" for part, count in parts.items()
+        )
+        who = "The fused prediction" if name == FUSED else f"The head of {name}"
+        said.append(f"{who} gives no finite numbers for {counts}: the pool goes on without it there.")
+    return said
+
+
 def _best(evidence: Evidence) -> str:
     alone = {name: e.score for name, e in evidence.experts.items() if e.score is not None and name != FUSED}
+    if not alone:
+        return "No head of a single modality predicts."
     best = max(alone, key=lambda name: alone[name])
     listed = ", ".join(f"{name} {percent(score)}" for name, score in alone.items())
     return f"By the heads of single modalities: {listed} %; the best of them is {best}."

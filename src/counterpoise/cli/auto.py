@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from counterpoise._checks import duration, shown
 from counterpoise.answer.auto import LABEL, answered, tried
+from counterpoise.answer.failures import Attempt, sound
 from counterpoise.answer.preset import DEFAULT
 from counterpoise.answer.rates import Trial, best_rate, left, rates_of
 from counterpoise.benchmark.plan import refuse
@@ -17,6 +19,7 @@ from counterpoise.recipe.messages import Options, usage
 from counterpoise.recipe.options import AUTO, fit_parser
 from counterpoise.recipe.recipe import Recipe
 from counterpoise.recipe.trained import open_run
+from counterpoise.types import FUSED
 
 PROG = "counterpoise auto"
 FIXED = {f"--{name}": "`auto` decides it" for name in (*DEFAULT.options(), "label")}
@@ -35,25 +38,22 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--against", help="a finished run on the same data to compare with, such as joint training")
     own, common = parser.parse_known_args(arguments)
     refuse(common, FIXED)
-    preset = [f"--{name}={value}" for name, value in DEFAULT.options().items()]
-    recipe = Recipe.parse(
-        [f"--fusion={DEFAULT.fusion}", *common, *preset, f"--label={LABEL}"],
+    plain = Recipe.parse(
+        [f"--fusion={DEFAULT.fusion}", *common, "--method=Joint", f"--label={LABEL}"],
         fit_parser(PROG, ["--resume", "--against"]),
     )
+    recipe = plain.but(DEFAULT.options())
     with usage():
         Job(recipe).tried()
     directory = _directory(recipe)
     rival = None if own.against is None else open_run(own.against)[0]
     print(shown(Job(recipe).describe()), flush=True)
     found_by = {argument.split("=")[0] for argument in common} & {"--optimizer.lr", "--config"}
-    seconds = None if recipe.options.budget is None else duration("budget", recipe.options.budget)
     given = found_by or "lr" not in recipe.options.optimizer.init_args
-    trials = [] if given else _trials(recipe, directory, seconds, resume=own.resume)
-    final = recipe.but({"optimizer.lr": best_rate(trials)}) if trials else recipe
-    trainer = Job(final).trainer(budget=left(seconds, trials), run_dir=directory)
-    answer = answered(
-        trainer, recipe.splits, trials, resume=own.resume, against=rival, data=recipe.source.name, config=final.text
-    )
+    seconds = None if recipe.options.budget is None else duration("budget", recipe.options.budget)
+    runs = _Runs(plain, directory, [] if given else rates_of(recipe.options.optimizer.init_args.lr))
+    made, failed = sound(runs.attempt, runs.alone, recipe.splits, seconds, directory, resume=own.resume)
+    answer = answered(made, recipe.splits, failed, rival)
     print(shown(str(answer)))
     if answer.page is not None:
         print(f"Everything is in {directory}; open {answer.page} in a browser.")
@@ -68,14 +68,46 @@ def _directory(recipe: Recipe) -> str | None:
     return str(Path("runs") / f"{name}-{LABEL}-s{recipe.seed}")
 
 
-def _trials(recipe: Recipe, directory: str | None, budget: float | None, *, resume: bool) -> list[Trial]:
-    def make(lr: float, epochs: int, budget: float | None) -> Trainer:
-        short = Job(recipe.but({"optimizer.lr": lr}))
-        return short.trainer(epochs=epochs, budget=budget, run_dir=None, progress=False)
+@dataclass(frozen=True)
+class _Runs:
+    """What is trained, as variants of a recipe.
 
-    options = recipe.options
-    rates = rates_of(options.optimizer.init_args.lr)
-    print(f"Trying the learning rates {', '.join(f'{rate:g}' for rate in rates)} ...", flush=True)
-    trials = tried(make, recipe.splits, rates, options.epochs, budget, directory, resume)
-    print(f"{best_rate(trials):g} is best on validation.", flush=True)
-    return trials
+    Attributes:
+        recipe: what all of them have in common.
+        directory: of the run.
+        rates: that are tried.
+    """
+
+    recipe: Recipe
+    directory: str | None
+    rates: Sequence[float]
+
+    def attempt(self, failed: Sequence[str], seconds: float | None, resume: bool) -> Attempt:
+        """The run without the experts that failed."""
+        recipe = self._without(failed)
+        trials = self._trials(recipe, seconds, resume=resume) if self.rates else []
+        final = recipe.but({"optimizer.lr": best_rate(trials)}) if trials else recipe
+        trainer = Job(final).trainer(budget=left(seconds, trials), run_dir=self.directory)
+        result = trainer.run(recipe.splits, resume=resume, data=recipe.source.name, config=final.text)
+        return Attempt(trainer, trials, result)
+
+    def alone(self, modality: str, failed: Sequence[str], seconds: float | None) -> Trainer:
+        """One modality, to see whether it fails."""
+        rate = {"optimizer.lr": self.rates[0]} if self.rates else {}
+        recipe = self.recipe.but({"method": "Unimodal", "method.modality": modality, **rate})
+        return Job(recipe).trainer(budget=seconds, run_dir=None, progress=False)
+
+    def _without(self, failed: Sequence[str]) -> Recipe:
+        preset = DEFAULT.without(failed, self.recipe.splits.modalities)
+        fusion = {"fusion": preset.fusion} if FUSED in failed else {}
+        return self.recipe.but({**preset.options(), **fusion})
+
+    def _trials(self, recipe: Recipe, budget: float | None, *, resume: bool) -> list[Trial]:
+        def make(lr: float, epochs: int, budget: float | None) -> Trainer:
+            short = Job(recipe.but({"optimizer.lr": lr}))
+            return short.trainer(epochs=epochs, budget=budget, run_dir=None, progress=False)
+
+        print(f"Trying the learning rates {', '.join(f'{rate:g}' for rate in self.rates)} ...", flush=True)
+        trials = tried(make, recipe.splits, self.rates, recipe.options.epochs, budget, self.directory, resume)
+        print(f"{best_rate(trials):g} is best on validation.", flush=True)
+        return trials

@@ -52,10 +52,22 @@ class Predictions(NamedTuple):
         rows = {name: (rows & there[name] if name in there else rows).nonzero() for name, rows in wrong.items()}
         return {name: positions.flatten() for name, positions in rows.items() if len(positions)}
 
-    def refuse_broken(self, ids: Sequence[str], *, epoch: int | None, lr: float) -> None:
-        """FloatingPointError when there is any, naming the epoch of the weights, a sample and the learning rate."""
+    def sound(self) -> Predictions:
+        """The same, with a modality absent in the samples that it predicts by numbers that are not finite."""
+        broken = {name: rows for name, rows in self.broken().items() if name != FUSED}
+        if not broken:
+            return self
+        present = dict(self.present or {})
+        for m, rows in broken.items():
+            present[m] = who_has(m, self.present, len(self.fused)).index_fill(0, rows, False)
+        return self._replace(present=present)
+
+    def refuse_broken(self, ids: Sequence[str], *, names: Collection[str], epoch: int | None, lr: float) -> None:
+        """FloatingPointError when any of these is, naming the epoch of the weights, a sample and the learning rate."""
         weights = "the untrained weights" if epoch is None else f"the weights of epoch {epoch}"
         for name, rows in self.broken().items():
+            if name not in names:
+                continue
             raise FloatingPointError(
                 f"With {weights}, the {name} prediction of {len(rows)} of {len(self.target)} samples is NaN or "
                 f"infinite (the first is {ids[int(rows[0])]!r}). If it is so for all of them, training diverged: lower "
@@ -142,7 +154,7 @@ class Evaluator:
             yield batch, output
 
     def predict(
-        self, split: Split, subsets: Iterable[Collection[str] | None], *, keep: bool = False
+        self, split: Split, subsets: Iterable[Collection[str] | None], *, keep: bool = False, pooled: bool = True
     ) -> Iterator[Predictions]:
         """Logits of every sample from each of these subsets of the modalities, each modality encoded once.
 
@@ -150,6 +162,7 @@ class Evaluator:
             split: what to read.
             subsets: the modalities to use; None for all the method reads.
             keep: remember the features.
+            pooled: predict by the model's pool where it has one.
         """
         check_split(split)
         model = self._model
@@ -157,15 +170,16 @@ class Evaluator:
         chosen = [model.select(reads if only is None else only) for only in subsets]
         features, mine = self.features(split, [m for m in model.modalities if any(m in c for c in chosen)], keep=keep)
         for names in chosen:
-            yield self.fused({m: features[m] for m in names}, mine, split)
+            yield self.fused({m: features[m] for m in names}, mine, split, pooled=pooled)
 
-    def fused(self, features: Mapping[str, Tensor], mine: Tensor, split: Split) -> Predictions:
+    def fused(self, features: Mapping[str, Tensor], mine: Tensor, split: Split, *, pooled: bool = True) -> Predictions:
         """Logits of every sample from features that are known, in batches.
 
         Args:
             features: modality -> (n_r, dim), zero where a sample lacks it; the modalities to use.
             mine: (n_r,) the positions of this replica's samples, as ``features`` says.
             split: whose targets, weights and absent samples these are.
+            pooled: predict by the model's pool where it has one.
         """
         model, names = self._model, list(features)
         order = gather_rows(mine, self._fabric).argsort()
@@ -181,7 +195,8 @@ class Evaluator:
                 present = None
                 if split.present is not None:
                     present = {m: p[mine[rows]].to(self._fabric.device) for m, p in split.present.items()}
-                output = self.decided(fuse(model, self._fabric, {m: z[rows] for m, z in features.items()}, present))
+                output = fuse(model, self._fabric, {m: z[rows] for m, z in features.items()}, present)
+                output = self.decided(output, pooled=pooled)
                 fused.append(output.logits)
                 for m, u in output.unimodal.items():
                     unimodal[m].append(u)
@@ -210,10 +225,10 @@ class Evaluator:
             unimodal = {m: u.cpu() for m, u in output.unimodal.items()}
             yield batch, Predictions(output.logits.cpu(), unimodal, batch.target.cpu(), present)
 
-    def decided(self, output: Output) -> Output:
+    def decided(self, output: Output, *, pooled: bool = True) -> Output:
         """With what is predicted as its logits."""
         output = self._method.decide(output, self._model)
-        return output._replace(logits=self._model.read_out(output))
+        return output._replace(logits=self._model.read_out(output)) if pooled else output
 
 
 @contextmanager

@@ -30,7 +30,10 @@ MODEL = "model.json"
 RATES = "rates.json"
 """Which learning rates were tried before the run."""
 
-BEFORE_START = {"config.yaml", MODEL, "log.txt", RATES}
+WITHOUT = "without.json"
+"""Which experts failed in an earlier attempt, so that the run goes on without them."""
+
+BEFORE_START = {"config.yaml", MODEL, "log.txt", RATES, WITHOUT}
 """What a run that died before it had begun may have left."""
 
 

@@ -25,7 +25,7 @@ from counterpoise.engine.watching import Observers
 from counterpoise.losses import Loss
 from counterpoise.method import Method
 from counterpoise.model import MultimodalModel
-from counterpoise.types import Batch, Output, Phase, Present
+from counterpoise.types import FUSED, Batch, Output, Phase, Present
 
 Part = Split | Literal["train", "val"]  # "train" and "val" are those of the run
 
@@ -211,18 +211,19 @@ class Run:
             keep: remember the features.
 
         Raises:
-            FloatingPointError: when a prediction is not finite, naming the epoch of the weights and a sample.
+            FloatingPointError: when a prediction is not finite, naming a sample; with a pool, when that is not.
         """
-        (predictions,) = self.predict_subsets(split, [only], keep=keep)
-        return predictions
+        data = self.split(split)
+        (predictions,) = self.evaluator.predict(data, [only], keep=keep)
+        return self._checked(predictions, data.ids)
 
     def predict_subsets(
         self, split: Part, subsets: Iterable[Collection[str] | None], *, keep: bool = False
     ) -> Iterator[Predictions]:
-        """As ``predict``, from each of these subsets of the modalities in turn; each modality is encoded once."""
+        """As ``predict``, from each of these subsets in turn; with a pool, what is not finite counts as absent."""
         data = self.split(split)
         each = self.evaluator.predict(data, subsets, keep=keep)
-        return (self._checked(predictions, data.ids) for predictions in each)
+        return (self._checked(one, data.ids) if self.model.pool is None else one.sound() for one in each)
 
     def stream(self, split: Split) -> Iterator[Predictions]:
         """As ``predict``, a batch at a time in order, so that memory does not grow with the samples."""
@@ -231,8 +232,9 @@ class Run:
 
     def _checked(self, predictions: Predictions, ids: Sequence[str]) -> Predictions:
         epoch = self.state.best_epoch if self.state.phase is None else self.state.epoch + 1
-        predictions.refuse_broken(ids, epoch=epoch, lr=self.optimizer_settings.lr)
-        return predictions
+        names = predictions.named() if self.model.pool is None else (FUSED,)
+        predictions.refuse_broken(ids, names=names, epoch=epoch, lr=self.optimizer_settings.lr)
+        return predictions.sound()
 
     def scores(self, split: Part, only: Sequence[str] | None = None) -> dict[str, float]:
         """``fused/accuracy``, ``audio/accuracy``, ..., ``fused/loss`` of a split."""

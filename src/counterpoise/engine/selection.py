@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
+from counterpoise.data.split import Split
+from counterpoise.engine.evaluation import Predictions
 from counterpoise.engine.run import Run
 from counterpoise.metrics import lower_is_better
 from counterpoise.types import Output
@@ -57,13 +59,19 @@ def select_best(run: Run) -> bool:
     run.model.load_state_dict(run.best["model"])
     run.method.load_state_dict(run.best["method"])
     run.model.uncalibrate()
-    predictions = run.predict("val")
+    predictions = unpooled(run, run.val_split)
     fitted = run.model.calibrate(
         Output(predictions.fused, predictions.unimodal, {}, predictions.present), predictions.target
     )
     if fitted:
         run.best["model"] = _on_cpu(run.model.state_dict())
     return fitted
+
+
+def unpooled(run: Run, split: Split) -> Predictions:
+    """What the pool of a run's model combines: logits of every sample, those that are not finite numbers included."""
+    (predictions,) = run.evaluator.predict(split, [None], pooled=False)
+    return predictions
 
 
 def _on_cpu(state: Mapping[str, Any]) -> dict[str, Any]:

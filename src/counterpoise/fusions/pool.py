@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 
@@ -28,6 +29,8 @@ class ExpertPool(nn.Module):
         experts: their names, in order.
         task: what they predict.
         first: the expert whose log-probabilities are the prediction until the fit; None for the normalised mean of all.
+            With it nothing trains through the pool, so an expert drops out where it is not finite, before the fit
+            too, and the prediction is NaN where none is left.
     """
 
     def __init__(self, experts: Sequence[str], task: Task, *, first: str | None = None):
@@ -74,10 +77,17 @@ class ExpertPool(nn.Module):
         pool = self.values
         of_experts = [name for name in OF_EXPERTS if name in pool._fields]
         pool = pool._replace(**{name: getattr(pool, name)[..., rows] for name in of_experts})
+        if self.first is None:
+            return self._pooled(pool, torch.stack(list(logits.values())), stack_present(logits, present))
         stacked, there = torch.stack(list(logits.values())), stack_present(logits, present)
+        finite = stacked.isfinite().all(-1)
+        there = finite if there is None else finite & there
+        return self._pooled(pool, stacked, there).masked_fill(~there.any(0).unsqueeze(-1), math.nan)
+
+    def _pooled(self, pool: Pool | GaussianPool, logits: Tensor, there: Tensor | None) -> Tensor:
         if isinstance(pool, GaussianPool):
-            return pooled_gaussian(pool, stacked, there)[0]
-        return (pooled if isinstance(self.task, SingleLabel) else pooled_labels)(pool, stacked, there)
+            return pooled_gaussian(pool, logits, there)[0]
+        return (pooled if isinstance(self.task, SingleLabel) else pooled_labels)(pool, logits, there)
 
     def fit(self, logits: Mapping[str, Tensor], target: Tensor, present: Present = None) -> None:
         """Fit the pool on validation outputs, with a warning for what could not be fitted.
@@ -97,6 +107,9 @@ class ExpertPool(nn.Module):
         else:
             samples = len(target)
             remarks = [TOO_FEW] if samples < MIN_SAMPLES else []
+            broken = ~stacked.isfinite().all(-1)
+            broken = broken if there is None else broken & there
+            remarks += [_broken(name, n) for name, n in zip(self.experts, broken.sum(1).tolist(), strict=True) if n]
         if remarks:
             basis = f"The pool has {samples} validation samples to be fitted on"
             warnings.warn(f"{basis}: {'; '.join(remarks)}.", stacklevel=2)
@@ -114,7 +127,7 @@ class ExpertPool(nn.Module):
         columns = (seen.there.sum(1), seen.broken, seen.constant)
         for name, count, broken, constant in zip(self.experts, *(column.tolist() for column in columns), strict=True):
             if broken:
-                remarks.append(f"{name!r} has logits that are not finite in {broken} samples and drops out there")
+                remarks.append(_broken(name, broken))
             if constant:
                 remarks.append(f"{name!r} says the same of every sample" + ("" if few else " and gets weight 0"))
             elif not few and count < MIN_SAMPLES and name in read and (count or not broken):
@@ -124,3 +137,7 @@ class ExpertPool(nn.Module):
             more = ", ..." if len(unseen) > 5 else ""
             remarks.append(f"none has class number {', '.join(map(str, unseen[:5]))}{more}, whose bias stays 0")
         return remarks
+
+
+def _broken(expert: str, samples: int) -> str:
+    return f"{expert!r} has logits that are not finite in {samples} samples and drops out there"

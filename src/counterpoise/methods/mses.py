@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from counterpoise._checks import number, whole
+from counterpoise._checks import did_you_mean, number, whole
 from counterpoise.functional.precision import widest
 from counterpoise.functional.stopping import Patience, expired, observe
 from counterpoise.method import Info, Method
-from counterpoise.types import FUSED, Output
+from counterpoise.types import FUSED, Output, Phase
 
 if TYPE_CHECKING:
     from counterpoise.engine import Run, Step
@@ -41,6 +41,7 @@ class MSES(Method):
         beta: memory of the smoothed loss, in [0, 1).
         weight: ``λ`` of the unimodal losses, >= 0.
         joint: stop no modality, and do not end, while the fused prediction improves.
+        only: the modalities to train and to predict from; the others are neither read nor changed. None for all.
 
     Source: Fujimori et al., Modality-specific learning rate control for multimodal classification,
     ACPR 2019, https://openreview.net/forum?id=On2HBy27Y5a
@@ -61,27 +62,48 @@ class MSES(Method):
     active: Tensor
     snapshots: nn.ModuleDict
 
-    def __init__(self, patience: int = 10, beta: float = 0.6, weight: float = 1.0, joint: bool = False):
+    def __init__(
+        self,
+        patience: int = 10,
+        beta: float = 0.6,
+        weight: float = 1.0,
+        joint: bool = False,
+        only: Sequence[str] | None = None,
+    ):
         super().__init__()
         self.patience = whole("patience", patience, low=0)
         self.beta = number("beta", beta, low=0, below=1)
         self.weight = number("weight", weight, low=0)
         self.joint = joint
+        if only is not None and (isinstance(only, str) or not only):
+            raise ValueError(f"only must be a list of modalities, or None for all; got {only!r}.")
+        self.only = None if only is None else list(only)
 
     def setup(self, run: Run) -> None:
-        model = run.model
-        for name, value in Patience.start(len(model.modalities) + self.joint)._asdict().items():
+        model, modalities = run.model, self.reads(run.model.modalities)
+        for name, value in Patience.start(len(modalities) + self.joint)._asdict().items():
             self.register_buffer(name, value.to(widest(run.device)) if value.is_floating_point() else value)
-        self.register_buffer("active", torch.ones(len(model.modalities)))
+        self.register_buffer("active", torch.ones(len(modalities)))
         # Kept as frozen modules, so that checkpoints hold them and no optimizer sees them.
-        copies = {m: nn.ModuleList(copy.deepcopy(model.branch_of(m))).requires_grad_(False) for m in model.modalities}
+        copies = {m: nn.ModuleList(copy.deepcopy(model.branch_of(m))).requires_grad_(False) for m in modalities}
         self.snapshots = nn.ModuleDict(copies)
+
+    def reads(self, modalities: tuple[str, ...]) -> tuple[str, ...]:
+        if self.only is None:
+            return modalities
+        for m in self.only:
+            if m not in modalities:
+                raise ValueError(did_you_mean("modality", m, modalities))
+        return tuple(m for m in modalities if m in self.only)
+
+    def phase(self, index: int, run: Run) -> Phase | None:
+        return Phase(run.epochs, train=None if self.only is None else tuple(self.only)) if index == 0 else None
 
     def loss(self, output: Output, step: Step) -> Tensor:
         loss = step.criterion(output.logits, step.batch.target)
         if self.weight == 0:
             return loss
-        for a, m in zip(self.active, step.model.modalities, strict=True):
+        for a, m in zip(self.active, self.reads(step.model.modalities), strict=True):
             loss = loss + self.weight * a * step.unimodal_loss(output, m)
         return loss
 
@@ -92,7 +114,7 @@ class MSES(Method):
         return "it freezes modalities, and ends training when all are frozen"
 
     def on_epoch_end(self, run: Run, scores: Mapping[str, float]) -> None:
-        modalities, epoch = run.model.modalities, run.epoch
+        modalities, epoch = self.reads(run.model.modalities), run.epoch
         learners = (*modalities, FUSED) if self.joint else modalities
         values = torch.tensor([scores.get(f"{m}/loss", math.nan) for m in learners], device=self.smoothed.device)
         state = observe(Patience(self.smoothed, self.best, self.best_epoch), values, epoch, self.beta)
