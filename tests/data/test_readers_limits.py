@@ -75,7 +75,7 @@ def test_a_lack_of_memory_names_the_row_and_ends_no_check(tmp_path, place):
 
 @pytest.mark.parametrize("rate", [1000, 4000, 8000])
 def test_a_recording_of_nothing_but_silence_is_bounded_by_its_size(tmp_path, rate, monkeypatch):
-    monkeypatch.setattr("counterpoise.data.readers.audio._SPARE", 1 << 20)
+    monkeypatch.setattr("counterpoise.data.readers.waveform._SPARE", 1 << 20)
     path = tmp_path / "a.flac"
     soundfile.write(path, np.zeros(3_000_000), rate)
     with pytest.raises(ReadError, match=r"a.flac: holds more than \d+ samples at 22050 Hz, too many for its size"):

@@ -20,6 +20,7 @@ from counterpoise.data.readers import (
     Tabular,
     Text,
     Video,
+    Waveform,
 )
 from counterpoise.data.samples import pad
 from counterpoise.data.split import Split, Splits
@@ -48,6 +49,7 @@ __all__ = [
     "Tabular",
     "Text",
     "Video",
+    "Waveform",
     "check",
     "deviations",
     "digits",

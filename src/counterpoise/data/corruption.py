@@ -135,7 +135,7 @@ class Corruption:
 
 CORRUPTIONS = {
     "snr": Corruption("waveform", "SNR (dB)", (20, 10, 0, -10), math.inf, -100, 100, _snr),
-    "blur": Corruption("pixels", "blur (σ, % of the side)", (1, 2, 4, 8), 0, 0, 100, _blur),
+    "blur": Corruption("pixels", "blur (% of the side)", (1, 2, 4, 8), 0, 0, 100, _blur),
     "jpeg": Corruption("pixels", "JPEG quality", (50, 25, 10, 5), math.inf, 1, 95, _jpeg),
     "words": Corruption("words", "share of words lost", (0.25, 0.5, 0.75), 0, 0, 1, _words),
     "noise": Corruption("numbers", "noise (training sd)", (0.5, 1, 2, 4), 0, 0, math.inf, _noise),

@@ -21,6 +21,7 @@ from counterpoise.encoders.resnet import ResNet18, ResNet50
 from counterpoise.encoders.sequence import SequenceGRU, SequenceTransformer
 from counterpoise.encoders.tabular import FTTransformer, TabularMLP
 from counterpoise.encoders.text import TextBag, TextGRU
+from counterpoise.encoders.towers import AudioTower, VideoTower
 from counterpoise.encoders.tuning import FineTuned, Frozen
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "ENCODERS",
     "I3D",
     "MLP",
+    "AudioTower",
     "CLIPImage",
     "CLIPText",
     "FTTransformer",
@@ -43,6 +45,7 @@ __all__ = [
     "TextGRU",
     "Timm",
     "Transformers",
+    "VideoTower",
     "default_encoder",
 ]
 
@@ -50,12 +53,12 @@ ENCODERS: dict[str, type[nn.Module]] = {
     cls.__name__: spelled(cls)
     for cls in (
         CLIPImage, CLIPText, CNN, FTTransformer, I3D, MLP, ResNet18, ResNet50, SequenceGRU, SequenceTransformer,
-        TabularMLP, TextBag, TextGRU, Timm, Transformers, FineTuned, Frozen, Projected,
+        TabularMLP, TextBag, TextGRU, Timm, Transformers, AudioTower, VideoTower, FineTuned, Frozen, Projected,
     )
 }  # fmt: skip
 """The encoders that have a name in options and configurations."""
 
-_KINDS = ("array", "frames", "image", "sequence", "spectrogram", "tabular", "text")
+_KINDS = ("array", "frames", "image", "sequence", "spectrogram", "tabular", "text", "waveform")
 
 
 def default_encoder(kind: str, shape: tuple[int, ...], **options: Any) -> nn.Module:
@@ -74,6 +77,11 @@ def default_encoder(kind: str, shape: tuple[int, ...], **options: Any) -> nn.Mod
         ValueError: for an unknown kind, or a shape that does not fit it.
     """
     choice("kind", kind, _KINDS)
+    if kind == "waveform":
+        raise ValueError(
+            "A waveform has no encoder by default. Name a tower, as AudioTower('AST') (--encoders.audio AudioTower "
+            "--encoders.audio.name AST), or read the column by Audio, which makes spectrograms."
+        )
     if kind == "text":
         if "vocab_size" not in options:
             raise ValueError("kind 'text' needs vocab_size, the number of token numbers.")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
 from counterpoise._files import read_tensors
+
+T = TypeVar("T")
 
 
 def read_weights(path: str, where_from: str) -> dict[str, Tensor]:
@@ -87,3 +89,32 @@ def for_channels(weight: Tensor, channels: int) -> Tensor:
     """
     mean = weight.mean(1, keepdim=True) * (weight.shape[1] / channels)
     return mean.expand(-1, channels, *weight.shape[2:]).clone()
+
+
+def torchvision_state(name: str, weights: str) -> dict[str, Tensor]:
+    """The state dict that ``weights`` names: a file, or one of torchvision's."""
+    from torchvision.models import get_model_weights
+
+    known = get_model_weights(name)
+    if weights not in known.__members__:
+        names = ", ".join(repr(w) for w in known.__members__ if w != "DEFAULT")
+        return read_weights(weights, f"Give the path of a state dict, or a name that torchvision downloads: {names}.")
+    chosen = known[weights]
+    try:
+        return dict(chosen.get_state_dict(progress=False, check_hash=True))
+    except (OSError, RuntimeError) as error:  # URLError is an OSError
+        raise RuntimeError(
+            f"torchvision could not download {weights!r} of {name}: {error}. Without a connection, get {chosen.url} "
+            "elsewhere and pass its path: weights='path/to/" + chosen.url.rsplit("/", 1)[1] + "'."
+        ) from error
+
+
+def from_hub(name: str, load: Callable[[], T]) -> T:
+    """What ``load`` gets of a model of Transformers; RuntimeError when it is neither here nor to be downloaded."""
+    try:
+        return load()
+    except (OSError, ValueError) as error:
+        raise RuntimeError(
+            f"transformers could not load {name!r}: {error}. Without a connection, give the path of a folder that "
+            "holds the model (save_pretrained writes one), or download it into the cache beforehand."
+        ) from error

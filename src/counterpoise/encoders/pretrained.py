@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from counterpoise._checks import did_you_mean, whole
 from counterpoise._extras import require
 from counterpoise.encoders._frames import over_frames
-from counterpoise.encoders._weights import adopt, read_weights
+from counterpoise.encoders._weights import adopt, from_hub, read_weights
 
 
 class Timm(nn.Module):
@@ -99,15 +99,11 @@ class Transformers(nn.Module):
         super().__init__()
         transformers = _library("Transformers")
         self.name_or_path, self.pretrained, self.pad = name_or_path, pretrained, pad
-        try:
-            config: Any = transformers.AutoConfig.from_pretrained(name_or_path)
-            net: Any = (
-                transformers.AutoModel.from_pretrained(name_or_path)
-                if pretrained
-                else transformers.AutoModel.from_config(config)
-            )
-        except (OSError, ValueError) as error:
-            raise RuntimeError(_unavailable(name_or_path, error)) from error
+        config: Any = from_hub(name_or_path, lambda: transformers.AutoConfig.from_pretrained(name_or_path))
+        made = transformers.AutoModel
+        net: Any = from_hub(
+            name_or_path, lambda: made.from_pretrained(name_or_path) if pretrained else made.from_config(config)
+        ).float()
         if config.is_encoder_decoder or not hasattr(config, "hidden_size"):
             raise ValueError(
                 f"{name_or_path!r} ({config.model_type}) is no text encoder as BERT is. For CLIP there are CLIPText "
@@ -125,22 +121,28 @@ class Transformers(nn.Module):
         return self.net(input_ids=x, attention_mask=there.to(x.dtype)).last_hidden_state[:, 0]
 
 
-class CLIPText(nn.Module):
-    """The text tower of CLIP (Radford et al., ICML 2021): (batch, T) token numbers -> (batch, dim).
+_CLIPS = {"clip": "CLIPModel", "siglip": "SiglipModel"}
+"""Type of a configuration -> the model with both towers."""
 
-    The feature is the last state of the end-of-text token after normalisation. A token attends to those
-    before it only, so the padding behind the end of the text has no influence and needs no mask.
+
+class CLIPText(nn.Module):
+    """The text tower of CLIP (Radford et al., ICML 2021) or SigLIP: (batch, T) token numbers -> (batch, dim).
+
+    The feature of CLIP is the last state of the end-of-text token after normalisation. A token attends to those
+    before it only, so the padding behind the end of the text has no influence and needs no mask. That of SigLIP (Zhai
+    et al., ICCV 2023) is the last token's state after its head; it was trained on 64 tokens, padding included and not
+    masked, so give the reader ``length=64``.
 
     Args:
-        name_or_path: as for ``transformers.CLIPModel.from_pretrained``, for example
-            ``"openai/clip-vit-base-patch32"`` or a folder.
-        projection: give the feature projected into the space that texts and images share.
+        name_or_path: a name on the hub or a folder, for example ``"openai/clip-vit-base-patch32"`` or
+            ``"google/siglip-base-patch16-224"``.
+        projection: give the feature projected into the space that texts and images share; of SigLIP it always is.
         pretrained: start from its weights; False takes only the architecture from its configuration.
 
     Raises:
         ImportError: when transformers is not installed.
         RuntimeError: when configuration or weights cannot be had.
-        ValueError: when it is no CLIP model.
+        ValueError: when it is no CLIP or SigLIP model.
     """
 
     def __init__(self, name_or_path: str, *, projection: bool = False, pretrained: bool = True):
@@ -148,30 +150,33 @@ class CLIPText(nn.Module):
         self.name_or_path, self.projection, self.pretrained = name_or_path, projection, pretrained
         clip = _clip("CLIPText", name_or_path, pretrained)
         self.net: nn.Module = clip.text_model
-        self.project: nn.Module = clip.text_projection if projection else nn.Identity()
-        self.dim = int(clip.config.projection_dim if projection else clip.config.text_config.hidden_size)
+        shared = projection and hasattr(clip, "text_projection")
+        self.project: nn.Module = clip.text_projection if shared else nn.Identity()
+        text = clip.config.text_config
+        self.dim = int(clip.config.projection_dim if shared else getattr(text, "projection_size", text.hidden_size))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.project(self.net(input_ids=x).pooler_output)
 
 
 class CLIPImage(nn.Module):
-    """The image tower of CLIP (Radford et al., ICML 2021): (batch, 3, H, W) -> (batch, dim).
+    """The image tower of CLIP (Radford et al., ICML 2021) or SigLIP: (batch, 3, H, W) -> (batch, dim).
 
-    The feature is the last state of the class token after normalisation. Frames (batch, 3, T, H, W) are
-    folded into the batch and their features averaged. Images must have the size of the model (224) and be
-    normalised with CLIP's mean and standard deviation.
+    The feature of CLIP is the last state of the class token after normalisation, that of SigLIP (Zhai et al., ICCV
+    2023) what its attention pooling makes of all patches. Frames (batch, 3, T, H, W) are folded into the batch and
+    their features averaged. Images must have the size of the model (224) and the normalisation of the model: the
+    readers' ``normalize=clip``, for SigLIP ``i3d`` (values in [-1, 1]).
 
     Args:
-        name_or_path: as for ``transformers.CLIPModel.from_pretrained``, for example
-            ``"openai/clip-vit-base-patch32"`` or a folder.
-        projection: give the feature projected into the space that texts and images share.
+        name_or_path: a name on the hub or a folder, for example ``"openai/clip-vit-base-patch32"`` or
+            ``"google/siglip-base-patch16-224"``.
+        projection: give the feature projected into the space that texts and images share; of SigLIP it always is.
         pretrained: start from its weights; False takes only the architecture from its configuration.
 
     Raises:
         ImportError: when transformers is not installed.
         RuntimeError: when configuration or weights cannot be had.
-        ValueError: when it is no CLIP model.
+        ValueError: when it is no CLIP or SigLIP model.
     """
 
     def __init__(self, name_or_path: str, *, projection: bool = False, pretrained: bool = True):
@@ -179,8 +184,9 @@ class CLIPImage(nn.Module):
         self.name_or_path, self.projection, self.pretrained = name_or_path, projection, pretrained
         clip = _clip("CLIPImage", name_or_path, pretrained)
         self.net: nn.Module = clip.vision_model
-        self.project: nn.Module = clip.visual_projection if projection else nn.Identity()
-        self.dim = int(clip.config.projection_dim if projection else clip.config.vision_config.hidden_size)
+        shared = projection and hasattr(clip, "visual_projection")
+        self.project: nn.Module = clip.visual_projection if shared else nn.Identity()
+        self.dim = int(clip.config.projection_dim if shared else clip.config.vision_config.hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
         return over_frames(lambda images: self.project(self.net(pixel_values=images).pooler_output), x)
@@ -194,24 +200,17 @@ def _library(encoder: str) -> Any:
     return transformers
 
 
-def _unavailable(name: str, error: Exception) -> str:
-    """The message when a model is neither here nor to be downloaded."""
-    return (
-        f"transformers could not load {name!r}: {error}. Without a connection, give the path of a folder that holds "
-        "the model (save_pretrained writes one), or download it into the cache beforehand."
-    )
-
-
 def _clip(encoder: str, name: str, pretrained: bool) -> Any:
     transformers = _library(encoder)
-    try:
-        config = transformers.AutoConfig.from_pretrained(name)
-        if config.model_type == "clip":
-            made = transformers.CLIPModel
-            return made.from_pretrained(name) if pretrained else made(config)
-    except (OSError, ValueError) as error:
-        raise RuntimeError(_unavailable(name, error)) from error
-    raise ValueError(f"{name!r} is a {config.model_type} model; {encoder} needs a CLIP model. Use Transformers.")
+    kind = from_hub(name, lambda: transformers.AutoConfig.from_pretrained(name)).model_type
+    if kind not in _CLIPS:
+        raise ValueError(f"{name!r} is a {kind} model; {encoder} needs a CLIP or SigLIP model. Use Transformers.")
+    made = getattr(transformers, _CLIPS[kind])
+
+    def model() -> Any:
+        return made.from_pretrained(name) if pretrained else made(made.config_class.from_pretrained(name))
+
+    return from_hub(name, model).float()
 
 
 def _padding(transformers: Any, name: str, config: Any) -> int:

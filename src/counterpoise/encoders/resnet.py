@@ -9,7 +9,7 @@ from counterpoise._checks import choice, whole
 from counterpoise._extras import require
 from counterpoise.encoders._frames import over_frames
 from counterpoise.encoders._norm import BatchNorm2d
-from counterpoise.encoders._weights import adopt, read_weights
+from counterpoise.encoders._weights import adopt, torchvision_state
 
 
 class _ResNet(nn.Module):
@@ -36,7 +36,13 @@ class _ResNet(nn.Module):
             elif isinstance(module, nn.BatchNorm2d):
                 nn.init.normal_(module.weight, 1.0, 0.02)
         if weights is not None:
-            adopt(net, _state(self.name, weights), weights, first="conv1.weight", leave=() if logits else ("fc.",))
+            adopt(
+                net,
+                torchvision_state(self.name, weights),
+                weights,
+                first="conv1.weight",
+                leave=() if logits else ("fc.",),
+            )
         self.net = net.to(memory_format=torch.channels_last)  # faster on CPUs and GPUs, the same numbers
 
     def forward(self, x: Tensor) -> Tensor:
@@ -94,21 +100,3 @@ class ResNet50(_ResNet):
         chosen = choice("output", output, ("features", "logits"))
         super().__init__(channels, weights, logits=chosen == "logits")
         self.output = chosen
-
-
-def _state(name: str, weights: str) -> dict[str, Tensor]:
-    """The state dict that ``weights`` names: a file, or one of torchvision's."""
-    from torchvision.models import get_model_weights
-
-    known = get_model_weights(name)
-    if weights not in known.__members__:
-        names = ", ".join(repr(w) for w in known.__members__ if w != "DEFAULT")
-        return read_weights(weights, f"Give the path of a state dict, or a name that torchvision downloads: {names}.")
-    chosen = known[weights]
-    try:
-        return dict(chosen.get_state_dict(progress=False, check_hash=True))
-    except (OSError, RuntimeError) as error:  # URLError is an OSError
-        raise RuntimeError(
-            f"torchvision could not download {weights!r} of {name}: {error}. Without a connection, get {chosen.url} "
-            "elsewhere and pass its path: weights='path/to/" + chosen.url.rsplit("/", 1)[1] + "'."
-        ) from error

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from counterpoise._checks import choice, number, per_modality, whole
 from counterpoise._names import made
@@ -278,6 +278,8 @@ def check_data(model: MultimodalModel, method: Method, split: Split, *, batch_si
             f"The model has modality {missing[0]!r}, the data have {', '.join(split.modalities)}. "
             "Name the encoders after the modalities of the data."
         )
+    for m in method.reads(model.modalities):
+        _refuse_reader(m, model.encoders[m], split)
     if split.task.kind != model.task.kind:
         raise ValueError(
             f"The model is built for {model.task.kind} targets, the data have {split.task.kind} ones. Build it with "
@@ -298,6 +300,20 @@ def check_data(model: MultimodalModel, method: Method, split: Split, *, batch_si
     split.task.check(split.target)
     if split.weight is not None:
         checked_weights(split.weight, len(split), "The weight of this split", lambda i: f"sample {split.ids[i]!r}")
+
+
+def _refuse_reader(modality: str, encoder: nn.Module, split: Split) -> None:
+    """ValueError when the reader of a modality has another setting than its encoder was trained with (``expects``)."""
+    reader, inner = split.readers.get(modality), encoder
+    while isinstance(further := getattr(inner, "encoder", None), nn.Module) and not hasattr(inner, "expects"):
+        inner = further  # of Frozen, FineTuned and Projected
+    for name, wanted in getattr(inner, "expects", {}).items():
+        given = getattr(reader, name, wanted)
+        if given != wanted:
+            raise ValueError(
+                f"The encoder of {modality!r} needs {name}={wanted!r}, and its reader has {given!r}. Pass "
+                f"{type(reader).__name__}({name}={wanted!r}): --data.modalities.{modality}.{name} {wanted}."
+            )
 
 
 def warn_if_scales_cancel(method: Method, optimizer: str, scale_free: bool) -> None:

@@ -50,9 +50,12 @@ class _Data:
         return [self.source.folder, *(None if part is None else part.fingerprint() for part in parts)]
 
     def digest(self, path: str) -> str:
-        """Of a file, read once; the path where there is none."""
+        """Of a file, or of all in a folder, read once; the path where there is none."""
         if path not in self._digests and Path(path).is_file():
             self._digests[path] = sha256(path)
+        elif path not in self._digests and Path(path).is_dir():
+            inside = [(p.name, sha256(str(p))) for p in sorted(Path(path).iterdir()) if p.is_file()]
+            self._digests[path] = hashlib.sha256(repr(inside).encode()).hexdigest()
         return self._digests.get(path, path)
 
     def by_content(self, encoders: Any) -> Any:

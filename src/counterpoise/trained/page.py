@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from counterpoise._extras import require
-from counterpoise.data.readers import Audio, Image, ReadError
+from counterpoise.data.readers import Image, ReadError, Waveform
 from counterpoise.task import Regression
 from counterpoise.trained.intake import typed
 from counterpoise.trained.model import TrainedModel
@@ -63,7 +63,7 @@ def _input(modality: str, model: TrainedModel) -> Any:
     reader = model.readers.get(modality)
     label = modality if reader is not None else f"{modality} (.npy)"  # of a model that was trained on tensors
     named: Any = {"label": label, "elem_id": f"input-{model.modalities.index(modality)}"}
-    if isinstance(reader, Audio):
+    if isinstance(reader, Waveform):
         return gradio.Audio(type="filepath", **named)
     if isinstance(reader, Image):
         return gradio.Image(type="filepath", image_mode=None, **named)  # the file as it is, not encoded again

@@ -15,6 +15,7 @@ from counterpoise.data.readers.tabular import Tabular
 from counterpoise.data.readers.text import Text
 from counterpoise.data.readers.video import Video
 from counterpoise.data.readers.visual import Frames, Image
+from counterpoise.data.readers.waveform import Waveform
 
 __all__ = [
     "READERS",
@@ -29,6 +30,7 @@ __all__ = [
     "Tabular",
     "Text",
     "Video",
+    "Waveform",
     "guess",
 ]
 
@@ -42,6 +44,7 @@ READERS: dict[str, type[Reader]] = {
     "clip": Clip,
     "flow": Flow,
     "tabular": Tabular,
+    "waveform": Waveform,
 }
 """The readers of columns, by the names that options and configurations take."""
 
