@@ -102,10 +102,8 @@ def expected(name: str, folder: Path, x: torch.Tensor, lengths: list[int]) -> to
         elif name == "CLAP":
             rows.append(model.audio_model(given["input_features"]).pooler_output)
         else:  # HuBERT of the base kind sees the padding
-            padded = extract(
-                row[:n].numpy(), sampling_rate=16000, return_tensors="pt", padding="max_length", max_length=x.shape[1]
-            )
-            states = model(padded["input_values"]).last_hidden_state
+            padded = torch.nn.functional.pad(given["input_values"], (0, x.shape[1] - n))
+            states = model(padded).last_hidden_state
             rows.append(states[:, : int(model._get_feat_extract_output_lengths(n))].mean(1))
     return torch.cat(rows)
 
@@ -262,7 +260,7 @@ def read(path: Path, rate: int = 16000) -> cp.Splits:
 class Cut(cp.Observer):
     """Ends a run in its second epoch."""
 
-    def on_epoch_end(self, run: Any, scores: Any) -> None:
+    def on_epoch_end(self, run: Any, record: Any) -> None:
         if run.epoch == 1:
             raise RuntimeError("power cut")
 
@@ -299,6 +297,36 @@ def test_a_tower_trains_resumes_and_predicts_from_a_file(
     row = next(line for line in lines if line[2] == "test" and line[4] and line[5])
     answer = model.predict({"audio": str(digits.parent / row[4]), "image": str(digits.parent / row[5])})
     assert str(answer) in {str(c) for c in range(10)}
+
+
+@slow
+def test_towers_have_options_on_the_command_line(
+    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from counterpoise.cli import main
+
+    folder = saved(tmp_path / "tower", "Wav2Vec2")
+    tower = {"": "Frozen", ".reuse": "true", ".encoder": "AudioTower", ".encoder.name": "Wav2Vec2"}
+    options = {
+        "data": digits, "data.modalities.audio": "waveform", "data.modalities.audio.seconds": 0.3,
+        "data.modalities.image": "image", "data.modalities.image.size": 8, "encoders.image": "CNN",
+        **{f"encoders.audio{name}": value for name, value in tower.items()}, "encoders.audio.encoder.weights": folder,
+        "method": "OGM", "epochs": 1, "batch_size": 16, "progress": "false", "run_dir": tmp_path / "run",
+    }  # fmt: skip
+    arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    for command in (
+        ["fit", *arguments],
+        ["predict", str(tmp_path / "run"), str(digits), "--out", str(tmp_path / "p.csv")],
+    ):
+        with pytest.raises(SystemExit) as left:
+            main(command)
+        assert not left.value.code, capsys.readouterr().err
+    assert len((tmp_path / "p.csv").read_text().splitlines()) == 101
+    wrong = [text.replace("Wav2Vec2", "Wav2Vec") for text in arguments]
+    with pytest.raises(SystemExit) as left:
+        main(["fit", *wrong, "--run_dir", str(tmp_path / "wrong")])
+    assert left.value.code == 2
+    assert "Did you mean 'Wav2Vec2'?" in capsys.readouterr().err
 
 
 def test_a_reader_at_another_rate_is_refused_before_training(digits: Path, tmp_path: Path) -> None:

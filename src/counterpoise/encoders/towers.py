@@ -31,7 +31,7 @@ class _Sound(NamedTuple):
 _SOUND = {
     "AST": _Sound(
         "audio-spectrogram-transformer", "ASTModel", "ASTFeatureExtractor", "MIT/ast-finetuned-audioset-10-10-0.4593",
-        "", "encoder.layer",
+        "", "layers",
     ),
     "CLAP": _Sound(
         "clap", "ClapModel", "ClapFeatureExtractor", "laion/clap-htsat-unfused", "audio_model", "audio_encoder.layers"
@@ -205,6 +205,9 @@ def _model(model: Any, source: str, config: Mapping[str, Any], pretrained: bool)
 
 
 def _children(net: nn.Module, path: str) -> tuple[str, ...]:
+    """The names of the layers in a list of them."""
+    if not hasattr(net, path.partition(".")[0]):  # of AST before Transformers 5
+        path = "encoder.layer"
     return tuple(f"{path}.{name}" for name, _ in net.get_submodule(path).named_children())
 
 
