@@ -182,7 +182,7 @@ def test_models_of_another_kind(saved):
         Transformers(str(saved / "t5"))
     with pytest.raises(ValueError, match=r"\(clip\).*there are CLIPText and CLIPImage"):
         Transformers(str(saved / "clip"))
-    with pytest.raises(ValueError, match="is a bert model; CLIPText needs a CLIP model"):
+    with pytest.raises(ValueError, match="is a bert model; CLIPText needs a CLIP or SigLIP model"):
         CLIPText(str(saved / "bert"))
 
 
