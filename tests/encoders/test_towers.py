@@ -265,8 +265,9 @@ class Cut(cp.Observer):
             raise RuntimeError("power cut")
 
 
-@pytest.mark.parametrize("method", ["Joint", pytest.param("IGM", marks=slow)])
-@pytest.mark.parametrize("frozen", [False, pytest.param(True, marks=slow)])
+@slow
+@pytest.mark.parametrize("method", ["Joint", "IGM"])
+@pytest.mark.parametrize("frozen", [False, True])
 def test_a_tower_trains_resumes_and_predicts_from_a_file(
     method: str, frozen: bool, digits: Path, tmp_path: Path
 ) -> None:

@@ -25,6 +25,7 @@ def command(*arguments: str) -> int:
     return int(str(left.value.code or 0))
 
 
+@pytest.mark.slow  # trains a study
 def test_curves_begin_at_the_plain_score_and_end_at_the_subset(started: list[Recipe]) -> None:
     asked = ["--methods", "Joint,ModalityDropout", "--absent", "0,1", "--noise", "audio.snr=0"]
     assert command(*asked, "--seeds", "0") == 0
