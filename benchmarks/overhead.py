@@ -189,9 +189,6 @@ def main() -> None:
     for case, to, bound in against:
         step = statistics.median(seconds[case]) / args.steps * 1e3
         rows.append((case, f"{step:.0f} ms", to, spread(ratio(seconds, case, to), 3), bound))
-    small = Work(TINY, 200, args.device)
-    tiny = in_turn({"by hand": small.by_hand(tuple(TINY)), "Joint": small.engine(cp.methods.Joint())}, args.rounds)
-    each = {name: spread([s / small.steps * 1e6 for s in found], 0, " µs") for name, found in tiny.items()}
     publish(
         "overhead",
         "Overhead of the engine and the methods",
@@ -200,9 +197,7 @@ def main() -> None:
         "as the command line does. By hand is a plain PyTorch loop over the same encoders with the same fused update. "
         "The SMV row is a step before anything is shown again; its valuation is one more forward pass over the "
         "training data.\n\n"
-        f"{table(('', 'step', 'against', 'ratio', 'wanted, at most'), rows)}\n\n"
-        f"Two small MLPs, where nothing hides the engine: {each['by hand']} a step by hand, {each['Joint']} through "
-        "the engine, which reads, moves, logs and watches as well.",
+        f"{table(('', 'step', 'against', 'ratio', 'wanted, at most'), rows)}",
     )
 
 

@@ -116,9 +116,9 @@ def test_outputs_are_float32_mutation(monkeypatch, verb):
         with self._fabric.autocast():
             return self.model.encode(inputs or self.batch.inputs, only, self.batch.present)
 
-    def fuse(self, features, present=None):
+    def fuse(self, features, present=None, *, unimodal=True):
         with self._fabric.autocast():
-            return self.model.fuse(features, present)
+            return self.model.fuse(features, present, unimodal=unimodal)
 
     monkeypatch.setattr(step.Step, verb, {"encode": encode, "fuse": fuse}[verb])
     with pytest.raises((AssertionError, RuntimeError)):

@@ -24,7 +24,7 @@ from counterpoise.recipe.recipe import Recipe
 from counterpoise.task import Task
 
 UNIMODAL = "Unimodal"
-PRELOAD = ("counterpoise.cli.fit", BACKEND)
+PRELOAD = ("counterpoise.cli.fit", "counterpoise.engine.strategy", BACKEND)
 """What a run imports before anything else happens; all runs share it."""
 FIXED = {
     "--method": "--methods names the methods",

@@ -77,7 +77,7 @@ class AGM(Method):
         f = {}
         orders = sampled_orders(names, 1, step.generator)
         for subset in coalitions(names, orders):
-            logits = step.fuse({m: z[m] for m in names if m in subset}).logits
+            logits = step.fuse({m: z[m] for m in names if m in subset}, unimodal=False).logits
             if step.batch.present is not None:
                 # Of a sample that has none of the subset the fusion can say nothing: that is the empty set's 0.
                 some = torch.stack([there[:, i] for i, m in enumerate(names) if m in subset]).any(0)

@@ -57,6 +57,9 @@ class CML(Method):
         self.subset_loss = subset_loss
         self.hold_wrong = hold_wrong
 
+    def forward(self, step: Step) -> Output:
+        return step.forward(unimodal=False)
+
     def loss(self, output: Output, step: Step) -> Tensor:
         loss = super().loss(output, step)
         if self.lam == 0 and not self.subset_loss:
@@ -77,6 +80,7 @@ class CML(Method):
         with frozen_statistics(step.model.fusion):
             for gone in range(1, len(names)):
                 left = sorted(order[gone:])
-                logits.append(step.fuse({names[i]: output.features[names[i]] for i in left}).logits)
+                smaller = {names[i]: output.features[names[i]] for i in left}
+                logits.append(step.fuse(smaller, unimodal=False).logits)
                 there.append(torch.stack([has_it[:, i] for i in left]).any(0))
         return logits, there

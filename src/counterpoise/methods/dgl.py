@@ -59,6 +59,6 @@ class DGL(Method):
             return fused
         fusion = step.model.fusion
         with held(fusion), frozen_statistics(fusion):
-            alone = {m: step.fuse({m: z}).logits for m, z in output.features.items()}
+            alone = {m: step.fuse({m: z}, unimodal=False).logits for m, z in output.features.items()}
         own = torch.stack([step.criterion(u, present=step.present(m)) for m, u in alone.items()])
         return self.alpha * own.sum() + fused

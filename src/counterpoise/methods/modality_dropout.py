@@ -55,7 +55,7 @@ class ModalityDropout(Method):
         z = step.encode()
         rates = [self.p.get(m, 0.0) if isinstance(self.p, Mapping) else self.p for m in z]
         if not any(rates):
-            return step.fuse(z)
+            return step.fuse(z, unimodal=False)
         u, there = sample_uniform(step.batch.index, len(z), step.generator), has(step)
         shown = there & keep_mask(u, torch.tensor(rates).to(u.device, non_blocking=True), there)
-        return step.fuse(z, {m: shown[:, i] for i, m in enumerate(z)})
+        return step.fuse(z, {m: shown[:, i] for i, m in enumerate(z)}, unimodal=False)

@@ -13,9 +13,10 @@ from counterpoise.functional.precision import widest
 from counterpoise.functional.rates import accuracy_ratio, smoothed_rates
 from counterpoise.method import Info, Method
 from counterpoise.methods import _require
+from counterpoise.types import Output
 
 if TYPE_CHECKING:
-    from counterpoise.engine import Run
+    from counterpoise.engine import Run, Step
 
 STRATEGIES = ("keep", "smooth", "dynamic")
 
@@ -76,6 +77,9 @@ class MSLR(Method):
         size = (self.window, len(run.model.modalities))
         self.register_buffer("history", torch.zeros(size, dtype=widest(run.device)))
         self.register_buffer("seen", torch.tensor(0))
+
+    def forward(self, step: Step) -> Output:
+        return step.forward(unimodal=False)
 
     def on_start(self, run: Run) -> None:
         for m, rate in self._start_rates(run.model.modalities).items():

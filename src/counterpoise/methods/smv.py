@@ -12,10 +12,11 @@ from counterpoise._checks import choice, number, whole
 from counterpoise.functional.shapley import coalitions, sampled_orders
 from counterpoise.functional.valuation import smv_copies, smv_draws, smv_gaps, smv_values, training_list
 from counterpoise.method import Info, Method
+from counterpoise.types import Output
 
 if TYPE_CHECKING:
     from counterpoise.data.split import Split
-    from counterpoise.engine import Run
+    from counterpoise.engine import Run, Step
 
 
 class SMV(Method):
@@ -62,6 +63,9 @@ class SMV(Method):
         self.warmup = whole("warmup", warmup, low=1)
         self.part = number("part", part, above=0, high=1)
         self.alpha = number("alpha", alpha, low=0)
+
+    def forward(self, step: Step) -> Output:
+        return step.forward(unimodal=False)
 
     def must_own_loop(self) -> str | None:
         return "it chooses the samples of every epoch"

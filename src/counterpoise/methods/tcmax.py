@@ -74,4 +74,4 @@ class TCMax(Method):
             rows = lent[torch.randint(len(lent), (self.negatives,), generator=step.generator)]
             features[m] = step.gather(z)[order[rows.to(order.device, non_blocking=True)]]
         with frozen_statistics(step.model.fusion):
-            return log_partition(step.fuse(features, present={}).logits)
+            return log_partition(step.fuse(features, present={}, unimodal=False).logits)
