@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 
 from measure import in_turn, publish, ratio, spread, table
@@ -20,6 +21,7 @@ COMMANDS = {
     "`counterpoise fit --help`": ["-m", "counterpoise", "fit", "--help"],
 }
 TORCH = "`import torch`"
+FIT = "`counterpoise fit`, until its first line"
 
 
 def started(arguments: list[str]) -> Callable[[], object]:
@@ -28,11 +30,25 @@ def started(arguments: list[str]) -> Callable[[], object]:
     return lambda: subprocess.run(line, check=True, stdout=subprocess.DEVNULL)
 
 
+def first_line() -> float:
+    """Seconds until a fit on the digits says what it has read."""
+    began = time.perf_counter()
+    line = [sys.executable, "-m", "counterpoise", "fit", "--data", "digits", "--method", "Joint"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        if not process.stdout.readline():
+            raise SystemExit(f"{' '.join(line)} said nothing.")
+        seconds = time.perf_counter() - began
+        process.kill()
+    return seconds
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=10)
     own = parser.parse_args()
-    seconds = in_turn({name: started(arguments) for name, arguments in COMMANDS.items()}, own.rounds)
+    cases = {name: started(arguments) for name, arguments in COMMANDS.items()}
+    seconds = in_turn({**cases, FIT: first_line}, own.rounds)
     rows = [[name, spread(values, 3), spread(ratio(seconds, name, TORCH), 3)] for name, values in seconds.items()]
     body = (
         f"Wall seconds of a whole process, {own.rounds} rounds after one that warms the file cache, and the same "

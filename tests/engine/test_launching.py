@@ -13,10 +13,22 @@ import torch
 from launched_child import main
 
 from counterpoise.engine import make_fabric
-from counterpoise.engine.replicas import started_by
+from counterpoise.engine.replicas import RANKS, is_first, started_by
 
 CHILD = str(Path(__file__).with_name("launched_child.py"))
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+
+
+@pytest.mark.parametrize(
+    ("ranks", "first"), [({}, True), ({"RANK": "0", "LOCAL_RANK": "0"}, True), ({"LOCAL_RANK": "1"}, False),
+                         ({"RANK": "2", "LOCAL_RANK": "0"}, False), ({"SLURM_PROCID": "1"}, False)],
+)  # fmt: skip
+def test_one_process_speaks(monkeypatch, ranks, first):
+    for name in RANKS:
+        monkeypatch.delenv(name, raising=False)
+    for name, rank in ranks.items():
+        monkeypatch.setenv(name, rank)
+    assert is_first() is first
 
 
 def free_port():

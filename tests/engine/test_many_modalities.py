@@ -108,9 +108,9 @@ def test_agm_fuses_few_subsets_and_its_responses_add_up(monkeypatch, count, fusi
     calls, seen = [], []
     fuse, forward = trainer.model.fuse, trainer.method.forward
 
-    def counted(features, present=None):
+    def counted(features, present=None, **how):
         calls.append(len(features))
-        return fuse(features, present)
+        return fuse(features, present, **how)
 
     def watched(step):
         calls.clear()

@@ -77,9 +77,9 @@ def test_the_order_is_drawn_for_every_batch():
     trainer, step = first_step(CML, NAMES)
     fuse, seen = step.fuse, set()
 
-    def watched(features, present=None):
+    def watched(features, present=None, **how):
         seen.add(tuple(features))
-        return fuse(features, present)
+        return fuse(features, present, **how)
 
     step.fuse = watched
     output = step.forward()

@@ -40,7 +40,7 @@ def in_double(monkeypatch):
 
     for module in (passes, evaluation):
         monkeypatch.setattr(module, "encode", lambda model, fabric, *arguments: model.encode(*arguments))
-        monkeypatch.setattr(module, "fuse", lambda model, fabric, *arguments: model.fuse(*arguments))
+        monkeypatch.setattr(module, "fuse", lambda model, fabric, *inputs, **how: model.fuse(*inputs, **how))
 
 
 def data(n=40):

@@ -95,7 +95,7 @@ def test_rows_that_lack_a_modality_are_not_drawn():
     there = torch.arange(18) % 3 > 0
     step.batch = step.batch._replace(present={"first": there})
     fuse, given = step.fuse, []
-    step.fuse = lambda features, present=None: given.append(features) or fuse(features, present)
+    step.fuse = lambda features, present=None, **how: given.append(features) or fuse(features, present, **how)
     output = trainer.method(step)
     trainer.method.loss(output, step)
     allowed = {tuple(row.tolist()) for row in output.features["first"][there]}

@@ -14,8 +14,9 @@ from rich.text import Text
 from counterpoise._checks import shown
 from counterpoise.data.readers import ReadError
 from counterpoise.data.source import Table as Files
+from counterpoise.engine.replicas import is_first
 from counterpoise.recipe.job import Job
-from counterpoise.recipe.messages import UsageError, usage
+from counterpoise.recipe.messages import usage
 from counterpoise.recipe.options import fit_parser
 from counterpoise.recipe.recipe import Recipe
 
@@ -30,15 +31,14 @@ def main(arguments: Sequence[str]) -> int:
     recipe = Recipe.parse(arguments, parser)
     resume, no_test = bool(recipe.options.pop("resume")), bool(recipe.options.pop("no_test"))
     job = Job(recipe)
+    speaks = is_first()
+    if speaks:  # before the seconds that reading and the imports of training take
+        print(shown(job.source.describe()), flush=True)
     splits = replace(job.splits, test=None) if no_test else job.splits
-    try:
-        with usage():
-            trainer = job.trainer()
-    except UsageError:
-        print(shown(job.describe()))  # what was read tells why the options do not fit
-        raise
-    if trainer.fabric.is_global_zero:
-        print(shown(job.describe()), flush=True)
+    if speaks:
+        print(shown(job.counts()), flush=True)
+    with usage():
+        trainer = job.trainer()
     try:
         result = trainer.run(splits, resume=resume, data=job.source.name, config=recipe.text)
     except ReadError as error:

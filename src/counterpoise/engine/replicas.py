@@ -20,6 +20,8 @@ else:
     Fabric = object  # it takes seconds to import, with all that it imports; only ``make_fabric`` needs it
 
 PRECISIONS = ("32-true", "bf16-mixed")
+RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
+"""Where torchrun, Fabric and srun tell a process which one it is."""
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 
 
@@ -98,6 +100,11 @@ def started_by() -> tuple[str, int, int] | None:
         world, nodes = int(env["SLURM_STEP_NUM_TASKS"]), int(env["SLURM_STEP_NUM_NODES"])
         return "srun", world // nodes, nodes
     return None
+
+
+def is_first() -> bool:
+    """Whether this is the process of a run that speaks; known before Fabric is there, which takes seconds to import."""
+    return all(os.environ.get(name, "0") == "0" for name in RANKS)
 
 
 def on_device(batch: Batch, fabric: Fabric) -> Batch:

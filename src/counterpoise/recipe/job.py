@@ -59,11 +59,15 @@ class Job:
 
     def describe(self) -> str:
         """The data set in a few lines."""
+        return f"{self.source.describe()}\n{self.counts()}"
+
+    def counts(self) -> str:
+        """How many samples of what each part has, in the lines of ``describe`` that need all data read."""
         parts = [("training", self.splits.train), ("validation", self.splits.val), ("test", self.splits.test)]
         counts = ", ".join(f"{0 if split is None else len(split)} {name}" for name, split in parts)
         task = self.splits.task
         what = task.plural if task.width > 1 else task.plural.removesuffix("s")
-        lines = [self.source.describe(), f"  {counts} samples of {task.width} {what}"]
+        lines = [f"  {counts} samples of {task.width} {what}"]
         for name, split in parts:
             gone = [] if split is None else [repr(name) for name in _lacking(task, split.target)]
             if gone:
