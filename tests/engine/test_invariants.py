@@ -56,7 +56,7 @@ def test_gradients_are_global_mutation_grad(monkeypatch):
 
 def test_gradients_are_global_mutation_backward(monkeypatch):
     def local(self, loss, retain=False):
-        self._fabric.backward(loss, retain_graph=retain)
+        loss.backward(retain_graph=retain)
 
     monkeypatch.setattr(step.Step, "backward", local)
     breaks(same_on_replicas, Joint, TWO, None)
@@ -64,7 +64,7 @@ def test_gradients_are_global_mutation_backward(monkeypatch):
 
 def test_gradients_are_global_mutation_averaged_twice(monkeypatch):
     def all_of_grad(self, loss, retain=False):
-        self._fabric.backward(loss, retain_graph=retain)
+        loss.backward(retain_graph=retain)
         averaging.average_([p.grad for p in self.trainable()], self._fabric)  # what was there already is averaged again
 
     monkeypatch.setattr(step.Step, "backward", all_of_grad)

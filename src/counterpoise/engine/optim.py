@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from counterpoise._checks import Spelled, number, whole
+from counterpoise.engine.scaling import LossScale
 from counterpoise.method import Method
 from counterpoise.model import MultimodalModel
 
@@ -105,8 +106,13 @@ def fused(groups: Iterable[dict[str, Any]]) -> bool | None:
     return True if fits else None
 
 
-def update(optimizer: torch.optim.Optimizer) -> None:
-    """One step of the optimizer, whatever layout the gradients have, which are gone then; version counters advance."""
+def update(optimizer: torch.optim.Optimizer, scale: LossScale | None = None) -> None:
+    """One step of the optimizer, whatever layout the gradients have, which are gone then; version counters advance.
+
+    Args:
+        optimizer: what moves the parameters that have a gradient.
+        scale: of the losses; after an overflow nothing moves. Fused kernels read that where it is, others wait for it.
+    """
     every = _parameters(optimizer.param_groups)
     moved = [p for p in every if p.grad is not None]
     for p in moved:
@@ -118,27 +124,34 @@ def update(optimizer: torch.optim.Optimizer) -> None:
         optimizer.param_groups = [{**groups[0], "params": moved}]
     try:
         if len(optimizer.state) < len(every):
-            _start_momentum(optimizer)
-        optimizer.step()
+            _start_momentum(optimizer, always=scale is not None)
+        fused = all(group.get("fused") for group in groups)
+        if scale is not None and fused:
+            setattr(optimizer, "found_inf", scale.overflow.float())  # noqa: B010 - what kernels read, not declared
+        if scale is None or fused or not scale.overflow:
+            optimizer.step()
     finally:
         optimizer.param_groups = groups
     # fused kernels leave the counters by which autograd sees that a graph's weights have changed
     torch.autograd.graph.increment_version(moved)
     for p in moved:
         p.grad = None
+    if scale is not None:
+        scale.advance()
 
 
-def _start_momentum(optimizer: torch.optim.Optimizer) -> None:
+def _start_momentum(optimizer: torch.optim.Optimizer, *, always: bool) -> None:
     """Momentum zero, as before a first step, where only some of a group's weights have met a gradient before.
 
-    The fused kernel of SGD takes all or none. It happens when a whole batch lacks a modality.
+    The fused kernel of SGD takes all or none. It happens when a whole batch lacks a modality. A first step that is
+    skipped would leave it without any value, hence ``always``.
     """
     for group in optimizer.param_groups:
         if not (group.get("fused") and group.get("momentum")):
             continue
         moved = [p for p in group["params"] if p.grad is not None]
         new = [p for p in moved if optimizer.state[p].get("momentum_buffer") is None]
-        if len(new) < len(moved):
+        if always or len(new) < len(moved):
             for p in new:
                 optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p, requires_grad=False)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 else:
     Fabric = object  # it takes seconds to import, with all that it imports; only ``make_fabric`` needs it
 
-PRECISIONS = ("32-true", "bf16-mixed")
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 """Where torchrun, Fabric and srun tell a process which one it is."""
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
@@ -40,8 +40,7 @@ def make_fabric(
         devices: processes on this machine, one per device, at least 1.
         num_nodes: machines, at least 1. Where ``torchrun`` or ``srun`` started the processes, leave both at 1
             (what they started counts) or say the same.
-        precision: "32-true" or "bf16-mixed". "16-mixed" is refused: its loss scaler would stand between a
-            method and its gradients.
+        precision: "32-true", "bf16-mixed", or on GPUs of Nvidia "16-mixed".
         start_method: how more processes start: "popen" re-runs the command, "fork" and "spawn" run a function.
 
     Raises:
@@ -55,6 +54,10 @@ def make_fabric(
         raise ValueError(
             f"accelerator={accelerator!r} asks for a GPU, and PyTorch finds none here. Pass accelerator='cpu', or "
             "'auto' to use one where there is one."
+        )
+    if precision == "16-mixed" and (accelerator in ("cpu", "mps") or not there["cuda"]):
+        raise ValueError(
+            "precision='16-mixed' needs a GPU of Nvidia. Pass 'bf16-mixed', which CPUs have, or '32-true'."
         )
     whole("devices", devices, low=1)
     whole("num_nodes", num_nodes, low=1)

@@ -20,6 +20,7 @@ from counterpoise.engine.loader import Loaders
 from counterpoise.engine.optim import Constant, Optimizer, Schedule, parameter_groups, restore, update
 from counterpoise.engine.replicas import Fabric, summed
 from counterpoise.engine.rows import Rows
+from counterpoise.engine.scaling import loss_scale
 from counterpoise.engine.state import State, mix, random_state, set_random_state
 from counterpoise.engine.watching import Observers
 from counterpoise.losses import Loss
@@ -46,6 +47,7 @@ class Run:
         generator: random numbers of methods, equal on all replicas.
         optimizer: of the phase.
         rows: what ``resample`` was given last.
+        loss_scale: what losses are multiplied by in float16; None in other precisions.
         totals: name -> sum and count of what is logged in this epoch.
         best: the weights that were best on validation, and what else ``best.ckpt`` holds; empty before any.
     """
@@ -102,6 +104,7 @@ class Run:
         self.totals: dict[str, tuple[Tensor, int]] = {}
         self.rows = Rows()
         self.best: dict[str, Any] = {}
+        self.loss_scale = loss_scale(self.fabric)
         self.model.zero_grad(set_to_none=True)
         self.method.zero_grad(set_to_none=True)
 
@@ -331,7 +334,7 @@ class Run:
             torch.nn.utils.clip_grad_norm_([p for p in self.trainable() if p.grad is not None], self.clip_norm)
         for observer in self.observers:
             observer.before_update(self)
-        update(self.optimizer)
+        update(self.optimizer, self.loss_scale)
 
     def log(self, values: Mapping[str, Tensor | float]) -> None:
         """Average these over the epoch; tensors stay on their device until its end."""
@@ -370,9 +373,9 @@ class Run:
     # -- what a checkpoint holds -------------------------------------------------------------------
     def _parts(self) -> dict[str, tuple[Callable[[], Any], Callable[[Any], object]]]:
         """Name in a checkpoint -> what writes that part down, and what takes it up again."""
-        stateful = {name: getattr(self, name) for name in ("state", "model", "method", "schedule", "observers")}
+        own = {n: getattr(self, n) for n in ("state", "model", "method", "schedule", "observers", "loss_scale")}
         return {
-            **{name: (part.state_dict, part.load_state_dict) for name, part in stateful.items()},
+            **{name: (part.state_dict, part.load_state_dict) for name, part in own.items() if part is not None},
             "optimizer": (lambda: self.optimizer.state_dict(), lambda saved: restore(self.optimizer, saved)),
             "generator": (self.generator.get_state, lambda saved: self.generator.set_state(saved.cpu())),
             "random": (random_state, self._set_random),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -114,16 +114,22 @@ class Step:
     def backward(self, loss: Tensor, retain: bool = False) -> None:
         """Accumulate into ``.grad``; afterwards ``.grad`` is that of the global batch."""
         scalar("loss", loss)
-        if self._fabric.world_size == 1:
+        world, factor = self._fabric.world_size, self._factor()
+        if world == 1 and factor is None:
             loss.backward(retain_graph=retain)
             return
-        # what is there already is global; only the new part may be averaged
+        # what is there already is global and unscaled; only the new part may be averaged and divided
         parameters = self.trainable()
         before = [p.grad for p in parameters]
         for p in parameters:
             p.grad = None
-        with SummedBackward(loss, parameters, self._fabric):
-            (loss / self._fabric.world_size).backward(retain_graph=retain)
+        loss = loss if factor is None else loss * factor
+        with SummedBackward(loss, parameters, self._fabric) if world > 1 else nullcontext():
+            (loss / world).backward(retain_graph=retain)
+        if factor is not None:
+            reached = [(p, p.grad) for p in parameters if p.grad is not None]
+            for (p, _), g in zip(reached, self._unscaled([g for _, g in reached], factor), strict=True):
+                p.grad = g
         for p, old in zip(parameters, before, strict=True):
             if old is not None:
                 p.grad = old if p.grad is None else old + p.grad
@@ -132,6 +138,8 @@ class Step:
         self, loss: Tensor, params: Sequence[Tensor], *, create_graph: bool = False, retain: bool = True
     ) -> list[Tensor]:
         """Gradient of the global batch, one tensor per parameter (zeros where unused); ``.grad`` is left alone."""
+        factor = self._factor()
+        loss = loss if factor is None else loss * factor
         grads = torch.autograd.grad(
             loss, params, retain_graph=retain, create_graph=create_graph, allow_unused=True, materialize_grads=True
         )
@@ -139,7 +147,17 @@ class Step:
             average_(grads, self._fabric)
         elif self._fabric.world_size > 1:
             raise ValueError("create_graph=True works in one process only: an average over replicas has no graph.")
-        return list(grads)
+        if factor is None:
+            return list(grads)
+        return [g / factor for g in grads] if create_graph else self._unscaled(grads, factor)
+
+    def _factor(self) -> Tensor | None:
+        """What losses are multiplied by before a backward pass, on the device; None where nothing is scaled."""
+        return None if self._run.loss_scale is None else self._run.loss_scale.factor
+
+    def _unscaled(self, grads: Sequence[Tensor], factor: Tensor) -> list[Tensor]:
+        assert self._run.loss_scale is not None
+        return self._run.loss_scale.unscaled(grads)
 
     @contextmanager
     def ascent(self, objective: Callable[[Step], Tensor], rho: float | None = None) -> Iterator[None]:

@@ -48,7 +48,7 @@ class Trainer:
         accelerator: "auto", "cpu", "gpu".
         devices: processes on this machine.
         num_nodes: machines.
-        precision: "32-true" or "bf16-mixed".
+        precision: "32-true", "bf16-mixed", or on GPUs of Nvidia "16-mixed".
         num_workers: processes that read data ahead; 0 reads in the training process.
         sampler: "balanced" draws as many samples an epoch, every class equally often; None trains on each sample once.
         early_stopping: end training when the monitor has not been better for so many epochs, at least 1; None never

@@ -37,7 +37,7 @@ class HostFabric:
     def __init__(self, model: nn.Module):
         self._model = model
         self.dtype: torch.dtype | None = None
-        self.strategy = _Replicas()
+        self.strategy, self._precision = _Replicas(), _Unscaled()
 
     @property
     def device(self) -> torch.device:
@@ -73,15 +73,15 @@ class HostFabric:
             return nullcontext()
         return torch.autocast(self.device.type, self.dtype, cache_enabled=False)
 
-    def backward(self, loss: Tensor, retain_graph: bool = False) -> None:
-        """Backward pass."""
-        loss.backward(retain_graph=retain_graph)
-
 
 class _Replicas:
     def setup_module(self, module: nn.Module) -> nn.Module:
         """As it is: the host makes the replicas start from the same weights."""
         return module
+
+
+class _Unscaled:
+    precision = "32-true"  # the engine scales no losses: the host does
 
 
 class OwnLoopError(ValueError):
@@ -168,34 +168,15 @@ class HostRun(Run):
 class HostStep(Step):
     """A step whose backward passes are scaled as the host's scaler would, and the gradients unscaled at once."""
 
-    def _scale(self) -> Tensor | None:
-        """The scaler's factor, left on the device: to read it would wait for all that was launched; None without."""
+    def _factor(self) -> Tensor | None:
+        """The scaler's, left on the device: to read it would wait for all that was launched; None without."""
         scaler = cast(HostRun, self._run).scaler
         if scaler is None or not scaler.is_enabled():
             return None
         return cast(Tensor, scaler.scale(torch.ones((), device=self._fabric.device)))
 
-    def backward(self, loss: Tensor, retain: bool = False) -> None:
-        scale = self._scale()
-        if scale is None:
-            super().backward(loss, retain)
-            return
-        parameters = self.trainable()
-        before = [p.grad for p in parameters]
-        for p in parameters:
-            p.grad = None
-        super().backward(loss * scale, retain)
-        for p, old in zip(parameters, before, strict=True):
-            new = None if p.grad is None else p.grad / scale
-            p.grad = new if old is None else old if new is None else old + new
-
-    def grad(
-        self, loss: Tensor, params: Sequence[Tensor], *, create_graph: bool = False, retain: bool = True
-    ) -> list[Tensor]:
-        scale = self._scale()
-        if scale is None:
-            return super().grad(loss, params, create_graph=create_graph, retain=retain)
-        return [g / scale for g in super().grad(loss * scale, params, create_graph=create_graph, retain=retain)]
+    def _unscaled(self, grads: Sequence[Tensor], factor: Tensor) -> list[Tensor]:
+        return [g / factor for g in grads]  # what overflowed, the host must see
 
 
 class _WithGradient(torch.autograd.Function):

@@ -165,13 +165,15 @@ def _trainer(
     accelerator: str,
     saved: Mapping[str, Any],
 ) -> Trainer:
-    """What evaluates as it did in training."""
+    """What evaluates as it did in training; of float16 without such a GPU, in full precision."""
+    no_half = accelerator == "cpu" or not torch.cuda.is_available()
+    precision = "32-true" if description.precision == "16-mixed" and no_half else description.precision
     trainer = Trainer(
         model,
         method,
         loss=loss,
         batch_size=description.batch_size,
-        precision=description.precision,
+        precision=precision,
         monitor=description.monitor,
         metrics=description.metrics,
         accelerator=accelerator,
