@@ -102,9 +102,8 @@ class Run:
         self.generator = torch.Generator().manual_seed(mix(self.seed, "generator"))
         self.history: list[dict[str, Any]] = []
         self.totals: dict[str, tuple[Tensor, int]] = {}
-        self.rows = Rows()
+        self.rows, self.loss_scale = Rows(), loss_scale(self.fabric)
         self.best: dict[str, Any] = {}
-        self.loss_scale = loss_scale(self.fabric)
         self.model.zero_grad(set_to_none=True)
         self.method.zero_grad(set_to_none=True)
 
@@ -340,8 +339,7 @@ class Run:
         """Average these over the epoch; tensors stay on their device until its end."""
         for name, value in values.items():
             total, count = self.totals.get(name) or (torch.zeros((), device=self.device), 0)
-            value = value.detach() if isinstance(value, Tensor) else value
-            self.totals[name] = total + value, count + 1
+            self.totals[name] = total + (value.detach() if isinstance(value, Tensor) else value), count + 1
 
     def make_optimizer(self) -> None:
         """A new one, over all that was trainable when it was handed over."""
