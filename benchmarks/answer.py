@@ -127,10 +127,10 @@ def trained(arrays: Arrays, data: cp.Splits, asked: Asked, seed: int) -> dict[st
     seed = seed + 1000 * asked.copy
     seed_everything(mix(seed, "model"))
     encoders = {m: encoder(arrays[m]) for m in data.modalities}
-    model = cp.build_model(encoders, asked.fusion, num_classes=len(data.classes), heads=asked.heads)
+    model = cp.build_model(encoders, asked.fusion, task=data.task, heads=asked.heads)
     trainer = cp.Trainer(
-        model, asked.make(), epochs=EPOCHS, batch_size=100, optimizer=cp.Adam(lr=2e-3), seed=seed, progress=False,
-        accelerator="cpu", sam=asked.sam,
+        model, asked.make(), epochs=EPOCHS, batch_size=min(100, len(data.train)), optimizer=cp.Adam(lr=2e-3), seed=seed,
+        progress=False, accelerator="cpu", sam=asked.sam,
     )  # fmt: skip
     record = trainer.run(data)
     kept: dict[str, Any] = {"seconds": record["cost"].get("cpu_seconds", record["seconds"]), "epochs": record["epochs"]}
@@ -154,16 +154,22 @@ def collect(folder: Path, out: Path, seeds: Sequence[int], names: Sequence[str])
             data = splits(arrays)
             alone = {f"{m} alone": Asked(partial(Unimodal, m)) for m in data.modalities}
             for run, asked in {**alone, **RUNS, **(IDEAS if name in DEVELOPED else {})}.items():
-                path = out / "runs" / slug / f"{''.join(c if c.isalnum() else '-' for c in run)}-s{seed}.npz"
-                if path.exists():
-                    continue
-                path.parent.mkdir(parents=True, exist_ok=True)
-                started = time.perf_counter()
-                unfinished = path.with_name(f"unfinished-{path.name}")
-                kept: dict[str, Any] = {**trained(arrays, data, asked, seed), "run": run, "seed": seed}
-                np.savez(unfinished, **kept)
-                unfinished.replace(path)
-                print(f"{name}, {run}, seed {seed}: {time.perf_counter() - started:.0f} s", flush=True)
+                once(out, name, run, seed, partial(trained, arrays, data, asked, seed))
+
+
+def once(out: Path, name: str, run: str, seed: int, train: Callable[[], dict[str, np.ndarray]]) -> None:
+    """Train a run of a set that is not on disk, and put it there."""
+    slug, file = ("".join(c if c.isalnum() else "-" for c in text) for text in (name, run))
+    path = out / "runs" / slug / f"{file}-s{seed}.npz"
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    unfinished = path.with_name(f"unfinished-{path.name}")
+    kept: dict[str, Any] = {**train(), "run": run, "seed": seed}
+    np.savez(unfinished, **kept)
+    unfinished.replace(path)
+    print(f"{name}, {run}, seed {seed}: {time.perf_counter() - started:.0f} s", flush=True)
 
 
 def main() -> None:

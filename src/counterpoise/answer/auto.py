@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from counterpoise._checks import duration
+from counterpoise._checks import duration, whole
 from counterpoise._extras import require
 from counterpoise._files import write_text
 from counterpoise._json import to_json
 from counterpoise.answer.failures import Attempt, sound
 from counterpoise.answer.preset import DEFAULT, Preset, model_of
 from counterpoise.answer.rates import Trial, best_rate, left, rates_of, to_plain, try_rates
+from counterpoise.answer.several import SEEDS_APART, together
 from counterpoise.data.split import Splits
 from counterpoise.engine import SGD, Trainer
 from counterpoise.engine.record import RATES, RunDirectory
 from counterpoise.engine.setup import check_whole
 from counterpoise.methods import Unimodal
+from counterpoise.metrics.result import finished, result_of
 from counterpoise.model import MultimodalModel
 
 if TYPE_CHECKING:
@@ -36,7 +39,7 @@ class Answer:
     """What ``auto`` made.
 
     Attributes:
-        trainer: with the selected weights; ``predict`` and ``evaluate`` are its verbs.
+        trainer: with the selected weights, of all runs; ``predict`` and ``evaluate`` are its verbs.
         result: scores and cost, as ``Trainer.run`` returns them.
         trials: of learning rates; empty where one was given.
         evidence: all that the page says.
@@ -65,6 +68,7 @@ def auto(
     encoders: Mapping[str, Any] | None = None,
     *,
     preset: Preset = DEFAULT,
+    runs: int = 1,
     run_dir: str | PathLike[str] | None = None,
     resume: bool = False,
     budget: float | str | None = None,
@@ -84,8 +88,11 @@ def auto(
         data: the data set.
         encoders: modality -> what makes its encoder, such as ``lambda: cp.encoders.MLP(20)``; those left out get the
             default of what a sample looks like.
-        preset: what is trained; the default costs one run and at prediction one joint model.
-        run_dir: where the run and ``answer.html`` are written; None writes nothing.
+        preset: what is trained.
+        runs: how many from different seeds, whose predictions are averaged before they are pooled; they cost so many
+            times as much, in training and at prediction.
+        run_dir: where the run and ``answer.html`` are written; None writes nothing. Of several, each run is in
+            ``runs/NUMBER`` there, and their model beside them, as ``save_pretrained`` writes it.
         resume: go on with what is in ``run_dir``.
         budget: seconds of training in all, or text such as "30m"; the run ends with the best weights so far.
         fusion: as for ``build_model``; None takes the preset's.
@@ -98,19 +105,33 @@ def auto(
             budget that is too small for one run.
         FloatingPointError: when every expert fails.
     """
+    _check(data, options, runs, run_dir)
+    epochs, optimizer = options.pop("epochs", 20), options.pop("optimizer", None)
+    settings = {**preset.training, "seed": seed, "progress": False, **options}
+    rates = [] if optimizer is not None else rates_of(SGD().lr)
+    folder = None if run_dir is None else Path(run_dir)
+    own = folder if folder is None or runs == 1 else folder / "runs" / "0"
+    each = _Runs(data, encoders, preset.fused_by(fusion), settings, epochs, optimizer, rates, own, progress)
+    seconds = None if budget is None else duration("budget", budget)
+    share = None if seconds is None else seconds / runs
+    made, failed = sound(each.attempt, each.alone, data, share, own, resume=resume)
+    if runs == 1:
+        return answered(made, data, failed, folder)
+    every = [made]
+    for number in range(1, runs):
+        every += each.another(number, made, failed, share, resume=resume)
+    against = (f"one run of {len(every)}", made.trainer)
+    return answered(together(every, data, folder, name="", label=LABEL), data, failed, folder, against)
+
+
+def _check(data: Splits, options: Mapping[str, Any], runs: int, run_dir: str | PathLike[str] | None) -> None:
     if run_dir is not None:
         require("The page of auto", "jinja2", "matplotlib", "scipy")
     for name in OWN:
         if name in options:
             raise ValueError(f"{name} is set by auto itself; leave it out, or train with Trainer.")
+    whole("runs", runs, low=1)
     check_whole(data)
-    epochs, optimizer = options.pop("epochs", 20), options.pop("optimizer", None)
-    settings = {**preset.training, "seed": seed, "progress": False, **options}
-    rates = [] if optimizer is not None else rates_of(SGD().lr)
-    runs = _Runs(data, encoders, preset.fused_by(fusion), settings, epochs, optimizer, rates, run_dir, progress)
-    seconds = None if budget is None else duration("budget", budget)
-    made, failed = sound(runs.attempt, runs.alone, data, seconds, run_dir, resume=resume)
-    return answered(made, data, failed)
 
 
 @dataclass(frozen=True)
@@ -153,7 +174,32 @@ class _Runs:
         trials = tried(make, self.data, self.rates, self.epochs, seconds, self.run_dir, resume)
         rate, rest = best_rate(trials) if trials else None, left(seconds, trials)
         trainer = make(rate, epochs=self.epochs, budget=rest, run_dir=self.run_dir, progress=self.progress)
-        return Attempt(trainer, trials, trainer.run(self.data, resume=resume))
+        return Attempt(trainer, trials, self._result(trainer, resume))
+
+    def another(
+        self, number: int, first: Attempt, failed: Sequence[str], seconds: float | None, *, resume: bool
+    ) -> list[Attempt]:
+        """The run of another seed at the first one's rate; none, with a warning, where training diverges."""
+        where = None if self.run_dir is None else Path(self.run_dir).with_name(str(number))
+        seed = self.settings["seed"] + SEEDS_APART * number
+        own = replace(self, run_dir=where, settings={**self.settings, "seed": seed})
+        rate = best_rate(first.trials) if first.trials else None
+        trainer = own.trainer(failed, rate, epochs=self.epochs, budget=seconds, run_dir=where, progress=self.progress)
+        try:
+            return [Attempt(trainer, [], own._result(trainer, resume))]
+        except FloatingPointError as error:
+            warnings.warn(f"Run {number} failed, and the answer goes without it: {error}", stacklevel=3)
+            return []
+
+    def _result(self, trainer: Trainer, resume: bool) -> dict[str, Any]:
+        """Of the run; one of several that is finished already is opened."""
+        where = None if trainer.run_dir is None else Path(trainer.run_dir)
+        result = result_of(where) if resume and where is not None and where.parent.name == "runs" else None
+        if where is None or result is None or result.get("out_of_time"):
+            return trainer.run(self.data, resume=resume)
+        trainer.restore(where / "best.ckpt", self.data.val)
+        trainer.current.open(self.data.train, self.data.val)
+        return dict(result)
 
     def alone(self, modality: str, failed: Sequence[str], seconds: float | None) -> Trainer:
         """One modality, to see whether it fails."""
@@ -175,7 +221,8 @@ def tried(
         return []
     path = None if run_dir is None else Path(run_dir) / RATES
     if path is not None:
-        RunDirectory(path.parent, resume=resume, tested=data.test is not None).release()  # refuses before the trials
+        if not (resume and path.is_file() and finished(path.parent)):  # refuses before the trials
+            RunDirectory(path.parent, resume=resume, tested=data.test is not None).release()
         if resume and path.is_file():
             return [Trial(**trial) for trial in json.loads(path.read_text(encoding="utf-8"))]
     trials = try_rates(make, data, rates, epochs, budget)
@@ -184,19 +231,26 @@ def tried(
     return trials
 
 
-def answered(made: Attempt, splits: Splits, without: Sequence[str], against: Trainer | None = None) -> Answer:
+def answered(
+    made: Attempt,
+    splits: Splits,
+    without: Sequence[str],
+    folder: Path | None,
+    against: tuple[str, Trainer] | None = None,
+) -> Answer:
     """Measure, and write the page where there is a run directory.
 
     Args:
         made: a trained model with a pool.
         splits: the data set.
         without: the experts that failed in training.
-        against: a trained one to compare with on the same samples.
+        folder: for the page; None writes none.
+        against: what to compare with on the same samples is called, and its trainer.
     """
     from counterpoise.answer.evidence import measure
     from counterpoise.answer.page import write
 
     trainer = made.trainer
     evidence = measure(trainer, splits, made.result, made.trials, against, without)
-    page = None if trainer.run_dir is None else write(evidence, Path(trainer.run_dir))
+    page = None if folder is None else write(evidence, folder)
     return Answer(trainer, made.result, made.trials, evidence, page)

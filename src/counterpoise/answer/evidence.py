@@ -113,7 +113,7 @@ def measure(
     data: Splits,
     result: Mapping[str, Any],
     trials: list[Trial],
-    against: Trainer | None = None,
+    against: tuple[str, Trainer] | None = None,
     without: Sequence[str] = (),
 ) -> Evidence:
     """The evidence on a trained model with a pool.
@@ -123,7 +123,7 @@ def measure(
         data: what it was trained on.
         result: of its run.
         trials: of the learning rate.
-        against: another trained model of the same data.
+        against: what another trained model of the same data is called, and its trainer.
         without: the experts that failed in training.
     """
     model, task = trainer.model, trainer.model.task
@@ -137,8 +137,7 @@ def measure(
     hits, plain = _hits(task, with_pool), _hits(task, without_pool)
     rival = None
     if against is not None:
-        other = against.predict(split)
-        rival = (against.label or against.method.label, interval(hits - _hits(task, other)))
+        rival = (against[0], interval(hits - _hits(task, against[1].predict(split))))
     before = _scores_without_pool(trainer.current, without_pool)
     after = _fused(trainer.evaluate(split))
     by_modality = _by_modality(trainer, split)
@@ -248,7 +247,8 @@ def _by_modality(trainer: Trainer, split: Split) -> dict[str, Any]:
     scores = {}
     for subset, predictions in zip(chosen, trainer.current.predict_subsets(split, chosen), strict=True):
         hits, there = _hits(task, predictions), predictions.anything()
-        values[subset] = hits.mean()
+        had = torch.stack([who_has(m, split.present, len(hits)) for m in subset]).any(0)
+        values[subset] = torch.where(had & ~there, values[frozenset()], hits).mean()  # what fails knows nothing
         if subset in listed and there.any():
             scores[subset_name([m for m in names if m in subset])] = float(hits[there].mean())
     shares = {m: float(share) for m, share in shapley(values, names, orders).items()}

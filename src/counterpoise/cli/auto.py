@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from counterpoise._checks import duration, shown
 from counterpoise.answer.auto import LABEL, answered, tried
 from counterpoise.answer.failures import Attempt, sound
 from counterpoise.answer.preset import DEFAULT
 from counterpoise.answer.rates import Trial, best_rate, left, rates_of
-from counterpoise.benchmark.plan import refuse
+from counterpoise.answer.several import SEEDS_APART, together
+from counterpoise.benchmark.plan import refuse, run
+from counterpoise.cli.execution import add_execution, execution_of
 from counterpoise.engine import Trainer
+from counterpoise.metrics.result import finished, result_of
 from counterpoise.recipe.job import Job
-from counterpoise.recipe.messages import Options, usage
+from counterpoise.recipe.messages import Options, UsageError, usage
 from counterpoise.recipe.options import AUTO, fit_parser
 from counterpoise.recipe.recipe import Recipe
 from counterpoise.recipe.trained import open_run
@@ -36,24 +40,41 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--resume", action="store_true", help="continue the unfinished run in run_dir, if any")
     parser.add_argument("--against", help="a finished run on the same data to compare with, such as joint training")
+    parser.add_argument("--runs", type=int, default=1, help="so many, from different seeds, as one model")
+    add_execution(parser)
     own, common = parser.parse_known_args(arguments)
+    execution, several = execution_of(own), own.runs > 1
+    if own.runs < 1:
+        raise UsageError(f"--runs must be at least 1; got {own.runs}.")
     refuse(common, FIXED)
     plain = Recipe.parse(
         [f"--fusion={DEFAULT.fusion}", *common, "--method=Joint", f"--label={LABEL}"],
-        fit_parser(PROG, ["--resume", "--against"]),
+        fit_parser(PROG, ["--resume", "--against", "--runs"]),
     )
     recipe = plain.but(DEFAULT.options())
     with usage():
         Job(recipe).tried()
     directory = _directory(recipe)
+    if several and directory is None:
+        raise UsageError("--runs needs a run_dir, where the runs are.")
     rival = None if own.against is None else open_run(own.against)[0]
+    against = None if rival is None else (rival.label or rival.method.label, rival)
     print(shown(Job(recipe).describe()), flush=True)
     found_by = {argument.split("=")[0] for argument in common} & {"--optimizer.lr", "--config"}
     given = found_by or "lr" not in recipe.options.optimizer.init_args
     seconds = None if recipe.options.budget is None else duration("budget", recipe.options.budget)
-    runs = _Runs(plain, directory, [] if given else rates_of(recipe.options.optimizer.init_args.lr))
-    made, failed = sound(runs.attempt, runs.alone, recipe.splits, seconds, directory, resume=own.resume)
-    answer = answered(made, recipe.splits, failed, rival)
+    rates = [] if given else rates_of(recipe.options.optimizer.init_args.lr)
+    where = str(Path(directory) / "runs" / "0") if several and directory is not None else directory
+    runs = _Runs(plain, where, rates)
+    share = None if seconds is None else seconds / own.runs
+    made, failed = sound(runs.attempt, runs.alone, recipe.splits, share, where, resume=own.resume)
+    folder = None if directory is None else Path(directory)
+    if several and folder is not None:
+        rest = None if share is None else share * (own.runs - 1)
+        every = [made, *runs.others(own.runs, made, failed, rest, folder / "runs", execution)]
+        against = against or (f"one run of {len(every)}", made.trainer)
+        made = together(every, recipe.splits, folder, name=recipe.source.name, label=LABEL)
+    answer = answered(made, recipe.splits, failed, folder, against)
     print(shown(str(answer)))
     if answer.page is not None:
         print(f"Everything is in {directory}; open {answer.page} in a browser.")
@@ -88,8 +109,37 @@ class _Runs:
         trials = self._trials(recipe, seconds, resume=resume) if self.rates else []
         final = recipe.but({"optimizer.lr": best_rate(trials)}) if trials else recipe
         trainer = Job(final).trainer(budget=left(seconds, trials), run_dir=self.directory)
+        where = None if self.directory is None else Path(self.directory)
+        if resume and where is not None and where.parent.name == "runs" and finished(where):  # one of several
+            trainer.restore(where / "best.ckpt", recipe.splits.val)
+            trainer.current.open(recipe.splits.train, recipe.splits.val)
+            return Attempt(trainer, trials, dict(result_of(where) or {}))
         result = trainer.run(recipe.splits, resume=resume, data=recipe.source.name, config=final.text)
         return Attempt(trainer, trials, result)
+
+    def others(
+        self,
+        count: int,
+        first: Attempt,
+        failed: Sequence[str],
+        seconds: float | None,
+        folder: Path,
+        execution: Mapping[str, Any],
+    ) -> list[Attempt]:
+        """The runs of other seeds at the first one's rate, by the runner; without those that fail, which is said."""
+        recipe, seed = self._without(failed), self.recipe.seed
+        changes = {"optimizer.lr": best_rate(first.trials)} if first.trials else {}
+        if seconds is not None:
+            rounds = -(-(count - 1) // execution["jobs"])
+            changes["budget"] = seconds / rounds  # the same when resumed, as it is in their ids
+        recipe = recipe.but(changes) if changes else recipe
+        recipes = [recipe.but({"seed": seed + SEEDS_APART * number}) for number in range(1, count)]
+        outcome = run(recipes, folder, **execution)
+        print(outcome.message(), flush=True)
+        if outcome.exit_code == 130:
+            raise KeyboardInterrupt
+        ended = [folder / one.id for one in recipes if one.id not in outcome.failed]
+        return [Attempt(open_run(str(path), trust=True)[0], [], dict(result_of(path) or {})) for path in ended]
 
     def alone(self, modality: str, failed: Sequence[str], seconds: float | None) -> Trainer:
         """One modality, to see whether it fails."""

@@ -58,14 +58,18 @@ def select_best(run: Run) -> bool:
         )
     run.model.load_state_dict(run.best["model"])
     run.method.load_state_dict(run.best["method"])
-    run.model.uncalibrate()
-    predictions = unpooled(run, run.val_split)
-    fitted = run.model.calibrate(
-        Output(predictions.fused, predictions.unimodal, {}, predictions.present), predictions.target
-    )
+    fitted = calibrate(run)
     if fitted:
         run.best["model"] = _on_cpu(run.model.state_dict())
     return fitted
+
+
+def calibrate(run: Run) -> bool:
+    """Fit what the model fits on validation; whether there is anything."""
+    run.model.uncalibrate()
+    predictions = unpooled(run, run.val_split)
+    output = Output(predictions.fused, predictions.unimodal, {}, predictions.present)
+    return run.model.calibrate(output, predictions.target)
 
 
 def unpooled(run: Run, split: Split) -> Predictions:
