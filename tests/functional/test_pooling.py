@@ -26,7 +26,7 @@ def pool(experts=3, classes=4, **other):
         "loss": torch.linspace(0.9, 0.5, experts),  # the last is the best
         "trust": torch.tensor(0.3),
     }
-    return Pool(**{name: torch.as_tensor(value).double() for name, value in (parts | other).items()})
+    return Pool(**{name: torch.as_tensor(value).double() for name, value in {**parts, **other}.items()})
 
 
 def by_hand(pool, u, there):
