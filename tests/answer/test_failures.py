@@ -104,6 +104,7 @@ def test_a_modality_that_fails_in_evaluation_drops_out_of_the_pool(value):
         answer = auto(data(), {"a": partial(Broken, value, True)}, **FEW)
     assert answer.evidence.broken == {"fused": {"val": 15, "test": 30}, "a": {"val": 15, "test": 30}}
     assert answer.evidence.experts["a"].weight == 0
+    assert answer.evidence.shares["a"] == pytest.approx(0, abs=1e-6)
     assert answer.evidence.score.value > 0.5
     assert answer.result["test"]["fused/accuracy"] == pytest.approx(answer.evidence.score.value)
     said = "The head of a gives no finite numbers for 15 of 15 validation samples and 30 of 30 test samples"
