@@ -196,7 +196,7 @@ def test_one_modality_stated_leaves_the_others_out(run: Run, texts: Path) -> Non
         (["--method", "Joint", "--sam", "-0.1"], "sam must be a finite number >= 0; got -0.1."),
         (["--method", "Joint", "--monitor", "acuracy"], "Unknown metric 'acuracy'. Did you mean 'accuracy'?"),
         (["--method", "Joint", "--metrics", "[mapp]"], "Unknown metric 'mapp'. Did you mean 'map'?"),
-        (["--method", "Joint", "--precision", "16"], "Unknown precision '16'. Known: 32-true, bf16-mixed, 16-mixed."),
+        (["--method", "Joint", "--precision", "16"], "Unknown precision '16'. Known: 16-mixed, 32-true, bf16-mixed."),
         (["--method", "Joint", "--optimizer.lr", "-1"], "lr must be a finite number >= 0; got -1.0."),
         (["--method", "Joint", "--data.size", "-5"], "size must be"),
     ],
