@@ -25,8 +25,15 @@ TINY = {"audio": (20,), "image": (12,)}
 class Work:
     """Data in memory, made-up, and one way to build encoders for them."""
 
-    def __init__(self, shapes: dict[str, tuple[int, ...]], steps: int, device: str):
+    def __init__(
+        self,
+        shapes: dict[str, tuple[int, ...]],
+        steps: int,
+        device: str,
+        clock: Callable[[], float] = time.perf_counter,
+    ):
         torch.manual_seed(0)
+        self.clock = clock
         self.steps, self.device, self.shapes = steps, torch.device(device), shapes
         n = BATCH * (steps + 1)
         self.y = torch.arange(n + 2 * CLASSES) % CLASSES
@@ -91,11 +98,11 @@ class Work:
             batches = torch.randperm(BATCH * (self.steps + 1)).split(BATCH)
             step(batches[0])
             self.wait()
-            started = time.perf_counter()
+            started = self.clock()
             for rows in batches[1:]:
                 step(rows)
             self.wait()
-            return time.perf_counter() - started
+            return self.clock() - started
 
         return case
 
@@ -136,10 +143,10 @@ class Clock(Observer):
     def on_batch_end(self, run: Run) -> None:
         if run.state.batch_in_epoch == 1:
             self.work.wait()
-            self.started = time.perf_counter()
+            self.started = self.work.clock()
         elif run.state.batch_in_epoch == run.num_batches:
             self.work.wait()
-            self.seconds = time.perf_counter() - self.started
+            self.seconds = self.work.clock() - self.started
 
 
 def cases(work: Work) -> tuple[dict[str, Callable[[], object]], list[tuple[str, str, str]]]:

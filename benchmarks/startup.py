@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import resource
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 
 from measure import in_turn, publish, ratio, spread, table
@@ -24,23 +24,33 @@ TORCH = "`import torch`"
 FIT = "`counterpoise fit`, until its first line"
 
 
-def started(arguments: list[str]) -> Callable[[], object]:
+def used() -> float:
+    """Processor seconds of the processes that have ended."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return ended.ru_utime + ended.ru_stime
+
+
+def started(arguments: list[str]) -> Callable[[], float]:
     """A process from its start to its end."""
     line = [sys.executable, *arguments]
-    return lambda: subprocess.run(line, check=True, stdout=subprocess.DEVNULL)
+
+    def case() -> float:
+        before = used()
+        subprocess.run(line, check=True, stdout=subprocess.DEVNULL)
+        return used() - before
+
+    return case
 
 
 def first_line() -> float:
-    """Seconds until a fit on the digits says what it has read."""
-    began = time.perf_counter()
-    line = [sys.executable, "-m", "counterpoise", "fit", "--data", "digits", "--method", "Joint"]
+    """A fit on the digits until it says what it reads."""
+    line, before = [sys.executable, "-m", "counterpoise", "fit", "--data", "digits", "--method", "Joint"], used()
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None
         if not process.stdout.readline():
             raise SystemExit(f"{' '.join(line)} said nothing.")
-        seconds = time.perf_counter() - began
         process.kill()
-    return seconds
+    return used() - before
 
 
 def main() -> None:
@@ -51,7 +61,7 @@ def main() -> None:
     seconds = in_turn({**cases, FIT: first_line}, own.rounds)
     rows = [[name, spread(values, 3), spread(ratio(seconds, name, TORCH), 3)] for name, values in seconds.items()]
     body = (
-        f"Wall seconds of a whole process, {own.rounds} rounds after one that warms the file cache, and the same "
+        f"Processor seconds of a whole process, {own.rounds} rounds after one that warms the file cache, and the same "
         "divided by `import torch` of the round. The package's modules, and with them PyTorch, are imported when they "
         "are used first; the top-level help needs none of them.\n\n"
     )
