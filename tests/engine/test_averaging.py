@@ -56,7 +56,7 @@ class Alone:
 
     def __init__(self, fabric, parameters):
         self.fabric, self.parameters = fabric, parameters
-        self.model = self.task = self.phase = self.generator = None
+        self.model = self.task = self.phase = self.generator = self.loss_scale = None
         self.phase_index = self.epoch = 0
 
     def trainable(self):
