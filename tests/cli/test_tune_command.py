@@ -107,7 +107,7 @@ def test_real_processes_and_a_loss(run: Run, tiny: Sequence[str]) -> None:
         (["--method.alpha", "0.3"], "--method.alpha is fixed and searched by --param; leave one out."),
         (["--trial", "3"], "Unknown option '--trial'. Did you mean '--trials'?"),
         (["--trials", "0"], "--trials must be at least 1; got 0."),
-        (["--seeds", "1,1"], "--seeds names a seed twice: 1,1."),
+        (["--seeds", "1,1"], "--seeds must differ from each other; got 1, 1."),
         (["--seed", "1"], "--seed is an option of `fit`; here --seeds gives the seeds."),
         (["--pruner", "medium"], "Unknown --pruner 'medium'. Did you mean 'median'?"),
         (["--method", "ogn"], "--method: Unknown method 'ogn'. Did you mean 'OGM'?"),

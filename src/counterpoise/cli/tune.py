@@ -53,8 +53,6 @@ def main(arguments: Sequence[str]) -> int:
     add_execution(parser)
     own, common = parser.parse_known_args(arguments)
     seeds, execution = plan.seeds_of(own.seeds), execution_of(own)
-    if len(set(seeds)) < len(seeds):
-        raise UsageError(f"--seeds names a seed twice: {own.seeds}.")
     if own.trials < 1:
         raise UsageError(f"--trials must be at least 1; got {own.trials}.")
     with usage():
