@@ -14,6 +14,7 @@ from counterpoise.answer.auto import auto
 from counterpoise.answer.several import _one_model
 from counterpoise.cli import main
 from counterpoise.engine import SGD
+from counterpoise.engine.record import RunDirectoryError
 from counterpoise.fusions.committee import Committee
 from counterpoise.task import MultiLabel, Regression, SingleLabel
 
@@ -124,6 +125,13 @@ def test_one_model_of_two_runs_is_loaded_and_resumed(tmp_path, monkeypatch):
     single = cp.load(where / "runs" / "0").trainer.model
     parameters = sum(p.numel() for p in single.parameters())
     assert answer.evidence.cost["parameters"] == pytest.approx(2 * parameters, rel=0.01)
+
+
+def test_a_finished_run_of_its_own_is_refused_whatever_its_folder_is_called(tmp_path):
+    where = tmp_path / "runs" / "first"
+    auto(data(), run_dir=where, **FEW)
+    with pytest.raises(RunDirectoryError, match="holds a finished run"):
+        auto(data(), run_dir=where, resume=True, **FEW)
 
 
 def test_a_run_that_fails_is_left_out(monkeypatch):

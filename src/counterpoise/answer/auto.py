@@ -18,13 +18,13 @@ from counterpoise._json import to_json
 from counterpoise.answer.failures import Attempt, sound
 from counterpoise.answer.preset import DEFAULT, Preset, model_of
 from counterpoise.answer.rates import Trial, best_rate, left, rates_of, to_plain, try_rates
-from counterpoise.answer.several import SEEDS_APART, together
+from counterpoise.answer.several import SEEDS_APART, together, trained_already
 from counterpoise.data.split import Splits
 from counterpoise.engine import SGD, Trainer
 from counterpoise.engine.record import RATES, RunDirectory
 from counterpoise.engine.setup import check_whole
 from counterpoise.methods import Unimodal
-from counterpoise.metrics.result import finished, result_of
+from counterpoise.metrics.result import finished
 from counterpoise.model import MultimodalModel
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def auto(
     rates = [] if optimizer is not None else rates_of(SGD().lr)
     folder = None if run_dir is None else Path(run_dir)
     own = folder if folder is None or runs == 1 else folder / "runs" / "0"
-    each = _Runs(data, encoders, preset.fused_by(fusion), settings, epochs, optimizer, rates, own, progress)
+    each = _Runs(data, encoders, preset.fused_by(fusion), settings, epochs, optimizer, rates, own, progress, runs > 1)
     seconds = None if budget is None else duration("budget", budget)
     share = None if seconds is None else seconds / runs
     made, failed = sound(each.attempt, each.alone, data, share, own, resume=resume)
@@ -148,6 +148,7 @@ class _Runs:
         rates: that are tried.
         run_dir: of the run.
         progress: show its epochs.
+        several: it is one of several, so that a resumed answer opens it when it has ended.
     """
 
     data: Splits
@@ -159,6 +160,7 @@ class _Runs:
     rates: Sequence[float]
     run_dir: str | PathLike[str] | None
     progress: bool
+    several: bool
 
     def trainer(self, failed: Sequence[str], lr: float | None, *, alone: str | None = None, **more: Any) -> Trainer:
         """A new one, without the experts that failed, or of one modality alone."""
@@ -192,14 +194,9 @@ class _Runs:
             return []
 
     def _result(self, trainer: Trainer, resume: bool) -> dict[str, Any]:
-        """Of the run; one of several that is finished already is opened."""
-        where = None if trainer.run_dir is None else Path(trainer.run_dir)
-        result = result_of(where) if resume and where is not None and where.parent.name == "runs" else None
-        if where is None or result is None or result.get("out_of_time"):
-            return trainer.run(self.data, resume=resume)
-        trainer.restore(where / "best.ckpt", self.data.val)
-        trainer.current.open(self.data.train, self.data.val)
-        return dict(result)
+        """Of the run, which is trained unless it is one of several that has ended."""
+        opened = trained_already(trainer, self.data) if resume and self.several else None
+        return opened or trainer.run(self.data, resume=resume)
 
     def alone(self, modality: str, failed: Sequence[str], seconds: float | None) -> Trainer:
         """One modality, to see whether it fails."""

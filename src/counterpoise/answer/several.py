@@ -19,12 +19,24 @@ from counterpoise.engine.result import result_of
 from counterpoise.engine.selection import calibrate
 from counterpoise.fusions.committee import Committee
 from counterpoise.methods import Joint
+from counterpoise.metrics import result as stored
 from counterpoise.model import MultimodalModel
 from counterpoise.portable.description import described
 from counterpoise.trained import TrainedModel
 
 SEEDS_APART = 1000
 """Between the seeds of two runs, so that those of several answers differ."""
+
+
+def trained_already(trainer: Trainer, data: Splits) -> dict[str, Any] | None:
+    """The result of one of several runs that has ended, its trainer with the selected weights; None of any other."""
+    where = Path(trainer.run_dir or "")
+    result = stored.result_of(where)
+    if result is None or result.get("out_of_time"):
+        return None
+    trainer.restore(where / "best.ckpt", data.val)
+    trainer.current.open(data.train, data.val)
+    return result
 
 
 def together(runs: Sequence[Attempt], data: Splits, folder: Path | None, *, name: str, label: str) -> Attempt:

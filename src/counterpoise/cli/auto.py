@@ -13,11 +13,11 @@ from counterpoise.answer.auto import LABEL, answered, tried
 from counterpoise.answer.failures import Attempt, sound
 from counterpoise.answer.preset import DEFAULT
 from counterpoise.answer.rates import Trial, best_rate, left, rates_of
-from counterpoise.answer.several import SEEDS_APART, together
+from counterpoise.answer.several import SEEDS_APART, together, trained_already
 from counterpoise.benchmark.plan import refuse, run
 from counterpoise.cli.execution import add_execution, execution_of
 from counterpoise.engine import Trainer
-from counterpoise.metrics.result import finished, result_of
+from counterpoise.metrics.result import result_of
 from counterpoise.recipe.job import Job
 from counterpoise.recipe.messages import Options, UsageError, usage
 from counterpoise.recipe.options import AUTO, fit_parser
@@ -64,11 +64,11 @@ def main(arguments: Sequence[str]) -> int:
     given = found_by or "lr" not in recipe.options.optimizer.init_args
     seconds = None if recipe.options.budget is None else duration("budget", recipe.options.budget)
     rates = [] if given else rates_of(recipe.options.optimizer.init_args.lr)
-    where = str(Path(directory) / "runs" / "0") if several and directory is not None else directory
-    runs = _Runs(plain, where, rates)
+    folder = None if directory is None else Path(directory)
+    where = folder / "runs" / "0" if several and folder is not None else folder
+    runs = _Runs(plain, where, rates, several)
     share = None if seconds is None else seconds / own.runs
     made, failed = sound(runs.attempt, runs.alone, recipe.splits, share, where, resume=own.resume)
-    folder = None if directory is None else Path(directory)
     if several and folder is not None:
         rest = None if share is None else share * (own.runs - 1)
         every = [made, *runs.others(own.runs, made, failed, rest, folder / "runs", execution)]
@@ -97,24 +97,23 @@ class _Runs:
         recipe: what all of them have in common.
         directory: of the run.
         rates: that are tried.
+        several: it is one of several, so that a resumed answer opens it when it has ended.
     """
 
     recipe: Recipe
-    directory: str | None
+    directory: Path | None
     rates: Sequence[float]
+    several: bool
 
     def attempt(self, failed: Sequence[str], seconds: float | None, resume: bool) -> Attempt:
         """The run without the experts that failed."""
         recipe = self._without(failed)
         trials = self._trials(recipe, seconds, resume=resume) if self.rates else []
         final = recipe.but({"optimizer.lr": best_rate(trials)}) if trials else recipe
-        trainer = Job(final).trainer(budget=left(seconds, trials), run_dir=self.directory)
-        where = None if self.directory is None else Path(self.directory)
-        if resume and where is not None and where.parent.name == "runs" and finished(where):  # one of several
-            trainer.restore(where / "best.ckpt", recipe.splits.val)
-            trainer.current.open(recipe.splits.train, recipe.splits.val)
-            return Attempt(trainer, trials, dict(result_of(where) or {}))
-        result = trainer.run(recipe.splits, resume=resume, data=recipe.source.name, config=final.text)
+        where = None if self.directory is None else str(self.directory)
+        trainer = Job(final).trainer(budget=left(seconds, trials), run_dir=where)
+        opened = trained_already(trainer, recipe.splits) if resume and self.several else None
+        result = opened or trainer.run(recipe.splits, resume=resume, data=recipe.source.name, config=final.text)
         return Attempt(trainer, trials, result)
 
     def others(

@@ -236,7 +236,7 @@ class Run:
         epoch = self.state.best_epoch if self.state.phase is None else self.state.epoch + 1
         names = predictions.named() if self.model.pool is None else (FUSED,)
         predictions.refuse_broken(ids, names=names, epoch=epoch, lr=self.optimizer_settings.lr)
-        return predictions.sound()
+        return predictions if self.model.pool is None else predictions.sound()
 
     def scores(self, split: Part, only: Sequence[str] | None = None) -> dict[str, float]:
         """``fused/accuracy``, ``audio/accuracy``, ..., ``fused/loss`` of a split."""

@@ -142,12 +142,12 @@ def measured(
     clean, mine = run.evaluator.features(part, reads)
 
     def score(features: Mapping[str, Tensor], split: Split) -> float:
-        found = run.evaluator.fused(features, mine, split)
-        some = found.anything()
+        predictions = run.evaluator.fused(features, mine, split)
+        some = predictions.anything()
         if not some.any():
             return math.nan
-        weight = None if found.weight is None else found.weight[some]
-        logits, target = {FUSED: found.fused[some]}, found.target[some]
+        weight = None if predictions.weight is None else predictions.weight[some]
+        logits, target = {FUSED: predictions.fused[some]}, predictions.target[some]
         return run.task.scores(logits, target, None, (metric,), run.loss.mean, weight)[f"{FUSED}/{metric}"]
 
     plain = score(clean, part)
@@ -221,7 +221,8 @@ def _numbers(option: str, text: str) -> list[float]:
 
 def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
     """The scores of every curve, of each method and seed."""
-    curves, metric, scales = _curves(given), given.metric, _scales(given.recipe.splits.train, _curves(given))
+    curves, metric = _curves(given), given.metric
+    scales = _scales(given.recipe.splits.train, curves)
     kept = {c.title: {"levels": c.labels, "places": c.places, "rows": {}} for c in curves}
     for run in runs:
         trainer, job, _ = open_run(str(run.directory), trust=True)
