@@ -126,9 +126,7 @@ def runs(before: Path, options: list[str], rounds: int) -> str:
     return (
         "A run of a comparison on a small set of features, from the fork on, reading, training, checkpoints and scores "
         f"included, one thread, {rounds} rounds in turn, processor seconds; wanted was half:\n\n"
-        f"{table(('run', 'before', 'now', 'of before'), lines)}\n\nThe scores are {same}. What is left is training "
-        "step by step, then a checkpoint an epoch, validation, and reading the options; data and imports take "
-        "little of it."
+        f"{table(('run', 'before', 'now', 'of before'), lines)}\n\nThe scores are {same}."
     )
 
 
