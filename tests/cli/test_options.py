@@ -114,6 +114,9 @@ def test_an_encoder_around_another(tmp_path: Path) -> None:
     assert made.class_path == "counterpoise.encoders.Frozen"
     assert made.init_args.encoder.class_path == "counterpoise.encoders.CNN"
     assert (made.init_args.encoder.init_args.channels, made.init_args.encoder.init_args.dim) == (1, 8)
+    made = parsed(*DIGITS, *inner, "--encoders.image", "checkpointed").encoders["image"]
+    assert made.class_path == "counterpoise.encoders.Checkpointed"
+    assert (made.init_args.encoder.init_args.channels, made.init_args.encoder.init_args.dim) == (1, 8)
     file = tmp_path / "run.yaml"
     file.write_text(
         "data: digits\nmethod: joint\nencoders:\n  image:\n    class_path: FineTuned\n    init_args:\n"

@@ -35,6 +35,7 @@ ENCODERS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "SequenceTransformer": (lambda: encoders.SequenceTransformer(5, 8), SERIES),
     "ResNet18": (lambda: encoders.ResNet18(3), (3, 32, 32)),
     "I3D": (lambda: encoders.I3D(), (3, 16, 32, 32)),
+    "Checkpointed": (lambda: encoders.Checkpointed(encoders.MLP(6, dim=8)), (6,)),
     "Frozen-Projected": (lambda: encoders.Projected(encoders.Frozen(encoders.MLP(6)), dim=8), (6,)),
 }
 QUICK = ("CNN", "TextGRU", "SequenceTransformer")

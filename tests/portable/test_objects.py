@@ -15,7 +15,7 @@ from torch.nn import functional as F
 import counterpoise.encoders as own_encoders
 from counterpoise import fusions, methods
 from counterpoise.data.readers import READERS, Array, Flow
-from counterpoise.encoders import ENCODERS, MLP, FineTuned, Frozen, Projected, ResNet18
+from counterpoise.encoders import ENCODERS, MLP, Checkpointed, FineTuned, Frozen, Projected, ResNet18
 from counterpoise.fusions import Fusion
 from counterpoise.losses import LOSSES, Loss
 from counterpoise.method import Method
@@ -133,6 +133,7 @@ def test_every_encoder_of_the_package_comes_back() -> None:
     encoders = [ENCODERS[name](**arguments) for name, arguments in made_of.items()]
     encoders += [
         FineTuned(ResNet18(), last=2, lr={"layer4": 0.1}),
+        Checkpointed(MLP(3)),
         Frozen(MLP(3), reuse=True),
         Projected(nn.Sequential(MLP(4))[0], dim=6),
     ]

@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from counterpoise._checks import choice, spelled
+from counterpoise.encoders.checkpointed import Checkpointed
 from counterpoise.encoders.cnn import CNN
 from counterpoise.encoders.i3d import I3D
 from counterpoise.encoders.mlp import MLP
@@ -32,6 +33,7 @@ __all__ = [
     "AudioTower",
     "CLIPImage",
     "CLIPText",
+    "Checkpointed",
     "FTTransformer",
     "FineTuned",
     "Frozen",
@@ -53,7 +55,8 @@ ENCODERS: dict[str, type[nn.Module]] = {
     cls.__name__: spelled(cls)
     for cls in (
         CLIPImage, CLIPText, CNN, FTTransformer, I3D, MLP, ResNet18, ResNet50, SequenceGRU, SequenceTransformer,
-        TabularMLP, TextBag, TextGRU, Timm, Transformers, AudioTower, VideoTower, FineTuned, Frozen, Projected,
+        TabularMLP, TextBag, TextGRU, Timm, Transformers, AudioTower, VideoTower, Checkpointed, FineTuned, Frozen,
+        Projected,
     )
 }  # fmt: skip
 """The encoders that have a name in options and configurations."""

@@ -110,14 +110,13 @@ class FineTuned(nn.Module):
 
     @property
     def _net(self) -> nn.Module:
-        net = getattr(self.encoder, "net", None)
-        return net if isinstance(net, nn.Module) else self.encoder
+        return net_of(self.encoder)
 
     def _first(self, net: nn.Module) -> str | None:
         """The part at which training begins; None for nowhere."""
         if self.until is not None:
             return _require(net, self.until)
-        blocks = _blocks(self.encoder, net)
+        blocks = blocks_of(self.encoder)
         assert self.last is not None
         number("last", self.last, low=0, high=len(blocks))
         return blocks[len(blocks) - self.last] if self.last else None
@@ -174,13 +173,22 @@ def _before(net: nn.Module, first: str | None) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _blocks(encoder: nn.Module, net: nn.Module) -> tuple[str, ...]:
-    """Names of the blocks of a network, first to last.
+def net_of(encoder: nn.Module) -> nn.Module:
+    """The network whose parts are named: the encoder's ``net``, or itself where it has none."""
+    net = getattr(encoder, "net", None)
+    return net if isinstance(net, nn.Module) else encoder
+
+
+def blocks_of(encoder: nn.Module) -> tuple[str, ...]:
+    """Names of the blocks of an encoder's network (``net_of``), first to last.
 
     They are what the encoder lists as ``blocks``; layer1, layer2, ... of a ResNet; else the entries of the
     outermost list of modules of one class, as the layers of a transformer.
+
+    Raises:
+        ValueError: they are not apparent.
     """
-    stated = getattr(encoder, "blocks", None)
+    net, stated = net_of(encoder), getattr(encoder, "blocks", None)
     if isinstance(stated, tuple):
         return stated
     children = [name for name, _ in net.named_children()]

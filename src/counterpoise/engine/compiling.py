@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from counterpoise.encoders import Checkpointed
 from counterpoise.model import MultimodalModel
 
 VARIANTS = 8  # of one encoder: training, evaluation and perturbed weights, each at a full and at a last batch
@@ -13,8 +14,15 @@ def compile_encoders(model: MultimodalModel, device: torch.device) -> None:
     """Compile each encoder in place; names of parameters, and so checkpoints, stay as they are.
 
     Raises:
-        ValueError: when nothing can be compiled on this machine, with the compiler's reason.
+        ValueError: for an encoder in ``Checkpointed``; when nothing can be compiled on this machine, with the
+            compiler's reason.
     """
+    for m, encoder in model.encoders.items():
+        if any(isinstance(module, Checkpointed) for module in encoder.modules()):
+            raise ValueError(
+                f"compile=True: the encoder of {m!r} is in Checkpointed, and the compiler decides itself what is "
+                "computed twice. Leave compile or Checkpointed out."
+            )
     try:
         torch.compile(torch.neg)(torch.zeros(2, device=device))
     except Exception as error:  # each of Dynamo's backends has its own
