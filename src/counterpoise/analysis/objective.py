@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -198,9 +198,13 @@ class SplitLoss:
 def summands(loss: Loss) -> Iterator[Iterator[Tensor]]:
     """The summands of a loss; whatever ends the block, the loss puts back what it changed.
 
-    Kernels without a second derivative (fused attention, cuDNN's recurrent networks) are off inside.
+    Where gradients are taken, kernels without a second derivative (fused attention, cuDNN's recurrent networks) are
+    off inside.
     """
-    with sdpa_kernel(SDPBackend.MATH), torch.backends.cudnn.flags(enabled=False):
+    with ExitStack() as kernels:
+        if torch.is_grad_enabled():
+            kernels.enter_context(sdpa_kernel(SDPBackend.MATH))
+            kernels.enter_context(torch.backends.cudnn.flags(enabled=False))
         parts = loss()
         try:
             yield iter(parts)

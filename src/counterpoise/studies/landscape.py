@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from counterpoise.analysis import (
     trace,
 )
 from counterpoise.benchmark.plan import Row, method_names
+from counterpoise.data.progress import bar_after_two_seconds
 from counterpoise.recipe.messages import Options, UsageError
 from counterpoise.recipe.trained import open_run
 from counterpoise.report.markup import html_table
@@ -77,50 +79,59 @@ def compute(runs: Sequence[Trained], given: Given) -> dict[str, Any]:
     surfaces: dict[str, Any] = {}
     paths: list[dict[str, Any]] = []
     before: dict[str, tuple[str, dict[str, Tensor]]] = {}  # prediction -> method before, and its weights
-    for run in (run for run in runs if run.seed == first):
-        trainer, job, _ = open_run(str(run.directory), trust=True)
-        untrained = job.trainer(run_dir=None, progress=False, devices=1, num_nodes=1).model
-        split = sample(job.splits.train, own.samples)
-        for prediction in (*given.modalities, FUSED):
-            more: dict[str, Any] = {"predict": trainer.method.predict}
-            trained = {"criterion": trainer.loss, "counts": trainer.loss.counted}
-            loss = SplitLoss(trainer.model, split, prediction, statistics=own.statistics, **trained, **more)
-            named = loss.parameters()
-            params = list(named.values())
-            x, y = (filter_directions(params, seed) for seed in (0, 1))
-            surface = loss_surface(loss, params, x, y, radius=own.radius, points=own.points)
-            file = file_name(run.row, prediction) + ".npz"
-            save(given.folder / file, surface)
-            traced = trace(loss, params, samples=own.probes)
-            surfaces[f"{run.row}, {prediction}"] = {
-                "method": run.row,
-                "prediction": prediction,
-                "file": file,
-                "samples": len(split),
-                "eigenvalue": float(top_eigenvalues(loss, params, 1).values[0]),
-                "trace": traced.mean,
-                "trace_error": traced.standard_error,
-                "sharpness": sam_sharpness(loss, params).increase,
-            }
-            weights = {name: p.detach().clone() for name, p in named.items()}
-            starts: dict[str, Mapping[str, Tensor]] = {START: dict(untrained.named_parameters())}
-            if prediction in before and _alike(before[prediction][1], weights):
-                starts[before[prediction][0]] = before[prediction][1]
-            before[prediction] = run.row, weights
-            more["statistics"] = "recomputed"  # those of training belong to one end
-            along = SplitLoss(trainer.model, split, prediction, **trained, **more)
-            right = SplitLoss(trainer.model, split, prediction, criterion=given.task.hits, **more)
-            for start, at in starts.items():
-                begin, end = [at[name].detach() for name in weights], list(weights.values())
-                line = interpolate(along, params, begin, end, PLACES, accuracy=right)
-                file = file_name(start, "to", run.row, prediction) + ".npz"
-                save(given.folder / file, line)
-                paths.append({"start": start, "end": run.row, "prediction": prediction, "file": file})
-            print(f"  {run.row}, {prediction}: done", flush=True)
+    chosen = [run for run in runs if run.seed == first]
+    points = len(chosen) * (len(given.modalities) + 1) * own.points**2
+    with bar_after_two_seconds(points, "loss on the grids") as advance:
+        for run in chosen:
+            trainer, job, _ = open_run(str(run.directory), trust=True)
+            untrained = job.trainer(run_dir=None, progress=False, devices=1, num_nodes=1).model
+            split = sample(job.splits.train, own.samples)
+            for prediction in (*given.modalities, FUSED):
+                more: dict[str, Any] = {"predict": trainer.method.predict}
+                trained = {"criterion": trainer.loss, "counts": trainer.loss.counted}
+                loss = SplitLoss(trainer.model, split, prediction, statistics=own.statistics, **trained, **more)
+                named = loss.parameters()
+                file = file_name(run.row, prediction) + ".npz"
+                about = {"method": run.row, "prediction": prediction, "file": file, "samples": len(split)}
+                surface, curved = _around(loss, list(named.values()), own, advance)
+                save(given.folder / file, surface)
+                surfaces[f"{run.row}, {prediction}"] = {**about, **curved}
+                weights = {name: p.detach().clone() for name, p in named.items()}
+                starts: dict[str, Mapping[str, Tensor]] = {START: dict(untrained.named_parameters())}
+                if prediction in before and _alike(before[prediction][1], weights):
+                    starts[before[prediction][0]] = before[prediction][1]
+                before[prediction] = run.row, weights
+                more["statistics"] = "recomputed"  # those of training belong to one end
+                along = SplitLoss(trainer.model, split, prediction, **trained, **more)
+                right = SplitLoss(trainer.model, split, prediction, criterion=given.task.hits, **more)
+                for start, at in starts.items():
+                    begin, end = [at[name].detach() for name in weights], list(weights.values())
+                    line = interpolate(along, list(named.values()), begin, end, PLACES, accuracy=right)
+                    file = file_name(start, "to", run.row, prediction) + ".npz"
+                    save(given.folder / file, line)
+                    paths.append({"start": start, "end": run.row, "prediction": prediction, "file": file})
+                print(f"  {run.row}, {prediction}: done", flush=True)
     return {"seed": first, "settings": settings, "score": given.task.yardstick, "surfaces": surfaces, "lines": paths}
 
 
 START = "before training"
+
+
+def _around(
+    loss: SplitLoss, params: Sequence[Tensor], own: Namespace, advance: Callable[[], None]
+) -> tuple[Surface, dict[str, float]]:
+    """The loss on the grid, and how curved it is at its centre."""
+    x, y = (filter_directions(params, seed) for seed in (0, 1))
+    surface = loss_surface(
+        loss, params, x, y, radius=own.radius, points=own.points, progress=lambda done, points: advance()
+    )
+    traced = trace(loss, params, samples=own.probes)
+    return surface, {
+        "eigenvalue": float(top_eigenvalues(loss, params, 1).values[0]),
+        "trace": traced.mean,
+        "trace_error": traced.standard_error,
+        "sharpness": sam_sharpness(loss, params).increase,
+    }
 
 
 def _alike(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
