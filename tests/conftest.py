@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +22,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if "Aggregated" in item.nodeid:
                 item.add_marker(pytest.mark.skip(reason="torchjd is not installed"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _callbacks_are_looked_up_once() -> Iterator[None]:
+    """Fabric goes through every installed package for each trainer: a tenth of the time of the small runs of tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lightning_fabric.utilities.registry.entry_points", cache(entry_points))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -140,6 +140,15 @@ def test_every_method_is_here():
 
 # what a fusion can break; the rest runs with each method's first fusion
 OF_THE_FUSION = (trains, accepts_absent, runs_in_bf16)
+
+
+def _marks(fusion: Any, check: Callable[..., None], modalities: int, case: Case) -> tuple[pytest.MarkDecorator, ...]:
+    """Every run: the first fusion's checks with three modalities, and that all train; the slow tests do the rest."""
+    every_run = modalities == 3 and (fusion == case.fusions[0] or check is trains)
+    every_run |= fusion == case.fusions[0] and check is trains
+    return () if every_run else (pytest.mark.slow,)
+
+
 RUNS = [
     pytest.param(
         name,
@@ -147,7 +156,7 @@ RUNS = [
         check,
         modalities,
         id=f"{name}-{_named(fusion)}-{check.__name__}-{modalities}",
-        marks=() if fusion == case.fusions[0] or modalities == 3 else pytest.mark.slow,
+        marks=_marks(fusion, check, modalities, case),
     )
     for name, case in CASES.items()
     for fusion in case.fusions
