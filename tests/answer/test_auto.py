@@ -41,7 +41,7 @@ def run(arguments):
     return ended.value.code
 
 
-@pytest.mark.parametrize("kind", ["single-label", "multi-label", "regression"])
+@pytest.mark.parametrize("kind", ["single-label", pytest.param("multi-label", marks=pytest.mark.slow), "regression"])
 def test_every_task_gets_a_model_with_a_pool_of_three_experts(kind, tmp_path):
     found = auto(arrays(kind=kind), run_dir=tmp_path / "run", **FEW)
     assert isinstance(found.trainer.method, MSES)
@@ -63,6 +63,7 @@ def test_the_rate_of_the_least_validation_loss_trains_the_model():
     assert found.trainer.current.optimizer_settings.lr == min(losses, key=lambda rate: losses[rate])
 
 
+@pytest.mark.slow
 def test_a_trial_is_a_short_run_of_the_same_model_from_the_same_weights():
     found = auto(arrays(), epochs=20, batch_size=16)
     by_hand = auto(arrays(), epochs=2, batch_size=16, optimizer=SGD(lr=0.03))
@@ -140,6 +141,7 @@ def test_a_budget_ends_the_run_and_the_page_says_so(tmp_path, monkeypatch):
     assert "The budget ended the run" in str(found)
 
 
+@pytest.mark.slow
 def test_a_budget_at_a_given_rate(capsys):
     found = auto(arrays(), optimizer=SGD(lr=0.02), budget="1h", **FEW)
     assert found.trainer.current.budget == 3600
@@ -231,6 +233,7 @@ def test_the_fusion_has_a_hidden_layer_unless_another_is_asked_for():
     assert isinstance(auto(arrays(), optimizer=SGD(lr=0.02), fusion="Gated", **FEW).model.fusion, Gated)
 
 
+@pytest.mark.slow
 def test_what_two_modalities_tell_only_together_is_learned():
     rng = np.random.default_rng(0)
     a, y = rng.integers(0, 2, 700), np.arange(700) % 2
@@ -258,6 +261,7 @@ def test_the_command_makes_a_run_like_any_other_of_a_table(tmp_path, monkeypatch
     assert "holds a finished run" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_command_compares_with_another_run(tmp_path, capsys):
     common = ["--data=digits", "--data.size=150", "--epochs=1", "--batch_size=16", "--progress=false"]
     joint, own = tmp_path / "joint", tmp_path / "own"

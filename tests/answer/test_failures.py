@@ -79,6 +79,7 @@ def test_a_modality_that_fails_in_training_is_left_out(tmp_path):
     assert loaded.predict(rows).shape == (3,)
 
 
+@pytest.mark.slow
 def test_all_rates_fail_because_of_one_modality_of_three_and_it_resumes(tmp_path, monkeypatch):
     options = {"epochs": 2, "batch_size": 16, "run_dir": tmp_path / "run"}
     monkeypatch.setattr("counterpoise.answer.page.write", lambda evidence, folder: folder)

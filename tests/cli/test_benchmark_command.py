@@ -45,6 +45,7 @@ def test_two_methods_and_two_seeds(run: Run, tiny: Sequence[str], here: list[lis
     assert len(here) == 6
 
 
+@pytest.mark.slow
 def test_auto_is_a_row_of_its_own(run: Run, tiny: Sequence[str], here: list[list[str]]) -> None:
     done = run("benchmark", *tiny, "--methods", "Joint,auto", "--seeds", "0", "--out", "b")
     assert done.code == 0, done.err
@@ -56,6 +57,7 @@ def test_auto_is_a_row_of_its_own(run: Run, tiny: Sequence[str], here: list[list
     assert "pool: true" in config
 
 
+@pytest.mark.slow
 def test_a_comparison_over_folds(run: Run, tmp_path: Path, here: list[list[str]]) -> None:
     rows = ["label,subject,a,b", *(f"{'xy'[i % 2]},s{i // 12},{i % 2 + i % 7},{i % 5}" for i in range(36))]
     (tmp_path / "t.csv").write_text("\n".join(rows))

@@ -218,7 +218,13 @@ def test_a_file_of_a_run_is_no_run(run: Run) -> None:
     assert "`counterpoise fit --run_dir DIR` makes one." in run("evaluate", "nowhere").err
 
 
-@pytest.mark.parametrize("options", ["--method MSES --pool true", "--method IGM --fusion Late --fusion.rule pool"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--method MSES --pool true",
+        pytest.param("--method IGM --fusion Late --fusion.rule pool", marks=pytest.mark.slow),
+    ],
+)
 def test_a_pool_is_part_of_the_run(run: Run, texts: Path, options: str) -> None:
     done = run("fit", "--data", texts, "--data.val", "0.3", *options.split(), "--run_dir", "r", *QUICK)
     assert done.code == 0, done.err

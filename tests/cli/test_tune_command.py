@@ -70,6 +70,7 @@ def test_without_any_score(run: Run, tiny: Sequence[str], here: list[list[str]])
     assert not Path("t/best.yaml").exists()
 
 
+@pytest.mark.slow
 def test_a_metric_by_import_path_says_which_end_is_the_best(
     run: Run, tiny: Sequence[str], here: list[list[str]]
 ) -> None:

@@ -30,6 +30,7 @@ def agree(file, trainer, split):
         assert np.abs(here - predicted[:count].numpy()).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_a_loaded_run_is_exported(run, tmp_path):
     path, trainer, test = run
     file = cp.load(path, accelerator="cpu").export(tmp_path / "model.onnx")

@@ -38,7 +38,7 @@ ENCODERS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "Checkpointed": (lambda: encoders.Checkpointed(encoders.MLP(6, dim=8)), (6,)),
     "Frozen-Projected": (lambda: encoders.Projected(encoders.Frozen(encoders.MLP(6)), dim=8), (6,)),
 }
-QUICK = ("CNN", "TextGRU", "SequenceTransformer")
+QUICK = ("CNN", "TextGRU")
 
 
 def sampled(shape: tuple[int, ...], size: int) -> Tensor:
@@ -130,6 +130,7 @@ def test_pt2_and_what_it_says(tmp_path: Path):
     assert facts["modalities"]["b"]["reader"]["init_args"]["size"] == 8
 
 
+@pytest.mark.slow
 def test_the_readers_of_a_table(tmp_path: Path):
     data = cp.Table(cp.data.write_digits(tmp_path / "digits"), {"audio": Audio(), "image": Image(size=8)}).splits()
     made = {"audio": encoders.CNN(1, 4), "image": encoders.CNN(3, 4)}

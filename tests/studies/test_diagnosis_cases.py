@@ -68,6 +68,7 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("undrawn")
+@pytest.mark.slow
 def test_balanced_data_are_called_balanced(tmp_path: Path) -> None:
     found = ask(split({"audio": easy(1.5), "image": easy(1.5, 1)}), tmp_path)
     assert headline(found).startswith("Balanced")
@@ -78,6 +79,7 @@ def test_balanced_data_are_called_balanced(tmp_path: Path) -> None:
     assert sum(shares) == pytest.approx(found.whole("fused")[0] - found.measured[0].chance, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_modality_starved_by_an_easier_one_is_named(tmp_path: Path) -> None:
     found = ask(split({"image": hard(), "audio": easy(0.5)}), tmp_path)
     assert judge(found).starved == ("image",)
@@ -97,6 +99,7 @@ def test_noise_is_not_called_starved(tmp_path: Path) -> None:
     assert headline(found).startswith("Not imbalanced: there is little to learn from image")
 
 
+@pytest.mark.slow
 def test_three_modalities_absent_ones_another_fusion_and_method(tmp_path: Path) -> None:
     names = ("audio", "image", "text")
     present = {m: noise(i, 1)[:, 0] > -0.8 for i, m in enumerate(names, 20)}

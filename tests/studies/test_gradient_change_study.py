@@ -63,6 +63,7 @@ def test_known_angles_from_the_command_to_the_numbers(
     assert len(started) == 2
 
 
+@pytest.mark.slow
 def test_watched_runs_are_their_own_and_change_nothing(started: list[Recipe]) -> None:
     assert study(*DATA, "--out", "out", "--seeds", "0", "--methods", "IGM") == 0
     assert study(*DATA, "--out", "out", "--seeds", "0", "--methods", "IGM", "--pairing", "batch") == 0

@@ -28,6 +28,7 @@ def weights_of(path: Path, modality: str) -> dict[str, torch.Tensor]:
     return {name.removeprefix(prefix): value for name, value in model.items() if name.startswith(prefix)}
 
 
+@pytest.mark.slow
 def test_every_row_starts_from_encoders_trained_alone(started: list[Recipe]) -> None:
     assert study("--pretraining", "alone", "--tuning", "frozen") == 0
     assert [config.id.split("-")[0] for config in started] == ["Unimodal", "Unimodal", "Joint", "MLA", "IGM"]

@@ -73,6 +73,7 @@ def test_studies_share_runs_resume_and_draw_again(started: list[Recipe]) -> None
     assert len(started) == 7
 
 
+@pytest.mark.slow
 def test_ablation_separates_taking_turns(started: list[Recipe]) -> None:
     assert study("ablation", *DATA, "--out", "out", "--seeds", "0") == 0
     rows = kept("ablation")["result"]["rows"]
@@ -143,6 +144,7 @@ def test_one_seed_that_shows_every_row() -> None:
     assert complete_seed([("Joint", 3), ("IGM", 3), ("IGM", 2), ("Joint", 2)]) == 2
 
 
+@pytest.mark.slow
 def test_the_comparison_probes_what_each_run_trained(started: list[Recipe]) -> None:
     assert study("comparison", *DATA, "--out", "out", "--seeds", "0", "--methods", "mmcosine", "--probes") == 0
     assert len(started) == 3
@@ -210,6 +212,7 @@ def test_every_study_explains_itself(name: str) -> None:
     assert "original" in module.ABOUT
 
 
+@pytest.mark.slow
 def test_several_studies_share_one_queue(started: list[Recipe]) -> None:
     several = ["--out", "out", "--seeds", "0", "--scope.shares", "1.0", "--comparison.methods=joint"]
     assert study("imbalance,comparison,scope", *DATA, *several) == 0

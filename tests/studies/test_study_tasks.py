@@ -79,6 +79,7 @@ def test_every_study_takes_sets_and_numbers(task: str, started: list[Recipe], tm
 
 
 # -- one test per mechanism ----------------------------------------------------------------------------
+@pytest.mark.slow
 def test_a_comparison_leaves_out_what_is_about_classes(
     started: list[Recipe], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -55,6 +55,7 @@ print(model.predict_proba({"first": np.ones(6, np.float32)}).tolist())
 """
 
 
+@pytest.mark.slow
 def test_another_process_in_an_empty_folder(run: Path, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     wanted = cp.load(run).predict_proba({"first": np.ones(6, np.float32)}).tolist()

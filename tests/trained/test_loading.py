@@ -100,6 +100,7 @@ print(json.dumps([model.predict(sample), model.predict_proba(sample).tolist(), m
 """
 
 
+@pytest.mark.slow
 def test_another_process_in_another_folder_without_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A table of sounds and pictures; what is predicted there is what the command line wrote here."""
     from counterpoise.cli import main

@@ -240,6 +240,7 @@ def ends(*processes: subprocess.Popen[bytes]) -> list[int]:
             one.kill()
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_search(tmp_path: Path) -> None:
     search(tmp_path, 6)  # makes the tables
     assert ends(process(tmp_path, 6, 2, "good"), process(tmp_path, 6, 2, "good")) == [0, 0]
