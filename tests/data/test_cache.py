@@ -299,33 +299,93 @@ def test_many_tensors_at_once_need_no_open_file_each(tmp_path, files, monkeypatc
     assert len(samples) == 100
 
 
-def test_a_known_entry_is_read_into_its_place(tmp_path, files, log):
-    first = DecodeCache(tmp_path / "cache", CountingArray(str(log))).decode(files[0])
+def test_known_entries_are_read_into_their_places(tmp_path, files, log):
+    first = torch.stack([DecodeCache(tmp_path / "cache", CountingArray(str(log))).decode(file) for file in files])
     out = torch.full_like(first, -1)
     cache = DecodeCache(tmp_path / "cache", CountingArray(str(log)))
-    assert not cache.fill(files[0], out)  # written by another one and not verified yet
-    cache.decode(files[0])
-    assert cache.fill(files[0], out)
-    assert torch.equal(out, first)
-    wrong = [torch.empty(3, *first.shape), first.double(), torch.empty_like(first).flatten()]
-    assert not any(cache.fill(files[0], other) for other in wrong)
-    (entry,) = entries(tmp_path / "cache")
+    assert cache.fill(files, out) == list(range(8))  # written by another one and not verified yet
+    for file in files[:6]:
+        cache.decode(file)
+    assert cache.fill(files, out) == [6, 7]
+    assert torch.equal(out[:6], first[:6])
+    assert cache.fill([], out[:0]) == []
+    one = first[:1]
+    for wrong in (torch.empty(1, 3, *one.shape[1:]), one.double(), one.flatten(1), one.half()):
+        assert cache.fill(files[:1], wrong) == [0]
+    entry = entry_of(cache, files[0])
     whole = entry.read_bytes()
     for damaged in (whole[:-1], whole + b"0"):
         entry.write_bytes(damaged)
-        assert not cache.fill(files[0], out)
+        assert cache.fill(files[:2], out[:2]) == [0]
     entry.unlink()
-    assert not cache.fill(files[0], out)
-    assert not cache.fill(str(tmp_path / "nowhere"), out)
-    assert decoded(log) == 1
+    assert cache.fill([files[0], str(tmp_path / "nowhere"), files[1]], out[:3]) == [0, 1]
+    assert torch.equal(out[2], first[1])
+    assert decoded(log) == 8
+
+
+def entry_of(cache: DecodeCache, file: str) -> Path:
+    return Path(cache._path(cache._content(file)))
+
+
+def test_pictures_are_read_with_their_colours_last(tmp_path):
+    path, old = str(tmp_path / "a.png"), time.time() - 100
+    Pillow.effect_noise((20, 10), 90).convert("RGB").save(path)
+    os.utime(path, (old, old))
+    cache = DecodeCache(tmp_path / "cache", Image())
+    pixels = cache.decode(path)
+    out = torch.zeros(2, 10, 20, 3, dtype=torch.uint8).movedim(-1, -3)
+    assert cache.fill([path, path], out) == []
+    assert torch.equal(out, pixels.expand(2, -1, -1, -1))
+    assert cache.fill([path], torch.zeros(1, 3, 10, 20, dtype=torch.uint8)) == [0]  # the other order
+
+
+def test_an_entry_that_is_not_finite_is_not_read_past_its_reader(tmp_path, files, monkeypatch):
+    cache = DecodeCache(tmp_path / "cache", Array())
+    monkeypatch.setattr(cache.reader, "decode", lambda cell: torch.tensor([1.0, float("nan")]))
+    cache.decode(files[0])
+    again = DecodeCache(tmp_path / "cache", Array())
+    again.decode(files[0])
+    assert cache.fill(files[:1], torch.empty(1, 2)) == again.fill(files[:1], torch.empty(1, 2)) == [0]
 
 
 def test_what_a_process_wrote_it_need_not_verify(tmp_path, files, log):
     cache = DecodeCache(tmp_path / "cache", CountingArray(str(log)))
-    first = cache.decode(files[0])
+    first = cache.decode(files[0])[None]
     out = torch.empty_like(first)
-    assert cache.fill(files[0], out)
+    assert cache.fill(files[:1], out) == []
     assert torch.equal(out, first)
+
+
+def test_a_folder_that_gains_or_changes_a_picture_is_another_content(tmp_path):
+    folder, old = tmp_path / "clip", time.time() - 100
+    folder.mkdir()
+
+    def write(name: str, colour: int) -> None:
+        Pillow.new("L", (4, 4), colour).save(folder / name)
+        os.utime(folder / name, (old - colour, old - colour))
+        os.utime(folder, (old - colour, old - colour))
+
+    write("1.png", 10)
+    write("3.png", 30)
+    cache = DecodeCache(tmp_path / "cache", Frames(count=2, pick="first", channels=1))
+    levels = [cache.decode(str(folder))[:, 0, 0, 0].tolist() for _ in range(2)]
+    write("2.png", 20)
+    levels.append(cache.decode(str(folder))[:, 0, 0, 0].tolist())
+    write("1.png", 11)
+    levels.append(cache.decode(str(folder))[:, 0, 0, 0].tolist())
+    assert levels == [[10, 30], [10, 30], [10, 20], [11, 20]]
+
+
+@pytest.mark.parametrize("size", [0, 1, 8, 4095, 4096, 4097, 12_300])
+def test_the_checksum_sees_what_disks_do(size):
+    values = torch.randint(0, 256, (size,), generator=torch.Generator().manual_seed(size)).to(torch.uint8)
+    sums = {cache_module._checksum(b"head", values), cache_module._checksum(b"heap", values)}
+    for at in {0, size // 2, size - 1} if size else ():
+        sums.add(cache_module._checksum(b"head", values.index_fill(0, torch.tensor(at), int(values[at]) ^ 16)))
+    if size > 8192:  # two pages change places, one is lost
+        sums.add(cache_module._checksum(b"head", torch.cat([values[4096:8192], values[:4096], values[8192:]])))
+        sums.add(cache_module._checksum(b"head", torch.cat([values[:4096], values[4096:8192] * 0, values[8192:]])))
+    assert len(sums) == 2 + len({0, size // 2, size - 1} if size else ()) + 2 * (size > 8192)
 
 
 @pytest.mark.parametrize("call", ["write", "replace", "log"])

@@ -14,7 +14,8 @@ from PIL import Image as Pillow
 from torchvision.transforms import v2
 
 from counterpoise.data.readers import Frames, Image, ReadError
-from counterpoise.data.readers.visual import _random_part, uniform
+from counterpoise.data.readers.pictures import uniform
+from counterpoise.data.readers.resampling import random_part
 
 
 def picture(path: Path, size: tuple[int, int] = (60, 40), mode: str = "RGB", seed: int = 0) -> str:
@@ -176,7 +177,7 @@ def test_mirror_and_whole_picture(tmp_path):
 
 
 def test_crops_have_the_asked_area_and_aspect():
-    parts = [_random_part(200, 300, (0.2, 0.5), seeded(s)) for s in range(300)]
+    parts = [random_part(200, 300, (0.2, 0.5), seeded(s)) for s in range(300)]
     areas = torch.tensor([h * w / 60000 for *_, h, w in parts])
     aspects = torch.tensor([w / h for *_, h, w in parts])
     assert all(t >= 0 and left >= 0 and t + h <= 200 and left + w <= 300 for t, left, h, w in parts)
@@ -185,7 +186,7 @@ def test_crops_have_the_asked_area_and_aspect():
     assert abs(areas.mean() - 0.35) < 0.02
     assert 0.74 < aspects.min() < 0.8
     assert 1.25 < aspects.max() < 1.35
-    assert _random_part(1, 5000, (0.9, 1.0), seeded(0)) == (0, 2499, 1, 1)
+    assert random_part(1, 5000, (0.9, 1.0), seeded(0)) == (0, 2499, 1, 1)
 
 
 def test_normalisation():

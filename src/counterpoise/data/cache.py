@@ -13,20 +13,23 @@ import struct
 import time
 import uuid
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import FileIO
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from counterpoise.data.readers.base import Reader, ReadError, regular
+from counterpoise.data.readers.base import Reader, ReadError, all_finite, regular
 
 _log = logging.getLogger(__name__)
 
-_MAGIC = b"cpcache1"
+_MAGIC = b"cpcache2"
 _HEADER = 128  # bytes; magic, checksum, dtype and shape, then zeros
-_FIXED = struct.Struct("<8sIBB")  # magic, CRC-32 of all that follows it, dtype, dimensions and order
+_FIXED = struct.Struct("<8sQBB")  # magic, checksum of all that follows it, dtype, dimensions and order
+_BLOCK = 512  # words of 8 bytes, a page of memory: what is damaged on disks is whole pages
 _LAST = 0x80  # added to the dimensions when the third axis from the end, the colours of pictures, is last in the file
 _DTYPES = (torch.uint8, torch.int64, torch.float32, torch.float64, torch.int32, torch.int16, torch.float16, torch.bool)
 _MAPPED = 1 << 20  # bytes; below, one read is about twice as fast as the page faults of a mapping
@@ -38,10 +41,18 @@ class CacheError(OSError):
     """The cache directory cannot be written."""
 
 
+class _Seen(NamedTuple):
+    """What the content of a cell was when these files and folders looked like this."""
+
+    paths: tuple[str, ...]
+    look: int
+    content: str
+
+
 class DecodeCache:
     """`Reader.decode` with a memory: same results, from files on disk (large ones memory-mapped) once they exist.
 
-    An entry belongs to the *content* of the file (BLAKE2b) and to the settings that decoding
+    An entry belongs to the *content* of the file (SHA-256) and to the settings that decoding
     depends on, so renamed and copied files share it, an edited file gets a new one, and two readers
     never mix. Which content a path has is remembered by its size and modification time; a
     second look costs one ``stat``.
@@ -57,11 +68,13 @@ class DecodeCache:
 
     def __init__(self, directory: str | Path, reader: Reader):
         self.directory, self.reader = Path(directory), reader
-        self._entries = self.directory / f"{type(reader).__name__.lower()}-{reader.decode_fingerprint()}"
+        folder = f"{type(reader).__name__.lower()}-{reader.decode_fingerprint()}-{_MAGIC[-1:].decode()}"
+        self._entries = self.directory / folder
         self._log_path = self.directory / "contents.log"
         self._contents: dict[str, str] = {}  # hash of (path, size, time) -> hash of the content
         self._log_read = 0  # bytes of the log that are known
-        self._verified: set[str] = set()
+        self._seen: dict[str, _Seen] = {}  # by cell
+        self._verified: set[str] = set()  # contents whose entries are whole and hold finite numbers
 
     def decode(self, cell: str) -> Tensor:
         """As `Reader.decode`. A large tensor is mapped from disk: `Reader.transform` copies what it needs.
@@ -81,31 +94,44 @@ class DecodeCache:
         if known is not None:
             return known
         decoded = self.reader.decode(cell)
-        if self._store(path, decoded):
+        if self._store(path, decoded) and all_finite(decoded):
             self._verified.add(content)
         return decoded
 
-    def fill(self, cell: str, out: Tensor) -> bool:
-        """Read a known entry straight into ``out``, a contiguous tensor; False when it must be decoded.
+    def fill(self, cells: Sequence[str], out: Tensor) -> list[int]:
+        """Read known entries straight into the rows of ``out``, which saves half the time of many tensors.
 
-        This saves two tensors, and with them half the time, for entries that are used as they are. It reads only
-        entries that this process has written or verified before.
+        It reads only entries that this process has written or verified before, and whose numbers are finite.
 
         Args:
-            cell: as for `decode`.
-            out: overwritten, wholly or in part also where the answer is False.
+            cells: as for `decode`.
+            out: (len(cells), ...), each row in memory as its entry lies in the file: contiguous, or with colours last.
+
+        Returns:
+            The positions of the rows that could not be read: others must be decoded. Such rows may be overwritten.
         """
-        try:
-            content = self._content(cell)
-            if content not in self._verified:
-                return False
-            with open(self._path(content), "rb", buffering=0) as file:
-                header = file.read(_HEADER)
-                if header[_FIXED.size - 2 :] != _rest(out):
-                    return False
-                return file.readinto(out.view(-1).numpy().view("uint8").data) == out.nbytes and not file.read(1)
-        except OSError:  # also of the log: decode says what is wrong
-            return False
+        if not cells:
+            return []
+        last = _colours_last(out[0])
+        rows = out.movedim(-3, -1) if last else out
+        expected, size = _rest(rows[0], last), rows[0].nbytes
+        memory = rows.view(-1).numpy().view("uint8").data
+        header, beyond, left = bytearray(_HEADER), bytearray(1), []
+        for place, cell in enumerate(cells):
+            try:
+                content = self._content(cell)
+                count = 0
+                if content in self._verified:
+                    file = os.open(self._path(content), os.O_RDONLY)
+                    try:  # one call for all of it; a byte more would be another entry
+                        count = os.readv(file, [header, memory[place * size : (place + 1) * size], beyond])
+                    finally:
+                        os.close(file)
+                if count != _HEADER + size or header[_FIXED.size - 2 :] != expected:
+                    left.append(place)
+            except (OSError, ReadError):  # also of the log: decode says what is wrong
+                left.append(place)
+        return left
 
     def read(self, cell: str, generator: torch.Generator | None = None) -> Tensor:
         """As `Reader.read`, decoding at most once."""
@@ -117,21 +143,34 @@ class DecodeCache:
     def _content(self, cell: str) -> str:
         if not self.reader.reads_files:
             return _digest(cell.encode("utf-8", "surrogatepass"))
-        files = self.reader.files(cell)
+        seen = self._seen.get(cell)
+        if seen is not None and _look(seen.paths) == seen.look:
+            return seen.content
+        files = [str(file) for file in self.reader.files(cell)]
+        paths = (cell, *files) if os.path.isdir(cell) else tuple(files)  # a folder's time changes with what is in it
+        look, newest = _look(paths), max(os.stat(path).st_mtime for path in paths)
+        # A file changed twice within one tick of its clock would look the same, so the newest are hashed again.
+        settled = abs(time.time() - newest) > _SETTLED
+        content = self._content_of(files, settled)
+        part = self.reader.part(cell)
+        content = _digest(f"{content} {part}".encode()) if part else content
+        if settled:
+            self._seen[cell] = _Seen(paths, look, content)
+        return content
+
+    def _content_of(self, files: Sequence[str], settled: bool) -> str:
         stats = [os.stat(file) for file in files]
-        seen = "\n".join(
+        looks = "\n".join(
             f"{os.path.abspath(f)}\0{s.st_size}\0{s.st_mtime_ns}" for f, s in zip(files, stats, strict=True)
         )
-        name = _digest(seen.encode("utf-8", "surrogateescape"))
+        name = _digest(looks.encode("utf-8", "surrogateescape"))
         content = self._contents.get(name) or self._remembered(name)
         if content is None:
             hashes = [_digest_of(file) for file in files]
             content = hashes[0] if len(hashes) == 1 else _digest("\n".join(hashes).encode())
-            # A file changed twice within one tick of its clock would look the same, so the newest are hashed again.
-            if abs(time.time() - max(s.st_mtime for s in stats)) > _SETTLED:
+            if settled:
                 self._remember(name, content)
-        part = self.reader.part(cell)
-        return _digest(f"{content} {part}".encode()) if part else content
+        return content
 
     def _remembered(self, name: str) -> str | None:
         """Look ``name`` up in what other processes and earlier runs have written since the last look."""
@@ -179,11 +218,12 @@ class DecodeCache:
         dtype, shape = _DTYPES[kind], struct.unpack_from(f"<{dimensions}Q", header, _FIXED.size)
         if len(raw) != _HEADER + math.prod(shape) * dtype.itemsize:
             return self._damaged(path)
-        if content not in self._verified:
-            if zlib.crc32(raw[_FIXED.size - 2 :].numpy().data) != checksum:
-                return self._damaged(path)
-            self._verified.add(content)
         values = raw[_HEADER:].view(dtype).reshape(shape)
+        if content not in self._verified:
+            if _checksum(header[_FIXED.size - 2 :], raw[_HEADER:]) != checksum:
+                return self._damaged(path)
+            if all_finite(values):
+                self._verified.add(content)
         return values.movedim(-1, -3) if last else values
 
     def _damaged(self, path: str) -> None:
@@ -210,15 +250,15 @@ class DecodeCache:
                 f"{type(self.reader).__name__} decoded to an empty tensor of shape {tuple(decoded.shape)}."
             )
         decoded = decoded.detach().cpu()
-        last = decoded.ndim >= 3 and not decoded.is_contiguous() and decoded.movedim(-3, -1).is_contiguous()
+        last = _colours_last(decoded)
         decoded = decoded.movedim(-3, -1) if last else decoded.contiguous()
-        rest, payload = _rest(decoded, last), decoded.view(-1).numpy().view("uint8").data
-        head = struct.pack("<8sI", _MAGIC, zlib.crc32(payload, zlib.crc32(rest))) + rest
+        rest, payload = _rest(decoded, last), torch.from_numpy(decoded.view(-1).numpy().view("uint8"))
+        head = struct.pack("<8sQ", _MAGIC, _checksum(rest, payload)) + rest
         temporary = f"{path}.{uuid.uuid4().hex[:12]}.tmp"
 
         def write() -> None:
             try:
-                _write(temporary, head, payload)
+                _write(temporary, head, payload.numpy().data)
                 os.replace(temporary, path)
             except OSError:
                 Path(temporary).unlink(missing_ok=True)
@@ -251,6 +291,34 @@ def _rest(values: Tensor, last: bool = False) -> bytes:
     return rest.ljust(_HEADER - _FIXED.size + 2, b"\0")
 
 
+def _colours_last(values: Tensor) -> bool:
+    """Whether the third axis from the end lies last in memory."""
+    return values.ndim >= 3 and not values.is_contiguous() and values.movedim(-3, -1).is_contiguous()
+
+
+def _checksum(rest: bytes, payload: Tensor) -> int:
+    """64 bits of a header and (bytes,) uint8: whatever changes within one page changes them.
+
+    Sums of words, each page's times an odd number of its own, so that pages cannot change places. At the speed of
+    memory, about seven times that of a CRC; what this must find is torn, lost and overwritten pages.
+    """
+    values = payload.numpy()
+    words = values[: len(values) // 8 * 8].view("<u8")
+    whole = len(words) // _BLOCK
+    pages = words[: whole * _BLOCK].reshape(whole, _BLOCK).sum(1, dtype=np.uint64)
+    odd = np.arange(1, 2 * whole + 1, 2, dtype=np.uint64)
+    tail = int(words[whole * _BLOCK :].sum(dtype=np.uint64)) + int.from_bytes(
+        values[len(words) * 8 :].tobytes(), "little"
+    )
+    return (int((pages * odd).sum(dtype=np.uint64)) + (2 * whole + 1) * tail + (zlib.crc32(rest) << 32)) % 2**64
+
+
+def _look(paths: Sequence[str]) -> int:
+    """By which a change of these files is seen: sizes and times of modification."""
+    stats = map(os.stat, paths)
+    return hash(tuple((s.st_size, s.st_mtime_ns) for s in stats))
+
+
 def _bytes_of(file: FileIO) -> Tensor:
     """A whole file as (bytes,) uint8: mapped when it is large, so that only what is used is read."""
     size = os.fstat(file.fileno()).st_size
@@ -265,7 +333,7 @@ def _digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-def _digest_of(path: Path) -> str:
-    regular(str(path))
+def _digest_of(path: str) -> str:
+    regular(path)
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()[:32]  # processors have instructions for it

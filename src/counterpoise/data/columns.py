@@ -111,6 +111,10 @@ class Columns:
         """One cell."""
         return self._data[name][row].as_py()
 
+    def at(self, name: str, rows: Sequence[int]) -> list[str | None]:
+        """The cells of these rows."""
+        return self._data[name].take(np.asarray(rows, np.int64)).to_pylist()
+
     def cells(self, name: str) -> list[str | None]:
         """All cells of a column as Python strings: tens of bytes more for each."""
         return self._data[name].to_pylist()

@@ -7,7 +7,7 @@ import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,6 +24,18 @@ if TYPE_CHECKING:
 
 _NONE: Mapping[str, Any] = {}
 """Of no modality; never written to, and a plain dict so that splits travel to workers."""
+
+
+class Parts(NamedTuple):
+    """One modality of some samples, read as far as it is before it goes to the device.
+
+    Attributes:
+        values: (n, ...); samples as the encoder gets them, or what ``Reader.transform_batch`` makes these of.
+        drawn: (n, k) what that takes beside them; None when it is done.
+    """
+
+    values: Tensor
+    drawn: Tensor | None = None
 
 
 class Split(ABC):
@@ -126,6 +138,22 @@ class Split(ABC):
             read[m] = placed(x, there, len(indices))
         return read
 
+    def parts(
+        self, indices: Sequence[int], modality: str, seed: int | None, empty: Callable[..., Tensor] = torch.empty
+    ) -> Parts | None:
+        """As ``batch``, leaving to ``readers[modality].transform_batch`` what can be done for all samples at once.
+
+        Args:
+            indices: positions in this split, of samples that have the modality.
+            modality: which one to read.
+            seed: as in ``batch``.
+            empty: makes the memory that is read into, of a shape and a ``dtype``.
+
+        Returns:
+            None where nothing is left to do, or it is not known how: ``batch`` and ``read_together`` read it then.
+        """
+        return None
+
     def recording(self, modality: str) -> str:
         """What ``altered`` hands over of a modality: its "waveform", "pixels" or "words"; "numbers" of all else."""
         return "numbers"
@@ -194,6 +222,11 @@ class _Subset(Split):
         present: Present = None,
     ) -> dict[str, Tensor]:
         return self.whole.read_together(self._rows(indices), modalities, seed, present)
+
+    def parts(
+        self, indices: Sequence[int], modality: str, seed: int | None, empty: Callable[..., Tensor] = torch.empty
+    ) -> Parts | None:
+        return self.whole.parts(self._rows(indices), modality, seed, empty)
 
     def _rows(self, indices: Sequence[int]) -> list[int]:
         return self.indices[torch.as_tensor(indices, dtype=torch.int64)].tolist()

@@ -195,6 +195,17 @@ class Table:
         cell = self.columns.cell(modality, row)
         return str(self.folder / cell) if cell is not None and self.readers[modality].reads_files else cell
 
+    def sources(self, rows: Sequence[int], modality: str) -> list[str | None]:
+        """`source` of many rows, several times as fast."""
+        cells = self.columns.at(modality, rows)
+        if not self.readers[modality].reads_files:
+            return cells
+        folder, paths = str(self.folder), []
+        for cell in cells:
+            plain = bool(cell) and cell[0] not in "./" and cell[-1] != "/" and "/." not in cell and "//" not in cell
+            paths.append(f"{folder}/{cell}" if plain else None if cell is None else str(self.folder / cell))
+        return paths
+
     @cached_property
     def present(self) -> dict[str, Tensor] | None:
         """Modality -> (rows,) bool, for modalities that some row lacks."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +18,7 @@ from .layout import Layout, layout_of_reader
 from .readers import Reader, ReadError
 from .readers.base import all_finite
 from .seeding import draw_of
-from .split import Split, digest, lacking, positions, weighed
+from .split import Parts, Split, digest, lacking, positions, weighed
 from .targets import standardised
 
 if TYPE_CHECKING:
@@ -77,14 +78,56 @@ class TableSplit(Split):
         # Seldom empty: the engine's loader asks for present samples only.
         empty = next((torch.zeros_like(x) for x in read if x is not None), None)
         empty = self._empty(modality) if empty is None else empty
-        whole = [empty if x is None else x for x in read]
-        for row, x in zip(rows, whole, strict=True):
-            if x.shape != empty.shape:
-                raise ReadError(
-                    f"{self.table.place(row)}, column {modality!r}",
-                    f"has shape {tuple(x.shape)}, others of the batch have {tuple(empty.shape)}",
-                )
-        return torch.stack(whole)
+        return self._stacked(rows, modality, [empty if x is None else x for x in read])
+
+    def parts(
+        self, indices: Sequence[int], modality: str, seed: int | None, empty: Callable[..., Tensor] = torch.empty
+    ) -> Parts | None:
+        reader = self.readers[modality]
+        if not reader.batched or not len(indices):
+            return None
+        rows = self.rows[torch.as_tensor(indices, dtype=torch.int64)].tolist()
+        return self._whole(rows, modality, seed, empty) or self._cut(rows, modality, seed, empty)
+
+    def _whole(
+        self, rows: Sequence[int], modality: str, seed: int | None, empty: Callable[..., Tensor]
+    ) -> Parts | None:
+        """Parts that are all of what is decoded, read from the cache into their places; None where they are not that.
+
+        They are taken to be as the first one is; one that the cache cannot give so is decoded.
+        """
+        reader, cache = self.readers[modality], self.table.caches.get(modality)
+        if cache is None:
+            return None
+        first = self._decoded(rows[0], modality)
+        if reader.cut(first, None)[0] is not first:
+            return None
+        values = _room(first, len(rows), empty)
+        values[0] = first
+        sources = [source for source in self.table.sources(rows[1:], modality) if source is not None]
+        for place in cache.fill(sources, values[1:]):
+            decoded = self._decoded(rows[1 + place], modality)
+            if decoded.shape != first.shape or decoded.dtype != first.dtype:
+                return None
+            values[1 + place] = decoded
+        drawn = [
+            reader.cut(x, draw_of(reader, modality, row, seed))[1] for row, x in zip(rows, values.unbind(), strict=True)
+        ]
+        return Parts(values, torch.tensor(drawn, dtype=torch.float64))
+
+    def _cut(self, rows: Sequence[int], modality: str, seed: int | None, empty: Callable[..., Tensor]) -> Parts:
+        """Parts of samples that are decoded one by one; samples as the encoder gets them where those are not alike."""
+        reader = self.readers[modality]
+        decoded = [self._decoded(row, modality) for row in rows]
+        cuts = [reader.cut(x, draw_of(reader, modality, row, seed)) for row, x in zip(rows, decoded, strict=True)]
+        first = cuts[0][0]
+        if any(part.shape != first.shape or part.dtype != first.dtype for part, _ in cuts):
+            done = [self._transformed(row, modality, seed, x) for row, x in zip(rows, decoded, strict=True)]
+            return Parts(self._stacked(rows, modality, done))
+        values = _room(first, len(rows), empty)
+        for part, place in zip(cuts, values, strict=True):
+            place.copy_(part[0])
+        return Parts(values, torch.tensor([drawn for _, drawn in cuts], dtype=torch.float64))
 
     def recording(self, modality: str) -> str:
         return self.readers[modality].recording
@@ -96,34 +139,65 @@ class TableSplit(Split):
     def _cached(self, rows: Sequence[int], modality: str, reader: Reader, cache: DecodeCache) -> Tensor:
         """A batch whose entries are used as they are, read into their places in it."""
         assert reader.shape is not None
+        sources = self.table.sources(rows, modality)
+        if None in sources:
+            batch = torch.zeros(len(rows), *reader.shape, dtype=reader.dtype)
+            there = [place for place, source in enumerate(sources) if source is not None]
+            batch[there] = self._cached([rows[place] for place in there], modality, reader, cache)
+            return batch
         batch = torch.empty(len(rows), *reader.shape, dtype=reader.dtype)
-        for row, x in zip(rows, batch, strict=True):
-            source = self.table.source(row, modality)
-            if source is None or not cache.fill(source, x):
-                read = None if source is None else self._read(row, modality, None)
-                x.copy_(torch.zeros(()) if read is None else read)
-        if not all_finite(batch):
-            for row in rows:
-                self._read(row, modality, None)  # names the one that is not
+        for place in cache.fill([source for source in sources if source is not None], batch):
+            read = self._read(rows[place], modality, None)
+            assert read is not None
+            batch[place] = read
         return batch
 
     def _read(self, row: int, modality: str, seed: int | None) -> Tensor | None:
-        table = self.table
-        source, reader = table.source(row, modality), self.readers[modality]
-        if source is None:
+        if self.table.source(row, modality) is None:
             return None
-        try:
-            cache = table.caches.get(modality)
-            decoded = reader.decode(source) if cache is None else cache.decode(source)
+        return self._transformed(row, modality, seed, self._decoded(row, modality))
+
+    def _decoded(self, row: int, modality: str) -> Tensor:
+        """What the reader decodes, or the cache has, of a row that has the modality."""
+        source, cache = self._source(row, modality), self.table.caches.get(modality)
+        with self._naming(row, modality):
+            return self.readers[modality].decode(source) if cache is None else cache.decode(source)
+
+    def _transformed(self, row: int, modality: str, seed: int | None, decoded: Tensor) -> Tensor:
+        """The sample as the encoder gets it."""
+        reader = self.readers[modality]
+        with self._naming(row, modality):
             x = reader.transform(decoded, draw_of(reader, modality, row, seed))
             if not all_finite(x):
-                raise ReadError(source, "holds NaN or infinity")
-        except ReadError as error:
-            what = f": {source}" if reader.reads_files else ""
-            raise ReadError(f"{table.place(row)}, column {modality!r}{what}", error.reason) from error
-        except (MemoryError, RuntimeError) as error:  # of transform: no room, most likely
-            raise ReadError(f"{table.place(row)}, column {modality!r}: {source}", f"cannot be used: {error}") from error
+                raise ReadError(self._source(row, modality), "holds NaN or infinity")
         return x
+
+    def _source(self, row: int, modality: str) -> str:
+        source = self.table.source(row, modality)
+        assert source is not None
+        return source
+
+    @contextmanager
+    def _naming(self, row: int, modality: str) -> Iterator[None]:
+        """Errors name the row, the column and the file."""
+        try:
+            yield
+        except ReadError as error:
+            what = f": {self._source(row, modality)}" if self.readers[modality].reads_files else ""
+            raise ReadError(f"{self.table.place(row)}, column {modality!r}{what}", error.reason) from error
+        except (MemoryError, RuntimeError) as error:  # of transform: no room, most likely
+            where = f"{self.table.place(row)}, column {modality!r}: {self._source(row, modality)}"
+            raise ReadError(where, f"cannot be used: {error}") from error
+
+    def _stacked(self, rows: Sequence[int], modality: str, samples: Sequence[Tensor]) -> Tensor:
+        first = samples[0].shape
+        for row, x in zip(rows, samples, strict=True):
+            if x.shape != first:
+                raise ReadError(
+                    f"{self.table.place(row)}, column {modality!r}",
+                    f"has shape {tuple(x.shape)}, others of the batch have {tuple(first)}",
+                )
+        return torch.stack(list(samples))
 
     def _empty(self, modality: str) -> Tensor:
         """What stands for a sample that lacks the modality."""
@@ -136,3 +210,10 @@ class TableSplit(Split):
         x = self._read(int(rows[0]), modality, None)
         assert x is not None
         return torch.zeros_like(x)
+
+
+def _room(part: Tensor, count: int, empty: Callable[..., Tensor]) -> Tensor:
+    """(count, ...) for samples like this one, each laid out in memory as it is: colours last where its are."""
+    if part.ndim >= 3 and not part.is_contiguous() and part.movedim(-3, -1).is_contiguous():
+        return empty((count, *part.movedim(-3, -1).shape), dtype=part.dtype).movedim(-1, -3)
+    return empty((count, *part.shape), dtype=part.dtype)

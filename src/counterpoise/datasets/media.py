@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from counterpoise.data import ReadError
+from counterpoise.data.readers.pictures import uniform
 from counterpoise.data.readers.video import check_length
-from counterpoise.data.readers.visual import IMAGES, uniform
+from counterpoise.data.readers.visual import IMAGES
 
 from . import checks, files
 from .base import Dataset, Excluded, Row

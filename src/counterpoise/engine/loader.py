@@ -6,16 +6,18 @@ import pickle
 import signal
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from functools import cached_property, partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from counterpoise.data.split import Split
+from counterpoise.data.split import Parts, Split, placed
 from counterpoise.engine.replicas import Fabric
-from counterpoise.types import Batch, Present
+from counterpoise.engine.slabs import AHEAD, Ring, Sent, Slabs
+from counterpoise.types import Batch, Present, who_has
 
 
 class Request(NamedTuple):
@@ -27,23 +29,74 @@ class Request(NamedTuple):
     present: dict[str, np.ndarray]
 
 
-class _Reads(Dataset[Batch | Exception]):
-    def __init__(self, split: Split):
-        self.split = split
+class Read(NamedTuple):
+    """A batch as it was read.
 
-    def __getitem__(self, request: Request) -> Batch | Exception:
+    Attributes:
+        batch: of modalities in ``drawn``, its inputs are parts of the samples that have the modality.
+        drawn: modality -> (n, k) what ``Reader.transform_batch`` takes beside these parts.
+    """
+
+    batch: Batch
+    drawn: dict[str, Tensor]
+
+    def moved(self, move: Callable[[Any], Any]) -> Read:
+        """With ``move`` of every tensor."""
+        return Read(self.batch.moved(move), {m: move(numbers) for m, numbers in self.drawn.items()})
+
+
+class _Reads(Dataset[Sent | Exception]):
+    """What workers do.
+
+    Args:
+        split: what is read.
+        apart: leave to the device what it can do for a whole batch.
+    """
+
+    def __init__(self, split: Split, *, apart: bool):
+        self.split, self.apart = split, apart
+        self.slabs = Slabs()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "slabs": self.slabs.number}
+
+    @cached_property
+    def _ring(self) -> Ring:
+        return Ring(self.slabs if isinstance(self.slabs, int) else self.slabs.number)
+
+    def __getitem__(self, request: Request) -> Sent | Exception:
+        self._ring.turn()
         try:
-            return self.batch(request)
+            read = self.read(request, self._ring.empty)
         except Exception as error:  # raised by whoever asked: PyTorch would make its message a traceback
             return _portable(error)
+        tensors: list[Tensor] = []
+        read.moved(tensors.append)
+        places = iter(self._ring.put(tensors))
+        return self._ring.sent(read.moved(lambda _: next(places)))
 
-    def batch(self, request: Request) -> Batch:
+    def read(self, request: Request, empty: Callable[..., Tensor] = torch.empty) -> Read:
         """What was asked for."""
         split, rows = self.split, torch.as_tensor(request.indices, dtype=torch.int64)
         present = {m: torch.from_numpy(mask) for m, mask in request.present.items()}
-        inputs = split.read_together(request.indices, request.modalities, request.seed, present)
+        parts = self._parts(request, present, empty) if self.apart else {}
+        others = [m for m in request.modalities if m not in parts]
+        inputs = split.read_together(request.indices, others, request.seed, present)
+        inputs = {m: parts[m].values if m in parts else inputs[m] for m in request.modalities}
         weight = None if split.weight is None else split.weight[rows]
-        return Batch(inputs, split.target[rows], rows, present or None, weight)
+        batch = Batch(inputs, split.target[rows], rows, present or None, weight)
+        return Read(batch, {m: part.drawn for m, part in parts.items() if part.drawn is not None})
+
+    def _parts(self, request: Request, present: Present, empty: Callable[..., Tensor]) -> dict[str, Parts]:
+        """Of the modalities for whose samples something is left to do together."""
+        parts = {}
+        for m in request.modalities:
+            there = who_has(m, present, len(request.indices)).nonzero().flatten()
+            part = self.split.parts([request.indices[i] for i in there.tolist()], m, request.seed, empty)
+            if part is not None:
+                finished = part.drawn is None
+                parts[m] = Parts(placed(part.values, there, len(request.indices))) if finished else part
+        return parts
 
 
 def _portable(error: Exception) -> Exception:
@@ -70,12 +123,6 @@ class _Plan(Sampler[Request]):
         return len(self.starts)
 
 
-def _checked(read: Batch | Exception) -> Batch:
-    if isinstance(read, Exception):
-        raise read
-    return read
-
-
 def _start_worker(_: int) -> None:
     torch.set_num_threads(1)
     # Ctrl-C in a terminal reaches workers too, and they must live until the current batch is done
@@ -93,6 +140,8 @@ class Loader:
         rank: number of this replica.
         world: number of replicas; each gets every ``world``-th sample of a global batch.
         pin_memory: for copies to a GPU that do not block.
+        device: where to do what can be done to whole batches of samples (``Reader.transform_batch``), whose inputs are
+            then there; None does it to each sample where it is read.
     """
 
     def __init__(
@@ -105,20 +154,22 @@ class Loader:
         rank: int = 0,
         world: int = 1,
         pin_memory: bool = False,
+        device: torch.device | None = None,
     ):
         self.split, self.batch_size, self.rank, self.world = split, batch_size, rank, world
-        self.num_workers, self.pin_memory = num_workers, pin_memory
+        self.num_workers, self.pin_memory, self.device = num_workers, pin_memory, device
         self._plan = _Plan()
         self._kept = self._reader(self._plan, persistent=True) if persistent and num_workers else None
         self._busy = False
 
-    def _reader(self, plan: _Plan, *, persistent: bool) -> DataLoader[Batch | Exception]:
+    def _reader(self, plan: _Plan, *, persistent: bool) -> DataLoader[Sent | Exception]:
         return DataLoader(
-            _Reads(self.split),
+            _Reads(self.split, apart=self.device is not None),
             sampler=plan,
             batch_size=None,
             num_workers=self.num_workers,
             persistent_workers=persistent,
+            prefetch_factor=AHEAD,
             pin_memory=self.pin_memory,
             worker_init_fn=_start_worker if self.num_workers else None,
             generator=torch.Generator(),  # else every pass would draw from the global random numbers
@@ -132,20 +183,44 @@ class Loader:
         plan = _Plan() if ours else self._plan
         plan.starts, plan.request = starts, request
         if self._kept is None or ours:
-            yield from map(_checked, self._reader(plan, persistent=False))
+            yield from map(self._arrived, self._reader(plan, persistent=False))
             return
         self._busy = True
         try:
-            yield from map(_checked, self._kept)
+            yield from map(self._arrived, self._kept)
         finally:
             self._busy = False
 
+    def _arrived(self, read: Any) -> Batch:
+        """The batch of a worker, in memory of its own."""
+        if isinstance(read, Exception):
+            raise read
+        batch = self._finished(read)
+        if self.pin_memory:  # which has copied it
+            return batch
+        shared = {x.untyped_storage().data_ptr() for x in read.batch.inputs.values()}
+        return batch.moved(lambda x: x.clone() if x.untyped_storage().data_ptr() in shared else x)
+
     def _read_here(self, requests: Iterable[Request]) -> Iterator[Batch]:
         """In this process, as a DataLoader without workers would, whose machinery costs more than small batches."""
-        reads = _Reads(self.split)
+        reads = _Reads(self.split, apart=self.device is not None)
+        empty = partial(torch.empty, pin_memory=True) if self.pin_memory else torch.empty
         for request in requests:
-            batch = reads.batch(request)
-            yield batch.moved(Tensor.pin_memory) if self.pin_memory else batch
+            read = reads.read(request, empty)
+            yield self._finished(read.moved(Tensor.pin_memory) if self.pin_memory else read)
+
+    def _finished(self, read: Read) -> Batch:
+        """With the rest of what readers do, on the device."""
+        batch, device = read.batch, self.device
+        if device is None or not read.drawn:
+            return batch
+        inputs = dict(batch.inputs)
+        for m, drawn in read.drawn.items():
+            free = device.type == "cuda"  # copies that do not block give wrong numbers on Apple's GPUs
+            done = self.split.readers[m].transform_batch(inputs[m].to(device, non_blocking=free), drawn)
+            there = who_has(m, batch.present, len(batch.target)).nonzero().flatten()
+            inputs[m] = placed(done, there.to(device, non_blocking=free), len(batch.target))
+        return batch._replace(inputs=inputs)
 
     def batches(
         self,
@@ -195,6 +270,11 @@ class Loader:
         return self._read(range(skip * size, end, size), request)
 
 
+def transforms_there(device: torch.device) -> bool:
+    """Whether whole batches are transformed on it: a CPU is quicker with one sample after another, in its caches."""
+    return device.type != "cpu"
+
+
 class Loaders:
     """The loaders of a run: those that are used every epoch are kept while it trains, others serve one pass.
 
@@ -222,6 +302,7 @@ class Loaders:
         return self._kept.get((id(split), everything)) or self._make(split, everything, False)
 
     def _make(self, split: Split, everything: bool, persistent: bool) -> Loader:
+        device = self._fabric.device
         return Loader(
             split,
             self.batch_size,
@@ -230,4 +311,5 @@ class Loaders:
             rank=0 if everything else self._fabric.global_rank,
             world=1 if everything else self._fabric.world_size,
             pin_memory=self._fabric.device.type == "cuda",
+            device=device if transforms_there(device) else None,
         )

@@ -11,6 +11,7 @@ from torch import Tensor
 from counterpoise import _checks
 from counterpoise._checks import whole
 from counterpoise.data.readers.waveform import Waveform
+from counterpoise.functional.precision import widest
 
 
 class Audio(Waveform):
@@ -77,15 +78,18 @@ class Audio(Waveform):
     def _made(self, wave: Tensor) -> Tensor:
         return self.spectrogram(wave)
 
+    def transform_batch(self, parts: Tensor, drawn: Tensor) -> Tensor:
+        return parts if self.plain else self.spectrogram(parts).movedim(0, 1)
+
     def spectrogram(self, wave: Tensor) -> Tensor:
-        """(samples,) in [-1, 1] to (1, n_fft / 2 + 1, frames) float32."""
+        """(..., samples) in [-1, 1] to (1, ..., n_fft / 2 + 1, frames) float32."""
         # In double precision up to the power: near silence the logarithm turns float32 noise of the FFT into large
         # differences. What follows has relative errors alone, so that float32 is right to its last digits.
         stft = torch.stft(
-            wave.double(),
+            wave.to(widest(wave.device)),
             self.n_fft,
             self.hop,
-            window=_window(self.n_fft),
+            window=_window(self.n_fft, wave.device),
             center=True,
             pad_mode="constant" if self.padding == "zero" else "reflect",
             return_complex=True,
@@ -96,5 +100,5 @@ class Audio(Waveform):
 
 
 @lru_cache(8)
-def _window(size: int) -> Tensor:
-    return torch.hann_window(size, dtype=torch.float64)
+def _window(size: int, device: torch.device) -> Tensor:
+    return torch.hann_window(size, dtype=torch.float64).to(device, widest(device))

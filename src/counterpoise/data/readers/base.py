@@ -100,6 +100,12 @@ class Reader(_checks.Spelled, ABC):
         """Whether `transform` gives what `decode` gave, of a known shape, so that a cache can read into the batch."""
         return False
 
+    @property
+    def batched(self) -> bool:
+        """Whether `cut` and `transform_batch` do what `transform` does; not of a class that changes this alone."""
+        owner = next(kind for kind in type(self).__mro__ if "transform" in vars(kind))
+        return self.plain or bool({"cut", "transform_batch"} & vars(owner).keys())
+
     @abstractmethod
     def load(self, cell: str) -> Tensor:
         """What `decode` returns; may raise anything."""
@@ -113,6 +119,28 @@ class Reader(_checks.Spelled, ABC):
             generator: None reads for evaluation. Otherwise training augmentation is drawn from it
                 and from nothing else.
         """
+
+    def cut(self, decoded: Tensor, generator: torch.Generator | None) -> tuple[Tensor, tuple[float, ...]]:
+        """What goes to the device of one decoded sample, where `transform_batch` does the rest of `transform`.
+
+        Args:
+            decoded: from `decode`; not written to.
+            generator: as for `transform`, and drawn from in the same order.
+
+        Returns:
+            A view of the part that is used, ``decoded`` itself when that is all of it; and the numbers that were drawn
+            for the rest. Parts of samples that were decoded to one shape have one shape.
+        """
+        return decoded, ()
+
+    def transform_batch(self, parts: Tensor, drawn: Tensor) -> Tensor:
+        """What `transform` makes of each sample, of many at once; equal to it but for rounding.
+
+        Args:
+            parts: (n, ...) from `cut`, on any device; not written to.
+            drawn: (n, k) float64 from `cut`, on the CPU, so that nothing waits for the device.
+        """
+        return parts
 
     def load_value(self, value: Any) -> Tensor:
         """What `load` returns, of a value in memory; may raise anything. Readers of files take their bytes."""

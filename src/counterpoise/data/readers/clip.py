@@ -57,10 +57,17 @@ class Clip(Video):
         self.resize = whole("resize", resize, low=size)
 
     def transform(self, decoded: Tensor, generator: torch.Generator | None) -> Tensor:
+        part, (mirrored,) = self.cut(decoded, generator)
+        return self._normalized(part.flip(-1) if mirrored else part).movedim(0, 1).contiguous()
+
+    def cut(self, decoded: Tensor, generator: torch.Generator | None) -> tuple[Tensor, tuple[float, ...]]:
         draw = generator if self.augment else None
         part, mirrored = square(decoded, self.size, self.flip, draw)
-        part = stretch(part, self.test_count if generator is None else self.count, draw)
-        return self._normalized(part.flip(-1) if mirrored else part).movedim(0, 1).contiguous()
+        return stretch(part, self.test_count if generator is None else self.count, draw), (float(mirrored),)
+
+    def transform_batch(self, parts: Tensor, drawn: Tensor) -> Tensor:
+        mirrored = drawn.bool()[:, :, None, None, None].to(parts.device, non_blocking=True)
+        return self._normalized(torch.where(mirrored, parts.flip(-1), parts)).movedim(1, 2).contiguous()
 
     def _positions(self, cell: str, total: int) -> range:
         positions = super()._positions(cell, total)

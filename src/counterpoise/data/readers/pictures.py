@@ -1,11 +1,15 @@
-"""Pictures that would be misread: damaged chunks, values of other depths, axes in an unknown order."""
+"""Pictures that would be misread: damaged chunks, values of other depths, axes in an unknown order; their order."""
 
 from __future__ import annotations
 
+import re
 import zlib
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from counterpoise.data.readers.base import ReadError
@@ -55,3 +59,21 @@ def colours_last(values: Any) -> np.ndarray:
         raise ReadError("the picture", f"has shape {array.shape} and {which}")
     array = np.moveaxis(array, 0, -1) if first else array
     return np.ascontiguousarray(array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array)
+
+
+def stacked(frames: Sequence[Tensor]) -> Tensor:
+    """Pictures (C, H, W) as (T, C, H, W), their colours last in memory."""
+    if len(frames) == 1:
+        return frames[0][None]
+    return torch.stack([frame.movedim(0, -1) for frame in frames]).movedim(-1, 1)
+
+
+def uniform(count: int, available: int) -> list[int]:
+    """The middles of ``count`` equal stretches of ``available`` positions."""
+    return [int((i + 0.5) * available / count) for i in range(count)]
+
+
+def by_number(path: Path) -> tuple[list[tuple[int, str]], str]:
+    """The key of an order in which ``frame2`` comes before ``frame10``."""
+    parts = re.findall(r"\d+|\D+", path.name)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], path.name

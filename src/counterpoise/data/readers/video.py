@@ -12,7 +12,8 @@ from counterpoise import _checks
 from counterpoise._checks import whole
 from counterpoise._extras import require
 from counterpoise.data.readers.base import ReadError, regular, window_of, without_window
-from counterpoise.data.readers.visual import Visual, stacked, uniform
+from counterpoise.data.readers.pictures import stacked, uniform
+from counterpoise.data.readers.visual import Visual
 
 
 class Video(Visual):
@@ -87,11 +88,18 @@ class Video(Visual):
         return stacked(frames)
 
     def transform(self, decoded: Tensor, generator: torch.Generator | None) -> Tensor:
-        if self.pick == "window":
-            spare = len(decoded) - self.count
-            start = spare // 2 if generator is None else int(torch.randint(spare + 1, (), generator=generator))
-            decoded = decoded[start : start + self.count]
-        return self.pixels(decoded, generator).movedim(0, 1).contiguous()
+        return self.pixels(self._picked(decoded, generator), generator).movedim(0, 1).contiguous()
+
+    def cut(self, decoded: Tensor, generator: torch.Generator | None) -> tuple[Tensor, tuple[float, ...]]:
+        part = self._picked(decoded, generator)
+        return part, self._numbers(part, generator)
+
+    def _picked(self, decoded: Tensor, generator: torch.Generator | None) -> Tensor:
+        if self.pick == "uniform":
+            return decoded
+        spare = len(decoded) - self.count
+        start = spare // 2 if generator is None else int(torch.randint(spare + 1, (), generator=generator))
+        return decoded[start : start + self.count]
 
     def _positions(self, cell: str, total: int) -> Collection[int]:
         start, end = window_of(cell) or (0, total)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +16,8 @@ from counterpoise._checks import whole
 from counterpoise._extras import require
 from counterpoise.data.readers.augment import rand_augment
 from counterpoise.data.readers.base import Reader, ReadError, flag, read_bytes
-from counterpoise.data.readers.pictures import check_chunks, check_depth, colours_last
+from counterpoise.data.readers.pictures import by_number, check_chunks, check_depth, colours_last, stacked, uniform
+from counterpoise.data.readers.resampling import random_part, resized
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -82,12 +81,34 @@ class Visual(Reader):
         """
         train = generator is not None and self.augment
         groups = frames.split(1) if alone and train else (frames,)
-        resized = [self._resized(group, generator if train else None) for group in groups]
-        return self._normalized(torch.cat(resized) if len(resized) > 1 else resized[0])
+        squares = [self._resized(group, generator if train else None) for group in groups]
+        return self._normalized(torch.cat(squares) if len(squares) > 1 else squares[0])
+
+    def _numbers(self, frames: Tensor, generator: torch.Generator | None, crops: int = 1) -> tuple[float, ...]:
+        """So many crops and mirrors in training, or all of a picture, as `resized` takes them, one after another."""
+        height, width = frames.shape[-2:]
+        if generator is None or not self.augment:
+            return 0.0, 0.0, float(height), float(width), 0.0
+        return tuple(x for _ in range(crops) for x in self._drawn(height, width, generator))
+
+    def _drawn(self, height: int, width: int, generator: torch.Generator) -> tuple[float, ...]:
+        """Top, left, height and width of the part that is used, and 1 to mirror it."""
+        part = random_part(height, width, self.scale, generator)
+        return *part, float(float(torch.rand((), generator=generator)) < self.flip)
+
+    def _squares(self, clips: Tensor, drawn: Tensor) -> Tensor:
+        """(n, T, C, H, W) to (n, T, C, size, size) uint8, of numbers as from ``_numbers``."""
+        crops = drawn.shape[1] // 5  # of a clip
+        groups = clips.reshape(len(clips) * crops, -1, *clips.shape[2:])
+        squares = resized(groups, drawn.view(-1, 5), self.size, self.interpolation)
+        return squares.view(len(clips), -1, *squares.shape[2:])
+
+    def transform_batch(self, parts: Tensor, drawn: Tensor) -> Tensor:
+        return self._normalized(self._squares(parts, drawn)).movedim(1, 2).contiguous()
 
     def _normalized(self, frames: Tensor) -> Tensor:
-        """(T, C, H, W) uint8 to float32 with the mean and deviation that ``normalize`` names."""
-        mean, deviation = _moments(self.normalize, self.channels)
+        """(..., C, H, W) uint8 to float32 with the mean and deviation that ``normalize`` names."""
+        mean, deviation = _moments(self.normalize, self.channels, frames.device)
         values = frames.to(torch.float32, memory_format=torch.contiguous_format)
         return values.div_(255).sub_(mean).div_(deviation)
 
@@ -95,12 +116,13 @@ class Visual(Reader):
         from torchvision.transforms import InterpolationMode
         from torchvision.transforms.v2 import functional as V
 
-        mode, square = InterpolationMode(self.interpolation), [self.size, self.size]
+        mode = InterpolationMode(self.interpolation)
         if generator is None:
-            return V.resize(frames, square, mode, antialias=True)
-        top, left, height, width = _random_part(frames.shape[-2], frames.shape[-1], self.scale, generator)
-        part = V.resized_crop(frames, top, left, height, width, square, mode, antialias=True)
-        return V.horizontal_flip(part) if float(torch.rand((), generator=generator)) < self.flip else part
+            return V.resize(frames, [self.size, self.size], mode, antialias=True)
+        *part, mirrored = self._drawn(frames.shape[-2], frames.shape[-1], generator)
+        top, left, height, width = map(int, part)
+        square = V.resized_crop(frames, top, left, height, width, [self.size, self.size], mode, antialias=True)
+        return V.horizontal_flip(square) if mirrored else square
 
     def _open(self, path: str) -> Tensor:
         """One image file as (C, H, W) uint8, its colours last in memory: as decoders write and resizing reads them."""
@@ -234,6 +256,16 @@ class Image(Visual):
     def transform(self, decoded: Tensor, generator: torch.Generator | None) -> Tensor:
         return self.pixels(decoded[None], generator)[0]
 
+    @property
+    def batched(self) -> bool:
+        return self.randaugment is None and super().batched
+
+    def cut(self, decoded: Tensor, generator: torch.Generator | None) -> tuple[Tensor, tuple[float, ...]]:
+        return decoded, self._numbers(decoded, generator)
+
+    def transform_batch(self, parts: Tensor, drawn: Tensor) -> Tensor:
+        return super().transform_batch(parts[:, None], drawn)[:, :, 0]
+
     def _resized(self, frames: Tensor, generator: torch.Generator | None) -> Tensor:
         frames = super()._resized(frames, generator)
         if generator is None or self.randaugment is None:
@@ -301,7 +333,7 @@ class Frames(Visual):
         names = [p for p in folder.iterdir() if p.suffix.lower() in IMAGES and not p.name.startswith(".")]
         if len(names) < self.count:
             raise ReadError(cell, f"holds {len(names)} frames, count={self.count} are asked for")
-        return sorted(names, key=_by_number)
+        return sorted(names, key=by_number)
 
     def load(self, cell: str) -> Tensor:
         files = self.files(cell)
@@ -310,9 +342,14 @@ class Frames(Visual):
         return self._stack(cell, [files[i] for i in self._choose(len(files), None)])
 
     def transform(self, decoded: Tensor, generator: torch.Generator | None) -> Tensor:
-        if self.pick == "random":
-            decoded = decoded[self._choose(len(decoded), generator)]
-        return self._clip(decoded, generator)
+        return self._clip(self._picked(decoded, generator), generator)
+
+    def cut(self, decoded: Tensor, generator: torch.Generator | None) -> tuple[Tensor, tuple[float, ...]]:
+        part = self._picked(decoded, generator)
+        return part, self._numbers(part, generator, len(part) if self.crops == "frame" else 1)
+
+    def _picked(self, decoded: Tensor, generator: torch.Generator | None) -> Tensor:
+        return decoded[self._choose(len(decoded), generator)] if self.pick == "random" else decoded
 
     def load_value(self, value: Any) -> Tensor:
         if isinstance(value, str | bytes | Mapping) or not hasattr(value, "__len__"):
@@ -350,43 +387,10 @@ class Frames(Visual):
         return stacked(frames)
 
 
-def stacked(frames: Sequence[Tensor]) -> Tensor:
-    """Pictures (C, H, W) as (T, C, H, W), their colours last in memory."""
-    if len(frames) == 1:
-        return frames[0][None]
-    return torch.stack([frame.movedim(0, -1) for frame in frames]).movedim(-1, 1)
-
-
 @lru_cache(16)
-def _moments(normalize: str, channels: int) -> tuple[Tensor, Tensor]:
+def _moments(normalize: str, channels: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """(C, 1, 1) mean and deviation of so many channels."""
     mean, deviation = (torch.tensor(values) for values in _NORMS[normalize])
     if channels == 1:
         mean, deviation = mean.mean()[None], deviation.mean()[None]
-    return mean[:, None, None], deviation[:, None, None]
-
-
-def uniform(count: int, available: int) -> list[int]:
-    """The middles of ``count`` equal stretches of ``available`` positions."""
-    return [int((i + 0.5) * available / count) for i in range(count)]
-
-
-def _by_number(path: Path) -> tuple[list[tuple[int, str]], str]:
-    parts = re.findall(r"\d+|\D+", path.name)
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], path.name
-
-
-def _random_part(
-    height: int, width: int, scale: tuple[float, float], generator: torch.Generator
-) -> tuple[int, int, int, int]:
-    """(top, left, height, width): area uniform in ``scale``, log aspect uniform in log(3/4) to log(4/3)."""
-    for _ in range(10):
-        u, v, y, x = torch.rand(4, generator=generator, dtype=torch.float64).tolist()
-        area = height * width * (scale[0] + u * (scale[1] - scale[0]))
-        aspect = (4 / 3) ** (2 * v - 1)
-        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-        if 0 < w <= width and 0 < h <= height:
-            return int(y * (height - h + 1)), int(x * (width - w + 1)), h, w
-    # No such part fits (a very long picture): the largest one in the middle.
-    h, w = min(height, round(width * 4 / 3)), min(width, round(height * 4 / 3))
-    return (height - h) // 2, (width - w) // 2, max(h, 1), max(w, 1)
+    return mean[:, None, None].to(device), deviation[:, None, None].to(device)

@@ -108,12 +108,15 @@ class Waveform(Reader):
         return self._made(alter(Waveform(self.sample_rate, self.seconds, self.tile).decode(cell)))
 
     def transform(self, decoded: Tensor, generator: torch.Generator | None) -> Tensor:
+        return decoded.clone() if self.crop == "start" else self._made(self.cut(decoded, generator)[0])
+
+    def cut(self, decoded: Tensor, generator: torch.Generator | None) -> tuple[Tensor, tuple[float, ...]]:
         if self.crop == "start":
-            return decoded.clone()
+            return decoded, ()
         start, spare = 0, len(decoded) - self.samples
         if generator is not None and spare > 0:
             start = int(torch.randint(spare + 1, (), generator=generator))
-        return self._made(decoded[start : start + self.samples])
+        return decoded[start : start + self.samples], ()
 
     def _waveform(self, cell: str, source: Blocks, limit: float) -> Tensor:
         """The recording, mono, resampled, clipped, at least ``samples`` long; no more of it with ``crop="start"``.
