@@ -85,6 +85,10 @@ class Method(Spelled, nn.Module):
             the engine warns.
         tasks: the tasks it is defined for; the engine refuses others.
         min_modalities: the fewest modalities that make sense; the engine refuses a model with fewer.
+        whole_batch: why a batch cannot come in parts (``accumulate``); None where that is the same algorithm: ``step``
+            is this class's; what ``forward`` and ``loss`` make of a sample depends on no other of the batch; and losses
+            are ``step.criterion``, ``average`` and ``unimodal_loss`` of all samples or of ``step.present(modality)``.
+            ``modulate`` then gets the whole batch and its output, detached.
     """
 
     info: ClassVar[Info]
@@ -93,6 +97,7 @@ class Method(Spelled, nn.Module):
     own_heads: ClassVar[bool] = False
     default_fusion: ClassVar[str] = "Concat"
     edits_by_scale: ClassVar[bool] = False
+    whole_batch: ClassVar[str | None] = "it does not say that its loss is a mean over single samples (whole_batch)"
 
     @property
     def label(self) -> str:

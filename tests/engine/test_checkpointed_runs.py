@@ -24,7 +24,8 @@ def fitted(fabric, make, wrap, fusion=None, absent=0.3, batch_size=4, **options)
     trainer = Trainer(model, method, fabric=fabric or make_fabric(accelerator="cpu"), **options)
     data = task(TWO, absent=absent)
     trainer.fit(data.train, data.val)
-    return {name.replace(".encoder.", "."): value for name, value in everything(trainer).items()}
+    plain = (".".join(part for part in name.split(".") if part != "encoder") for name in everything(trainer))
+    return dict(zip(plain, everything(trainer).values(), strict=True))
 
 
 RUNS = [

@@ -56,6 +56,7 @@ def row(name: str) -> dict[str, object]:
         "method": name,
         **asdict(cls.info),
         "default_fusion": cls.default_fusion,
+        "whole_batch": cls.whole_batch,
         "tasks": "any" if len(cls.tasks) == len(TASKS) else ", ".join(task.kind for task in cls.tasks),
     }
 

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from counterpoise.engine.replicas import Fabric
+from counterpoise.engine.replicas import Fabric, any_of_each
 
 T = TypeVar("T", bound=Tensor)
 BUCKET = 25 * 2**20  # bytes; less sends often, more sends late
@@ -80,9 +80,8 @@ class SummedBackward:
     def __init__(self, loss: Tensor, parameters: Sequence[nn.Parameter], fabric: Fabric):
         self._parameters = parameters
         reached = _reached(loss)
-        used = torch.tensor([id(p) in reached for p in parameters], dtype=torch.uint8, device=fabric.device)
-        dist.all_reduce(used, op=dist.ReduceOp.MAX)
-        self._used = [p for p, flag in zip(parameters, used.tolist(), strict=True) if flag]
+        used = any_of_each([id(p) in reached for p in parameters], fabric)
+        self._used = [p for p, flag in zip(parameters, used, strict=True) if flag]
         # the layers that are nearest to the loss come last, and their gradients first
         self._buckets = _buckets(reversed(self._used))
         self._waiting = [sum(id(p) in reached for p in bucket) for bucket in self._buckets]

@@ -6,8 +6,10 @@ import math
 from importlib import import_module
 
 import torch
+from torch import Tensor
 
 from counterpoise._checks import whole
+from counterpoise.engine.accumulating import step_in_parts
 from counterpoise.engine.cost import Meter, longest_epoch, uncounted
 from counterpoise.engine.interrupt import Interrupt, Interrupted, shared
 from counterpoise.engine.replicas import any_of, on_device, together
@@ -20,7 +22,7 @@ from counterpoise.engine.setup import check_rows, check_training, warn_if_scales
 from counterpoise.engine.state import mix, seed_everything, untouched_randomness
 from counterpoise.engine.step import Step, scalar
 from counterpoise.metrics import BACKEND
-from counterpoise.types import Phase
+from counterpoise.types import Batch, Phase
 
 
 def fit(
@@ -150,12 +152,13 @@ def _epoch(run: Run, checkpoints: Checkpoints, interrupt: Interrupt, meter: Mete
         rows=rows.indices,
         visible=rows.present,
     )
+    step = step_in_parts if run.accumulate > 1 else _step
     for index, batch in enumerate(batches, start=state.batch_in_epoch):
         run.set_lr(index)
         batch = on_device(batch, run.fabric)
         for observer in run.observers:
             observer.on_batch_start(run, batch)
-        loss = run.method.step(Step(run, batch, index, total))
+        loss = step(run, batch, index, total)
         scalar(f"What {type(run.method).__name__}.step returns", loss)
         run.log({"loss": loss})
         state.batch_in_epoch = index + 1
@@ -167,6 +170,10 @@ def _epoch(run: Run, checkpoints: Checkpoints, interrupt: Interrupt, meter: Mete
     _end_epoch(run, checkpoints, meter)
     if any_of(interrupt.requested, run.fabric):  # the signal may have reached one replica only
         _interrupted(run, checkpoints)
+
+
+def _step(run: Run, batch: Batch, index: int, num_batches: int) -> Tensor:
+    return run.method.step(Step(run, batch, index, num_batches))
 
 
 def _rows(run: Run) -> Rows:

@@ -164,8 +164,13 @@ def together(fabric: Fabric) -> Iterator[None]:
 
 def any_of(flag: bool, fabric: Fabric) -> bool:
     """Whether the flag is set on any replica."""
+    return any_of_each([flag], fabric)[0]
+
+
+def any_of_each(flags: list[bool], fabric: Fabric) -> list[bool]:
+    """Of each flag, whether it is set on any replica."""
     if fabric.world_size == 1:
-        return flag
-    value = torch.tensor(int(flag), device=fabric.device)
-    torch.distributed.all_reduce(value, op=torch.distributed.ReduceOp.MAX)
-    return bool(value)
+        return flags
+    values = torch.tensor(flags, dtype=torch.uint8, device=fabric.device)
+    torch.distributed.all_reduce(values, op=torch.distributed.ReduceOp.MAX)
+    return [bool(value) for value in values.tolist()]

@@ -73,6 +73,7 @@ class Run:
     budget: float | None
     observers: Observers = field(default_factory=Observers)
     is_trial: bool = False
+    accumulate: int = 1
 
     def __post_init__(self) -> None:
         for part in (self.model, self.method, self.loss):
@@ -82,6 +83,7 @@ class Run:
         if self.compile:
             compile_encoders(self.model, self.device)
         setup.check_method(self.model, self.method)
+        setup.check_parts_of(self.method, self.accumulate, self.batch_size // self.fabric.world_size)
         self.task = self.model.task
         self.splits: dict[str, Split] = {}
         self.loaders = Loaders(self.batch_size, self.num_workers, self.fabric)
@@ -101,7 +103,7 @@ class Run:
         self.state = State()
         self.generator = torch.Generator().manual_seed(mix(self.seed, "generator"))
         self.history: list[dict[str, Any]] = []
-        self.totals: dict[str, tuple[Tensor, int]] = {}
+        self.totals: dict[str, tuple[Tensor, float]] = {}
         self.rows, self.loss_scale = Rows(), loss_scale(self.fabric)
         self.best: dict[str, Any] = {}
         self.model.zero_grad(set_to_none=True)
@@ -335,11 +337,11 @@ class Run:
             observer.before_update(self)
         update(self.optimizer, self.loss_scale)
 
-    def log(self, values: Mapping[str, Tensor | float]) -> None:
-        """Average these over the epoch; tensors stay on their device until its end."""
+    def log(self, values: Mapping[str, Tensor | float], share: float = 1) -> None:
+        """Average these over the epoch, as ``share`` of a batch; tensors stay on their device until its end."""
         for name, value in values.items():
             total, count = self.totals.get(name) or (torch.zeros((), device=self.device), 0)
-            self.totals[name] = total + (value.detach() if isinstance(value, Tensor) else value), count + 1
+            self.totals[name] = total + share * (value.detach() if isinstance(value, Tensor) else value), count + share
 
     def make_optimizer(self) -> None:
         """A new one, over all that was trainable when it was handed over."""
@@ -379,7 +381,7 @@ class Run:
             "random": (random_state, self._set_random),
             "resampled": (lambda: self.rows.state_dict(), lambda saved: self.resample(**saved)),
             "history": (lambda: self.history, partial(setattr, self, "history")),
-            "totals": (lambda: dict(self.totals), self._set_totals),
+            "totals": (lambda: dict(self.totals), lambda saved: setattr(self, "totals", dict(saved))),
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -390,9 +392,6 @@ class Run:
         """Counterpart of ``state_dict``."""
         for name, (_, take) in self._parts().items():
             take(saved[name])
-
-    def _set_totals(self, saved: dict[str, Any]) -> None:
-        self.totals = {name: (total, count) for name, (total, count) in saved.items()}
 
     def _set_random(self, saved: dict[str, Any]) -> None:
         # between epochs they are seeded anew; a checkpoint inside one is of a process that was alone

@@ -92,6 +92,22 @@ def check_stopping(method: Method, patience: int | None) -> None:
         )
 
 
+def check_parts_of(method: Method, accumulate: int, samples: int) -> None:
+    """ValueError for parts that a batch of so many samples does not have, and a method that needs all of it."""
+    if whole("accumulate", accumulate, low=1) == 1:
+        return
+    reason = method.whole_batch or (None if type(method).step is Method.step else "its step is its own")
+    if reason is not None:
+        raise ValueError(
+            f"accumulate={accumulate}: {type(method).__name__} needs whole batches: {reason}. Leave accumulate out; "
+            "encoders.Checkpointed around the encoders needs less memory with every method."
+        )
+    if accumulate > samples:
+        raise ValueError(
+            f"accumulate must be at most {samples}, the samples of a batch in each process; got {accumulate}."
+        )
+
+
 def check_modalities(method: Method, modalities: Sequence[str]) -> None:
     """ValueError when there are fewer than the method needs."""
     if len(modalities) < method.min_modalities:

@@ -93,9 +93,10 @@ class Step:
         weight = self.batch.weight if target is self.batch.target else weight
         return self._average(self._run.loss(logits, target), present, self._run.loss.counted(target, weight))
 
-    def average(self, losses: Tensor, present: Tensor | None = None) -> Tensor:
-        """Mean of a method's own (batch,) losses, over the samples and with the weights of ``criterion``."""
-        return self._average(losses, present, self._run.loss.counted(self.batch.target, self.batch.weight))
+    def average(self, losses: Tensor, present: Tensor | None = None, *, weighted: bool = True) -> Tensor:
+        """Mean of a method's own (batch,) losses, over the samples and with the weights of ``criterion``, or none."""
+        weights = self._run.loss.counted(self.batch.target, self.batch.weight) if weighted else None
+        return self._average(losses, present, weights)
 
     def _average(self, losses: Tensor, present: Tensor | None, weights: Tensor | None) -> Tensor:
         if weights is not None:
@@ -174,12 +175,16 @@ class Step:
             return
         state = self.generator.get_state()
         params = self.trainable()
-        grads = self.grad(objective(self), params, retain=False)
+        grads = self._slope(objective, params)
         self.generator.set_state(state)  # both evaluations see the same masks and noise
         with frozen_statistics(self.model), ascended(params, grads, rho) as start:
             if self.index == 0:
                 self._warn_if_lost(start, params, grads, rho)
             yield
+
+    def _slope(self, objective: Callable[[Step], Tensor], params: Sequence[nn.Parameter]) -> list[Tensor]:
+        """The gradient to climb, one tensor per parameter; ``.grad`` is left alone."""
+        return self.grad(objective(self), params, retain=False)
 
     def _warn_if_lost(
         self, before: Sequence[Tensor], after: Sequence[Tensor], grads: Sequence[Tensor], rho: float

@@ -50,6 +50,8 @@ class Trainer:
         num_nodes: machines.
         precision: "32-true", "bf16-mixed", or on GPUs of Nvidia "16-mixed".
         num_workers: processes that read data ahead; 0 reads in the training process.
+        accumulate: parts that each process makes the gradient of a batch in, one after another, with the activations of
+            one in memory; at least 1. Methods that need whole batches refuse it.
         sampler: "balanced" draws as many samples an epoch, every class equally often; None trains on each sample once.
         early_stopping: end training when the monitor has not been better for so many epochs, at least 1; None never
             does. Methods that must finish refuse it.
@@ -88,6 +90,7 @@ class Trainer:
         num_nodes: int = 1,
         precision: str = "32-true",
         num_workers: int = 0,
+        accumulate: int = 1,
         sampler: str | None = None,
         early_stopping: int | None = None,
         budget: float | str | None = None,
@@ -110,8 +113,7 @@ class Trainer:
         self.current = Run(
             model, parts.method, parts.loss, fabric,
             train=loop.fit,
-            epochs=epochs,
-            batch_size=batch_size,
+            epochs=epochs, batch_size=batch_size,
             optimizer_settings=parts.optimizer,
             schedule=parts.schedule,
             sam=sam,
@@ -120,7 +122,7 @@ class Trainer:
             metrics=metrics,
             seed=seed,
             num_workers=num_workers,
-            compile=compile,
+            compile=compile, accumulate=accumulate,
             sampler=sampler,
             early_stopping=early_stopping,
             budget=None if budget is None else duration("budget", budget),

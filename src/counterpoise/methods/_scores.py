@@ -68,9 +68,8 @@ def probe_loss(output: Output, step: Step) -> Tensor | float:
     fusion = step.model.fusion
     if not probed(fusion):
         return 0.0
-    there = has(step)
     logits = {m: fusion.head_of(m)(z.detach()) for m, z in output.features.items()}
-    return sum((step.criterion(u, present=there[:, i]) for i, u in enumerate(logits.values())), start=0.0)
+    return sum((step.criterion(u, present=step.present(m)) for m, u in logits.items()), start=0.0)
 
 
 def require_unimodal_logits(method: Method, run: Run) -> None:

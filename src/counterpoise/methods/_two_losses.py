@@ -18,6 +18,7 @@ class TwoLosses(Method):
     """Multi-task training, with the two gradients on each encoder combined by ``combine``."""
 
     own_heads = True
+    whole_batch = "it takes several gradients of a batch"
 
     def setup(self, run: Run) -> None:
         owner: dict[int, str] = {}

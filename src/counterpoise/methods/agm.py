@@ -58,6 +58,7 @@ class AGM(Method):
         backward="1 (and the fusion 2^M - 1 times, 2M - 1 for M > 6)",
         state="running means of the responses' losses",
     )
+    whole_batch = "its loss has coefficients that compare the modalities over the batch"
     edits_by_scale = True
     means: Tensor
     steps: Tensor

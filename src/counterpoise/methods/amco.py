@@ -48,6 +48,7 @@ class AMCo(Method):
         fusions="Concat, Sum, Late; any other with heads=True",
         state="who is depended on",
     )
+    whole_batch = None
     tasks = (SingleLabel,)
     dependent: Tensor
 

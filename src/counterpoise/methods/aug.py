@@ -65,6 +65,7 @@ class AUG(Method):
         fusions="Boosted",
         state="scores of the epoch; which classifiers take part, in the fusion",
     )
+    whole_batch = "it updates several times per batch"
     tasks = (SingleLabel,)
     default_fusion = "Boosted"
     totals: Tensor

@@ -65,6 +65,7 @@ class BSS(Method):
         fusions="any with heads=True",
         state="the ranking, or scores",
     )
+    whole_batch = None
     tasks = (SingleLabel,)
     own_heads = True
     order: Tensor

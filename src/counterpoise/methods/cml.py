@@ -49,6 +49,7 @@ class CML(Method):
         forward="1 (and the fusion M times)",
         backward="1 (and the fusion M times)",
     )
+    whole_batch = "its loss has means over samples that have several modalities"
     tasks = (SingleLabel,)
 
     def __init__(self, lam: float = 3.2, subset_loss: bool = True, hold_wrong: bool = False):

@@ -55,6 +55,7 @@ class DataRemixing(Method):
         backward="1 in the warm-up, then 1/M",
         fusions="any with heads=True",
     )
+    whole_batch = None
     tasks = (SingleLabel,)
     own_heads = True
 

@@ -44,6 +44,7 @@ class DGL(Method):
         forward="1 (and the fusion M + 1 times)",
         backward="1 (and the fusion M + 1 times)",
     )
+    whole_batch = None
 
     def __init__(self, alpha: float = 4.0):
         super().__init__()

@@ -58,6 +58,7 @@ class DIMML(Method):
         fusions="Concat, Gated, FiLM or Attention with heads=True; features of one width",
         state="a head that all modalities share, and which dimensions separate",
     )
+    whole_batch = "its loss compares the samples of a batch with each other"
     tasks = (SingleLabel,)
     own_heads = True
     shared: nn.Linear

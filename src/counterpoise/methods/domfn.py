@@ -59,6 +59,7 @@ class DOMFN(Method):
         url="https://doi.org/10.1145/3503161.3548203",
         fusions="any with heads=True",
     )
+    whole_batch = None
     tasks = (SingleLabel,)
     own_heads = True
 

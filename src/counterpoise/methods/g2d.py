@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from counterpoise._checks import number, whole
 from counterpoise.functional.alignment import distillation_losses, feature_distances
-from counterpoise.functional.means import masked_mean
 from counterpoise.method import Info, Method
 from counterpoise.methods.unimodal import Unimodal
 from counterpoise.task import SingleLabel
@@ -74,6 +73,7 @@ class G2D(Method):
         backward="1/M in a stage, then 1; and the teachers' training",
         state="one frozen teacher per modality, and their ranking",
     )
+    whole_batch = None
     tasks = (SingleLabel,)
     teachers: nn.ModuleDict
     order: Tensor
@@ -137,7 +137,7 @@ class G2D(Method):
         for m in self.teachers:
             z, present = output.features[m], step.present(m)
             taught, told = self._teach(step, m)
-            loss = loss + self.alpha * masked_mean(feature_distances(z, taught), present, step.mean)
+            loss = loss + self.alpha * step.average(feature_distances(z, taught), present, weighted=False)
             if self.beta:
                 divergences = distillation_losses(output.logits, told, self.temperature)
                 loss = loss + self.beta * step.average(divergences, present)

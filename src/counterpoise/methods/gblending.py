@@ -55,6 +55,7 @@ class GBlending(Method):
         fusions="any with heads=True",
         state="M + 1 weights",
     )
+    whole_batch = None
     own_heads = True
     blend: Tensor
 
@@ -153,6 +154,7 @@ class _Alone(Method):
     """A trial run: one source and the parts of the model that it uses."""
 
     info = GBlending.info
+    whole_batch = None
     own_heads = True
 
     def __init__(self, source: str, seen: Split):

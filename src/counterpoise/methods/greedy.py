@@ -56,6 +56,7 @@ class Greedy(Method):
         fusions="MMTM",
         state="sums of speeds, mean gates, the window",
     )
+    whole_batch = "it compares gradients and gates of the batch before it updates"
     default_fusion = "MMTM"
     speeds: Tensor
     gates: Tensor

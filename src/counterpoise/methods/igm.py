@@ -81,6 +81,7 @@ class IGM(Method):
         fusions="Late, Shared",
         state="one matrix per layer in scope",
     )
+    whole_batch = "it takes sharpness-aware steps of its own"
     default_fusion = "Late"
 
     def __init__(

@@ -61,6 +61,7 @@ class InfoReg(Method):
         fusions="Concat, Sum, Late; any other with heads=True",
         state="a copy of each encoder, and traces of its gradients",
     )
+    whole_batch = None
     beginning: nn.ModuleDict
     history: Tensor
     trace: Tensor

@@ -54,6 +54,7 @@ class IPRM(Method):
         fusions="Geodesic",
         state="the share of each pair, in the fusion",
     )
+    whole_batch = "its loss mixes features in shares that it probes the batch for"
     tasks = (SingleLabel,)
     own_heads = True
     default_fusion = "Geodesic"

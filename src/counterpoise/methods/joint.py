@@ -24,6 +24,7 @@ class Joint(Method):
         url="",
         modalities="M ≥ 1",
     )
+    whole_batch = None
     min_modalities = 1
 
     def forward(self, step: Step) -> Output:

@@ -56,6 +56,7 @@ class LFM(Method):
         fusions="Sum, Late(rule='sum'), Concat; features of one width",
         state="the weight, when it is learned",
     )
+    whole_batch = "its loss compares the samples of a batch with each other"
     default_fusion = "Sum"
     weight: Tensor
 

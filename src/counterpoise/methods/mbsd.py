@@ -47,6 +47,7 @@ class MBSD(Method):
         url="https://doi.org/10.1145/3539597.3570423",
         fusions="Concat, Sum, Late; any other with heads=True",
     )
+    whole_batch = "its loss has means over samples that have several modalities"
     tasks = (SingleLabel,)
 
     def __init__(self, rs: float = 1.0, kd: float = 1.0):

@@ -71,6 +71,7 @@ class MIDAS(Method):
         fusions="any with heads=True",
         state="a weight per modality",
     )
+    whole_batch = "its loss compares the samples of a batch with each other"
     tasks = (SingleLabel,)
     own_heads = True
     alpha: Tensor

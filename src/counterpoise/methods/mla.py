@@ -55,6 +55,7 @@ class MLA(Method):
         fusions="Shared",
         state="projection (dim × dim)",
     )
+    whole_batch = "it updates several times per batch"
     default_fusion = "Shared"
     P: Tensor
 

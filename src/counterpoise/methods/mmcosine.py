@@ -42,6 +42,7 @@ class MMCosine(Method):
         url="https://arxiv.org/abs/2303.05338",
         fusions="Concat, Sum, Shared(rule='sum')",
     )
+    whole_batch = None
     tasks = (SingleLabel,)
 
     def __init__(self, scale: float = 10.0):

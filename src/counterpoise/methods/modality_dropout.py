@@ -39,6 +39,7 @@ class ModalityDropout(Method):
         paper="Neverova et al., ModDrop: Adaptive Multi-modal Gesture Recognition, TPAMI 2016",
         url="https://arxiv.org/abs/1501.00102",
     )
+    whole_batch = None
 
     def __init__(self, p: float | Mapping[str, float] = 0.2):
         super().__init__()

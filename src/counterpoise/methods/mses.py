@@ -55,6 +55,7 @@ class MSES(Method):
         fusions="any with heads=True",
         state="a copy of each encoder and head",
     )
+    whole_batch = None
     own_heads = True
     smoothed: Tensor
     best: Tensor

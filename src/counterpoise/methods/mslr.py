@@ -54,6 +54,7 @@ class MSLR(Method):
         fusions="Sum, Late(rule='sum'), Concat",
         state="the last n accuracies",
     )
+    whole_batch = None
     default_fusion = "Sum"
     history: Tensor
     seen: Tensor

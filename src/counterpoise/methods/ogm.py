@@ -53,6 +53,7 @@ class OGM(Method):
         url="https://arxiv.org/abs/2203.15332",
         fusions="Concat, Sum, Late; any other with heads=True",
     )
+    whole_batch = None
     edits_by_scale = True
 
     def __init__(

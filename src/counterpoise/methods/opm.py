@@ -51,6 +51,7 @@ class OPM(Method):
         forward="1 (and the fusion twice)",
         fusions="Concat, Sum, Late; any other with heads=True",
     )
+    whole_batch = "what it drops depends on scores of the batch"
 
     def __init__(self, q_base: float = 0.5, strength: float = 0.5, p: float = 0.7, warmup: int = 6):
         super().__init__()

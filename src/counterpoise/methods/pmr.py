@@ -70,6 +70,7 @@ class PMR(Method):
         forward="1 (and a tenth of the data once more)",
         state="class prototypes per modality",
     )
+    whole_batch = "its loss has coefficients that compare the modalities over the batch"
     tasks = (SingleLabel,)
 
     def __init__(

@@ -62,6 +62,7 @@ class ReconBoost(Method):
         fusions="Sum, Shared and Late with rule sum, Concat",
         state="the boost rate",
     )
+    whole_batch = "its loss has means over samples that have several modalities"
     tasks = (SingleLabel,)
     default_fusion = "Sum"
 

@@ -57,6 +57,7 @@ class ReLearning(Method):
         forward="1, and two evaluations per return",
         state="a copy of each encoder",
     )
+    whole_batch = None
     tasks = (SingleLabel,)
     initial: nn.ModuleDict
 

@@ -56,6 +56,7 @@ class SMV(Method):
         backward="1, over the same batches",
         state="the training list",
     )
+    whole_batch = None
 
     def __init__(self, granularity: str = "sample", warmup: int = 5, part: float = 0.2, alpha: float = 1.0):
         super().__init__()

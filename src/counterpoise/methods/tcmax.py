@@ -44,6 +44,7 @@ class TCMax(Method):
         url="https://arxiv.org/abs/2602.13015",
         forward="1 (and a fusion of the drawn rows, where logits do not add up)",
     )
+    whole_batch = "its loss compares the samples of a batch with each other"
     tasks = (SingleLabel,)
 
     def __init__(self, negatives: int = 1024):

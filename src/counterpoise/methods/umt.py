@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from counterpoise._checks import number, whole
 from counterpoise.functional.alignment import feature_distances
-from counterpoise.functional.means import masked_mean
 from counterpoise.method import Info, Method
 from counterpoise.methods.unimodal import Unimodal
 from counterpoise.types import Output
@@ -46,6 +45,7 @@ class UMT(Method):
         backward="1, and the teachers' training",
         state="one frozen teacher per modality",
     )
+    whole_batch = None
     teachers: nn.ModuleDict
 
     def __init__(self, lam: float = 10.0, teacher_epochs: int | None = None):
@@ -83,7 +83,7 @@ class UMT(Method):
         """Mean over the samples of the global batch that have the modality."""
         x, present = step.batch.inputs[modality], step.present(modality)
         if present is None:
-            distances, present = feature_distances(student, self._teach(modality, x)), student.new_ones(len(student))
+            distances = feature_distances(student, self._teach(modality, x))
         else:
             rows = present.nonzero().flatten()  # as in the model, absent samples are not run
             distances = student.sum(1) * 0.0
@@ -91,7 +91,7 @@ class UMT(Method):
                 distances = distances.index_add(
                     0, rows, feature_distances(student[rows], self._teach(modality, x[rows]))
                 )
-        return masked_mean(distances, present, step.mean)
+        return step.average(distances, present, weighted=False)
 
     @torch.no_grad()
     def _teach(self, modality: str, x: Tensor) -> Tensor:

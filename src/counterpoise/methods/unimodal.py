@@ -35,6 +35,7 @@ class Unimodal(Method):
         backward="1/M",
         modalities="M ≥ 1",
     )
+    whole_batch = None
     min_modalities = 1
 
     def __init__(self, modality: str):

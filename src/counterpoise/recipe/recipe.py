@@ -27,7 +27,7 @@ from counterpoise.recipe.spelling import Pairs, read, replaced, source_of, spelt
 
 HOW = (
     "progress", "num_workers", "devices", "num_nodes", "accelerator", "compile", "run_dir", "label", "balance",
-    "logger",
+    "logger", "accumulate",
 )  # fmt: skip
 """Options that say how a run is carried out, recorded and named. They decide nothing of what it learns."""
 
