@@ -52,7 +52,7 @@ test: setup
 	$(PYTEST) -n $(JOBS) --dist worksteal -m "not slow and not gpu"
 
 test-slow: setup
-	$(PYTEST) -m "slow or gpu"
+	$(PYTEST) -n $(JOBS) --dist worksteal -m "slow or gpu"
 
 check: setup
 	$(BIN)/ruff check .

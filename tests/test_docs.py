@@ -20,6 +20,7 @@ from counterpoise.data import READERS
 ROOT = Path(__file__).resolve().parent.parent
 GENERATE = SimpleNamespace(**runpy.run_path(str(ROOT / "docs" / "generate.py")))
 PAGES = ("README.md", "docs/architecture.md", "docs/guide.md", "docs/scripts.md", "docs/studies.md", "CONTRIBUTING.md")
+LONG = ("docs/guide.md", "docs/scripts.md", "docs/studies.md")
 EVERY_PAGE = [p.relative_to(ROOT).as_posix() for p in [*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md"))]]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 ELSEWHERE = ("make ", ". .venv/")  # run by hand and by .ci/run
@@ -56,7 +57,7 @@ def shell(block: str, namespace: dict) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", [pytest.param(page, marks=pytest.mark.slow if page == "docs/studies.md" else ()) for page in PAGES]
+    "page", [pytest.param(page, marks=pytest.mark.slow if page in LONG else ()) for page in PAGES]
 )
 def test_code_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """In order, in one folder and one namespace; a YAML block is saved under the name in its first line."""
