@@ -142,8 +142,11 @@ class Task(ABC):
         among = {**self.metrics, **{name: self.metric(name) for name in metrics or ()}}
         if loss is not None:
             among["loss"] = Metric(lambda u, y, w: loss(self.unshown(u), y, w), True, share=False, weighs=True)
-        shown = {name: self.shown(values.detach().cpu().double()) for name, values in outputs.items()}
-        return score(shown, target, present, metrics, among, weight)
+        scores: dict[str, float] = {}
+        for name, values in outputs.items():  # one after the other, as float64 is twice as large
+            shown = {name: self.shown(values.detach().cpu().double())}
+            scores |= score(shown, target, present, metrics, among, weight)
+        return scores
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; ``task_of`` makes the task of them again."""
