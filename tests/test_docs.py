@@ -56,9 +56,7 @@ def shell(block: str, namespace: dict) -> None:
             assert line.startswith(ELSEWHERE), f"no test runs this line: {line}"
 
 
-@pytest.mark.parametrize(
-    "page", [pytest.param(page, marks=pytest.mark.slow if page in LONG else ()) for page in PAGES]
-)
+@pytest.mark.parametrize("page", [pytest.param(page, marks=pytest.mark.slow if page in LONG else ()) for page in PAGES])
 def test_code_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """In order, in one folder and one namespace; a YAML block is saved under the name in its first line."""
     monkeypatch.chdir(tmp_path)
