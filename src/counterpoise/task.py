@@ -144,8 +144,7 @@ class Task(ABC):
             among["loss"] = Metric(lambda u, y, w: loss(self.unshown(u), y, w), True, share=False, weighs=True)
         scores: dict[str, float] = {}
         for name, values in outputs.items():  # one after the other, as float64 is twice as large
-            shown = {name: self.shown(values.detach().cpu().double())}
-            scores |= score(shown, target, present, metrics, among, weight)
+            scores |= score({name: self.shown(values.detach().cpu().double())}, target, present, metrics, among, weight)
         return scores
 
     def to_dict(self) -> dict[str, Any]:
