@@ -107,7 +107,7 @@ class MultimodalModel(nn.Module):
             if len(rows) == len(x):
                 features[m] = self._encode(m, x, dims[m])
             elif len(rows) == 0:
-                dtype = next((p.dtype for p in self.parameters()), None)
+                dtype = next((p.dtype for p in self.fusion.parameters()), None)
                 features[m] = torch.zeros(len(x), dims[m], device=x.device, dtype=dtype)
             else:
                 z = self._encode(m, x[rows], dims[m])

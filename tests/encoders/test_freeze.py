@@ -5,7 +5,18 @@ import torch
 from torch import nn
 
 from counterpoise._checks import settings
-from counterpoise.encoders import CNN, I3D, MLP, FineTuned, Frozen, ResNet18, SequenceTransformer, Timm, Transformers
+from counterpoise.encoders import (
+    CNN,
+    I3D,
+    MLP,
+    FineTuned,
+    Frozen,
+    ResNet18,
+    SequenceTransformer,
+    TextBag,
+    Timm,
+    Transformers,
+)
 
 torch.set_num_threads(1)
 
@@ -47,7 +58,7 @@ def test_frozen_says_how_wide_it_is_if_it_is_known():
     with pytest.raises(ValueError, match=r"set Linear\.dim"):
         Frozen(nn.Linear(3, 7), reuse=True)
     encoder = MLP(3, dim=7)
-    assert settings(Frozen(encoder, reuse=True)) == {"encoder": encoder, "reuse": True}
+    assert settings(Frozen(encoder, reuse=True)) == {"encoder": encoder, "reuse": True, "dtype": "float32"}
 
 
 def test_features_are_told_from_inputs():
@@ -57,6 +68,42 @@ def test_features_are_told_from_inputs():
     assert encoder(z) is z
     with pytest.raises(ValueError, match=r"samples of shape \(8,\)"):
         Frozen(CNN(dim=8))(z)
+
+
+# -- in bfloat16 -----------------------------------------------------------------------------------------
+BF16 = {
+    "resnet": (lambda: ResNet18(1), torch.randn(4, 1, 24, 24)),
+    "transformer": (lambda: SequenceTransformer(6, 8), torch.randn(4, 5, 6)),
+    "cnn": (lambda: CNN(dim=8), torch.randn(4, 1, 12, 12)),
+    "tokens": (lambda: TextBag(vocab_size=30, dim=8), torch.randint(1, 30, (4, 7))),
+}
+
+
+@pytest.mark.parametrize("name", BF16)
+def test_a_frozen_encoder_in_bfloat16(name):
+    make, x = BF16[name]
+    torch.manual_seed(0)
+    plain = make().train()
+    plain(x)  # statistics that are not 0 and 1
+    bytes_before = sum(p.numel() * p.element_size() for p in plain.parameters() if p.ndim > 1)
+    half = Frozen(copy.deepcopy(plain), dtype="bfloat16")
+    assert 2 * sum(p.numel() * p.element_size() for p in half.parameters() if p.ndim > 1) == bytes_before
+    assert all(b.dtype != torch.bfloat16 for b in half.buffers())
+    want, got = Frozen(plain)(x), half(x)
+    assert got.dtype == torch.float32
+    assert not torch.equal(got, want)
+    torch.testing.assert_close(got, want, rtol=0, atol=0.03 * float(want.abs().max()))
+    again = Frozen(make(), dtype="bfloat16")
+    again.load_state_dict(half.state_dict())
+    assert torch.equal(again(x), got)
+    half.full_precision()
+    assert all(p.dtype == torch.float32 for p in half.parameters())
+    torch.testing.assert_close(half(x), want, rtol=0, atol=0.03 * float(want.abs().max()))
+
+
+def test_which_precisions_there_are():
+    with pytest.raises(ValueError, match="dtype"):
+        Frozen(MLP(3), dtype="bfloat17")
 
 
 RESNET = {"until": ("layer4", None), "last": (None, 1)}

@@ -5,11 +5,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
-from counterpoise._checks import did_you_mean, number
+from counterpoise._checks import choice, did_you_mean, number
 
 ALL = "all"
+DTYPES = ("float32", "bfloat16")
 
 
 class Frozen(nn.Module):
@@ -19,18 +21,24 @@ class Frozen(nn.Module):
 
     Args:
         encoder: maps (batch, ...) to (batch, dim).
+        dtype: what its matrices and kernels are kept and multiplied in: "float32", or "bfloat16" for half the memory
+            and about three significant digits. Norms, statistics, biases and the feature stay in float32; so does what
+            an exported file computes, by the same weights.
         reuse: let ``Trainer.fit`` compute the features of the training and validation samples once, before the
             first epoch, instead of reading and encoding the same inputs every epoch. The features are those of
             evaluation, so this modality is trained without augmentation, and methods that mix or
             perturb inputs do so with its features. They stay in memory: (n, dim) numbers in float32.
 
     Raises:
-        ValueError: ``reuse`` with an encoder that does not say how wide its feature is.
+        ValueError: for an unknown ``dtype``; ``reuse`` with an encoder that does not say how wide its feature is.
     """
 
-    def __init__(self, encoder: nn.Module, *, reuse: bool = False):
+    def __init__(self, encoder: nn.Module, *, reuse: bool = False, dtype: str = "float32"):
         super().__init__()
         self.encoder, self.reuse = encoder.requires_grad_(False), reuse
+        self.dtype = choice("dtype", dtype, DTYPES)
+        if dtype == "bfloat16":
+            self._keep_in(torch.bfloat16)
         if isinstance(dim := getattr(encoder, "dim", None), int):
             self.dim = dim
         elif reuse:
@@ -42,12 +50,27 @@ class Frozen(nn.Module):
         super().train(False)
         return self
 
+    def _keep_in(self, dtype: torch.dtype) -> None:
+        for p in self.encoder.parameters():
+            if p.ndim > 1 and p.is_floating_point():
+                p.data = p.data.to(dtype)
+
+    def full_precision(self) -> None:
+        """From now on compute in float32; the weights stay what they were rounded to."""
+        self._keep_in(torch.float32)
+        self.dtype = "float32"
+
     def is_feature(self, shape: Sequence[int]) -> bool:
         """Whether an input of this shape is taken for features that were computed before."""
         return self.reuse and len(shape) == 2 and shape[1] == self.dim
 
     def forward(self, x: Tensor) -> Tensor:
-        return x if x.is_floating_point() and self.is_feature(x.shape) else self.encoder(x)
+        if x.is_floating_point() and self.is_feature(x.shape):
+            return x
+        if self.dtype == "float32":
+            return self.encoder(x)
+        with torch.autocast(x.device.type, torch.bfloat16):
+            return self.encoder(x).float()
 
 
 class FineTuned(nn.Module):

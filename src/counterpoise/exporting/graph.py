@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -45,6 +46,10 @@ class Graph(nn.Module):
         super().__init__()
         self.reads = model.select(method.reads(model.modalities))
         self.model = copy.deepcopy(model).cpu().requires_grad_(False)
+        for module in self.model.modules():
+            widen: Any = getattr(module, "full_precision", None)
+            if widen is not None:  # out of bfloat16, which runtimes lack
+                widen()
         for m in model.modalities:
             if m not in self.reads:
                 self.model.encoders[m] = nn.Identity()
