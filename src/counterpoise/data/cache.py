@@ -146,7 +146,7 @@ class DecodeCache:
         seen = self._seen.get(cell)
         if seen is not None and _look(seen.paths) == seen.look:
             return seen.content
-        files = [str(file) for file in self.reader.files(cell)]
+        files = [str(file) for file in self.reader.decoded_files(cell)]
         paths = (cell, *files) if os.path.isdir(cell) else tuple(files)  # a folder's time changes with what is in it
         look, newest = _look(paths), max(os.stat(path).st_mtime for path in paths)
         # A file changed twice within one tick of its clock would look the same, so the newest are hashed again.
@@ -175,6 +175,8 @@ class DecodeCache:
     def _remembered(self, name: str) -> str | None:
         """Look ``name`` up in what other processes and earlier runs have written since the last look."""
         try:
+            if os.stat(self._log_path).st_size == self._log_read:
+                return None
             with open(self._log_path, "rb") as file:
                 if file.seek(0, os.SEEK_END) < self._log_read:  # a new one: the cache was deleted
                     self._log_read = 0
@@ -196,7 +198,9 @@ class DecodeCache:
         def append() -> None:
             log = os.open(self._log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
             try:
-                os.write(log, f"{name} {content}\n".encode())  # one short append, never torn by another
+                length = os.write(log, f"{name} {content}\n".encode())  # one short append, never torn by another
+                if os.lseek(log, 0, os.SEEK_CUR) == self._log_read + length:  # nobody else wrote
+                    self._log_read += length
             finally:
                 os.close(log)
 
@@ -278,10 +282,16 @@ class DecodeCache:
 
 
 def _write(path: str, *contents: bytes | memoryview) -> None:
-    with open(path, "xb", buffering=0) as file:
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        written = os.writev(file, contents)
         for content in map(memoryview, contents):
+            done = min(written, len(content))
+            written, content = written - done, content[done:]
             while content:  # one call may write less, when the disk is full for example; the next one says why
-                content = content[file.write(content) :]
+                content = content[os.write(file, content) :]
+    finally:
+        os.close(file)
 
 
 def _rest(values: Tensor, last: bool = False) -> bytes:
@@ -334,6 +344,8 @@ def _digest(content: bytes) -> str:
 
 
 def _digest_of(path: str) -> str:
-    regular(path)
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:32]  # processors have instructions for it
+    size = regular(path)
+    with open(path, "rb", buffering=0) as file:
+        # Processors have instructions for SHA-256. A small file needs none of the buffer of 256 KiB.
+        digest = hashlib.file_digest(file, "sha256") if size > _MAPPED else hashlib.sha256(file.read())
+    return digest.hexdigest()[:32]

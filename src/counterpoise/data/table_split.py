@@ -147,9 +147,10 @@ class TableSplit(Split):
             return batch
         batch = torch.empty(len(rows), *reader.shape, dtype=reader.dtype)
         for place in cache.fill([source for source in sources if source is not None], batch):
-            read = self._read(rows[place], modality, None)
-            assert read is not None
-            batch[place] = read
+            decoded = self._decoded(rows[place], modality)
+            batch[place] = decoded  # what `transform` gives
+            if not all_finite(batch[place]):
+                self._transformed(rows[place], modality, None, decoded)  # which says so
         return batch
 
     def _read(self, row: int, modality: str, seed: int | None) -> Tensor | None:

@@ -200,6 +200,10 @@ class Reader(_checks.Spelled, ABC):
         """The files a cell is made of, in order."""
         return [Path(without_window(cell))] if self.reads_files else []
 
+    def decoded_files(self, cell: str) -> list[Path]:
+        """Those of them that `decode` opens, with which the content of a cell is the same."""
+        return self.files(cell)
+
     def part(self, cell: str) -> str:
         """Which part of the files is decoded; "" for all of them."""
         return ""

@@ -336,10 +336,13 @@ class Frames(Visual):
         return sorted(names, key=by_number)
 
     def load(self, cell: str) -> Tensor:
+        return self._stack(cell, self.decoded_files(cell))
+
+    def decoded_files(self, cell: str) -> list[Path]:
         files = self.files(cell)
         if self.pick == "random":
-            return self._stack(cell, files)  # any of them may be drawn
-        return self._stack(cell, [files[i] for i in self._choose(len(files), None)])
+            return files  # any of them may be drawn
+        return [files[i] for i in self._choose(len(files), None)]
 
     def transform(self, decoded: Tensor, generator: torch.Generator | None) -> Tensor:
         return self._clip(self._picked(decoded, generator), generator)
