@@ -121,9 +121,8 @@ IDEAS: Mapping[str, Asked] = {
 """Tried on the developers' sets only."""
 
 
-def trained(arrays: Arrays, data: cp.Splits, asked: Asked, seed: int) -> dict[str, np.ndarray]:
-    """Logits of the fused prediction and of each modality on validation and test, targets, cost."""
-    assert data.test is not None
+def run(arrays: Arrays, data: cp.Splits, asked: Asked, seed: int) -> tuple[cp.Trainer, dict[str, Any]]:
+    """A trainer with the selected weights, and the result."""
     seed = seed + 1000 * asked.copy
     seed_everything(mix(seed, "model"))
     encoders = {m: encoder(arrays[m]) for m in data.modalities}
@@ -132,13 +131,24 @@ def trained(arrays: Arrays, data: cp.Splits, asked: Asked, seed: int) -> dict[st
         model, asked.make(), epochs=EPOCHS, batch_size=min(100, len(data.train)), optimizer=cp.Adam(lr=2e-3), seed=seed,
         progress=False, accelerator="cpu", sam=asked.sam,
     )  # fmt: skip
-    record = trainer.run(data)
-    kept: dict[str, Any] = {"seconds": record["cost"].get("cpu_seconds", record["seconds"]), "epochs": record["epochs"]}
-    for part, split in (("val", data.val), ("test", data.test)):
-        found = trainer.predict(split)
+    return trainer, trainer.run(data)
+
+
+def predicted(trainer: cp.Trainer, data: cp.Splits) -> dict[str, np.ndarray]:
+    """Logits of the fused prediction and of each modality on validation and test, and targets."""
+    kept: dict[str, np.ndarray] = {}
+    for part in ("val", "test"):
+        found = trainer.predict(getattr(data, part))
         kept |= {f"{part}/{name}": logits.numpy() for name, logits in found.named().items()}
         kept[f"{part}/target"] = found.target.numpy()
-    return {name: np.asarray(value) for name, value in kept.items()}
+    return kept
+
+
+def trained(arrays: Arrays, data: cp.Splits, asked: Asked, seed: int) -> dict[str, np.ndarray]:
+    """What is ``predicted`` by a run, and its cost."""
+    trainer, record = run(arrays, data, asked, seed)
+    cost = {"seconds": record["cost"].get("cpu_seconds", record["seconds"]), "epochs": record["epochs"]}
+    return {**{name: np.asarray(value) for name, value in cost.items()}, **predicted(trainer, data)}
 
 
 def collect(folder: Path, out: Path, seeds: Sequence[int], names: Sequence[str]) -> None:

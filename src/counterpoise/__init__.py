@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from counterpoise import encoders, functional, fusions, methods
     from counterpoise.answer.auto import auto
+    from counterpoise.answer.distil import distil
     from counterpoise.benchmark.cross_validation import CrossValidation, cross_validate
     from counterpoise.build import build_model
     from counterpoise.data import Splits, Table, digits, from_arrays, from_dataset, from_hf, from_log
@@ -56,6 +57,7 @@ _HOMES = {
     "cross_validate": "benchmark.cross_validation",
     "diagnose": "studies.diagnosis.runs",
     "digits": "data",
+    "distil": "answer.distil",
     "export": "exporting",
     "from_arrays": "data",
     "from_dataset": "data",
@@ -88,6 +90,7 @@ __all__ = [
     "cross_validate",
     "diagnose",
     "digits",
+    "distil",
     "encoders",
     "export",
     "from_arrays",

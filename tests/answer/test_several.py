@@ -30,7 +30,8 @@ def no_refits(monkeypatch):
 def data(n=90):
     rng, y = np.random.default_rng(0), np.arange(n) // 6 % 3
     split = np.array((["train"] * 3 + ["val"] + ["test"] * 2) * (n // 6))[:n]
-    return cp.from_arrays({m: np.eye(3)[y] + 0.5 * rng.normal(size=(n, 3)) for m in "ab"}, y, split=split)
+    named = np.array(["x", "y", "z"])[y]
+    return cp.from_arrays({m: np.eye(3)[y] + 0.5 * rng.normal(size=(n, 3)) for m in "ab"}, named, split=split)
 
 
 def models(count=3, task=None, frozen=False):
@@ -116,6 +117,8 @@ def test_one_model_of_two_runs_is_loaded_and_resumed(tmp_path, monkeypatch):
     assert answer.evidence.against[0] == "one run of 2"
     assert "Over one run of 2, on the same samples:" in str(answer)
     assert (answer.result["runs"], answer.result["epochs"]) == (2, 2)
+    each = [json.loads((where / "runs" / n / "result.json").read_text())["test"]["fused/accuracy"] for n in "01"]
+    assert [one["test"] for one in answer.result["each"]] == each
     loaded = cp.load(where)
     rows = {"a": torch.randn(5, 3), "b": torch.randn(5, 3)}
     expected = answer.trainer.predict(rows).fused.softmax(1)

@@ -21,7 +21,7 @@ def completed(*words: str) -> list[str]:
 
 @pytest.mark.skipif(not shutil.which("bash"), reason="needs bash")
 def test_bash_completes():
-    assert completed("di") == ["diagnose"]
+    assert completed("dia") == ["diagnose"]
     assert completed("") == list(COMMANDS)
     assert completed("predict", "--o") == ["--out"]
     assert completed("predict", "runs/x", "--") == ["--force", "--out"]

@@ -29,6 +29,7 @@ from counterpoise.model import MultimodalModel
 
 if TYPE_CHECKING:
     from counterpoise.answer.evidence import Evidence
+    from counterpoise.answer.kept import Kept
 
 LABEL = "auto"
 OWN = ("method", "sam", "pool", "heads", "label")
@@ -105,23 +106,43 @@ def auto(
             budget that is too small for one run.
         FloatingPointError: when every expert fails.
     """
-    _check(data, options, runs, run_dir)
-    epochs, optimizer = options.pop("epochs", 20), options.pop("optimizer", None)
-    settings = {**preset.training, "seed": seed, "progress": False, **options}
-    rates = [] if optimizer is not None else rates_of(SGD().lr)
     folder = None if run_dir is None else Path(run_dir)
+    preset = preset.fused_by(fusion)
+    options = {"seed": seed, "progress": progress, **options}
+    every, failed = trained(data, encoders, preset, runs, folder, resume=resume, budget=budget, options=options)
+    if runs == 1:
+        return answered(every[0], data, failed, folder)
+    against = (f"one run of {len(every)}", every[0].trainer)
+    return answered(together(every, data, folder, name="", label=LABEL), data, failed, folder, against)
+
+
+def trained(
+    data: Splits,
+    encoders: Mapping[str, Any] | None,
+    preset: Preset,
+    runs: int,
+    folder: Path | None,
+    *,
+    resume: bool,
+    budget: float | str | None,
+    options: Mapping[str, Any],
+    label: str = LABEL,
+) -> tuple[list[Attempt], tuple[str, ...]]:
+    """The runs of different seeds, and the experts that failed; the arguments are those of ``auto``."""
+    _check(data, options, runs, folder)
+    settings = {**preset.training, **options}
+    progress, epochs, optimizer = settings.pop("progress"), settings.pop("epochs", 20), settings.pop("optimizer", None)
+    rates = [] if optimizer is not None else rates_of(SGD().lr)
     own = folder if folder is None or runs == 1 else folder / "runs" / "0"
-    each = _Runs(data, encoders, preset.fused_by(fusion), settings, epochs, optimizer, rates, own, progress, runs > 1)
+    settings["progress"] = False
+    each = _Runs(data, encoders, preset, settings, epochs, optimizer, rates, own, progress, runs > 1, label)
     seconds = None if budget is None else duration("budget", budget)
     share = None if seconds is None else seconds / runs
     made, failed = sound(each.attempt, each.alone, data, share, own, resume=resume)
-    if runs == 1:
-        return answered(made, data, failed, folder)
     every = [made]
     for number in range(1, runs):
         every += each.another(number, made, failed, share, resume=resume)
-    against = (f"one run of {len(every)}", made.trainer)
-    return answered(together(every, data, folder, name="", label=LABEL), data, failed, folder, against)
+    return every, failed
 
 
 def _check(data: Splits, options: Mapping[str, Any], runs: int, run_dir: str | PathLike[str] | None) -> None:
@@ -149,6 +170,7 @@ class _Runs:
         run_dir: of the run.
         progress: show its epochs.
         several: it is one of several, so that a resumed answer opens it when it has ended.
+        label: of the run.
     """
 
     data: Splits
@@ -161,6 +183,7 @@ class _Runs:
     run_dir: str | PathLike[str] | None
     progress: bool
     several: bool
+    label: str
 
     def trainer(self, failed: Sequence[str], lr: float | None, *, alone: str | None = None, **more: Any) -> Trainer:
         """A new one, without the experts that failed, or of one modality alone."""
@@ -168,7 +191,7 @@ class _Runs:
         model = model_of(self.data, self.encoders, sound, seed=self.settings["seed"])
         method = sound.method(**sound.settings) if alone is None else Unimodal(alone)
         optimizer = self.optimizer if lr is None else SGD(lr)
-        return Trainer(model, method, optimizer=optimizer, label=LABEL, **{**self.settings, **more})
+        return Trainer(model, method, optimizer=optimizer, label=self.label, **{**self.settings, **more})
 
     def attempt(self, failed: Sequence[str], seconds: float | None, resume: bool) -> Attempt:
         """The run without the experts that failed."""
@@ -234,6 +257,7 @@ def answered(
     without: Sequence[str],
     folder: Path | None,
     against: tuple[str, Trainer] | None = None,
+    kept: Kept | None = None,
 ) -> Answer:
     """Measure, and write the page where there is a run directory.
 
@@ -243,11 +267,12 @@ def answered(
         without: the experts that failed in training.
         folder: for the page; None writes none.
         against: what to compare with on the same samples is called, and its trainer.
+        kept: of a student, what it keeps of its teacher.
     """
     from counterpoise.answer.evidence import measure
     from counterpoise.answer.page import write
 
     trainer = made.trainer
-    evidence = measure(trainer, splits, made.result, made.trials, against, without)
+    evidence = measure(trainer, splits, made.result, made.trials, against, without, kept)
     page = None if folder is None else write(evidence, folder)
     return Answer(trainer, made.result, made.trials, evidence, page)

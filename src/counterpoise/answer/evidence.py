@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from counterpoise.answer.kept import Kept
 from counterpoise.answer.rates import Trial
 from counterpoise.data.split import Split, Splits
 from counterpoise.engine import Predictions, Run, Trainer
@@ -79,6 +80,7 @@ class Evidence:
         trials: of learning rates.
         without: the experts that failed in training, which went on without them.
         broken: expert -> part -> samples of which it gave no finite numbers, for the others that have such samples.
+        kept: of a student, what it keeps of its teacher.
     """
 
     task: str
@@ -100,6 +102,7 @@ class Evidence:
     trials: tuple[Trial, ...]
     without: tuple[str, ...]
     broken: Mapping[str, Mapping[str, int]]
+    kept: Kept | None = None
 
     @property
     def uncertain(self) -> bool:
@@ -115,6 +118,7 @@ def measure(
     trials: list[Trial],
     against: tuple[str, Trainer] | None = None,
     without: Sequence[str] = (),
+    kept: Kept | None = None,
 ) -> Evidence:
     """The evidence on a trained model with a pool.
 
@@ -125,6 +129,7 @@ def measure(
         trials: of the learning rate.
         against: what another trained model of the same data is called, and its trainer.
         without: the experts that failed in training.
+        kept: of a student, what it keeps of its teacher.
     """
     model, task = trainer.model, trainer.model.task
     part, split = ("val", data.val) if data.test is None else ("test", data.test)
@@ -161,6 +166,7 @@ def measure(
         trials=tuple(trials),
         without=tuple(without),
         broken=_broken({"val": val, part: without_pool}),
+        kept=kept,
     )
 
 

@@ -23,6 +23,7 @@ from counterpoise.metrics import result as stored
 from counterpoise.model import MultimodalModel
 from counterpoise.portable.description import described
 from counterpoise.trained import TrainedModel
+from counterpoise.types import FUSED
 
 SEEDS_APART = 1000
 """Between the seeds of two runs, so that those of several answers differ."""
@@ -65,6 +66,7 @@ def together(runs: Sequence[Attempt], data: Splits, folder: Path | None, *, name
     result = {
         **own,
         "runs": len(runs),
+        "each": [_monitored(one) for one in results],
         "seconds": _sum([r["seconds"] for r in results]),
         "epochs": _sum([r["epochs"] for r in results]),
         "cost": {**own["cost"], **costs},
@@ -73,6 +75,12 @@ def together(runs: Sequence[Attempt], data: Splits, folder: Path | None, *, name
     if folder is not None:
         _write(trainer, data, result, folder, name)
     return Attempt(trainer, runs[0].trials, result)
+
+
+def _monitored(result: dict[str, Any]) -> dict[str, float]:
+    """Part -> score of a run, in its monitor."""
+    key = f"{FUSED}/{result['monitor']}"
+    return {part: result[part][key] for part in ("val", "test") if key in (result.get(part) or {})}
 
 
 def _sum(values: Sequence[Any]) -> Any:

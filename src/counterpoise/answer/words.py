@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from counterpoise.answer.evidence import Evidence, Interval
+from counterpoise.answer.kept import ONE, Kept
 from counterpoise.functional.pool_fitting import MIN_SAMPLES
+from counterpoise.metrics import SHARES
 from counterpoise.types import FUSED
 
 SPLITS = {"test": "test", "val": "validation"}
@@ -42,6 +44,8 @@ def sentences(evidence: Evidence) -> list[str]:
     if evidence.against is not None:
         label, gain = evidence.against
         said.append(f"Over {label}, on the same samples: {spanned(gain, sign=True)} points.")
+    if evidence.kept is not None:
+        said += _kept(evidence.kept)
     if missing := _missing(evidence):
         said.append(missing)
     said += _doubts(evidence)
@@ -76,6 +80,24 @@ def _best(evidence: Evidence) -> str:
 def _adds(evidence: Evidence) -> str:
     listed = ", ".join(f"{m} {signed(share)}" for m, share in evidence.shares.items())
     return f"Of the {percent(evidence.score.value)} %, chance gives {percent(evidence.chance)}; in points, {listed}."
+
+
+def _kept(kept: Kept) -> list[str]:
+    """What a student keeps, and what that saves."""
+    factor, unit = (100, " %") if kept.metric in SHARES else (1, "")
+    said = {who: f"{factor * scores[kept.part]:.{1 if unit else 3}f}{unit}" for who, scores in kept.scores.items()}
+    both = f"{said['student']} {kept.metric} on {SPLITS[kept.part]}, its teacher ({kept.teacher}) {said['teacher']}"
+    more = f" {kept.unlabelled} samples without labels were learned from, too." if kept.unlabelled else ""
+    ways = [f"The student reaches {both}.{more}"]
+    if ONE in said:
+        share = "none" if kept.share is None or kept.share <= 0 else f"{100 * kept.share:.0f} %"
+        gain = f"of what the teacher gains over that, the student keeps {share}"
+        ways.append(f"One of the teacher's runs reaches {said[ONE]} on average; {gain}.")
+    teacher, student = (
+        f"{cost['parameters']:,.0f} parameters and {cost['milliseconds a sample']:.3f} ms a sample"
+        for cost in (kept.cost["teacher"], kept.cost["student"])
+    )
+    return [*ways, f"At prediction the teacher costs {teacher}, the student {student}."]
 
 
 def _missing(evidence: Evidence) -> str:

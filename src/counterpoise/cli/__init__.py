@@ -10,6 +10,7 @@ from importlib import import_module
 COMMANDS = {
     "fit": ("cli.fit", "train one method on one data set, and evaluate it on the test split"),
     "auto": ("cli.auto", "one model without a choice to make, and a page with the evidence"),
+    "distil": ("cli.distil", "one model that has learned what another, or several runs, say"),
     "evaluate": ("cli.evaluate", "score a trained run on a split or on another table"),
     "predict": ("cli.predict", "a table in, probabilities per sample and per modality out"),
     "export": ("cli.export", "a trained run as one file of ONNX, or .pt2"),
@@ -24,7 +25,7 @@ COMMANDS = {
     "methods": ("cli.methods", "list the training methods, or explain one"),
     "completion": ("cli.completion", "a script that completes commands and options by TAB"),
 }
-PAGES = ("auto", "benchmark", "diagnose", "report", "reproduce", "study", "tune")
+PAGES = ("auto", "benchmark", "diagnose", "distil", "report", "reproduce", "study", "tune")
 """Commands that compare with intervals and write a page."""
 
 USAGE = """usage: counterpoise COMMAND [options]

@@ -11,11 +11,12 @@ from typing import Any
 from counterpoise._checks import duration, shown
 from counterpoise.answer.auto import LABEL, answered, tried
 from counterpoise.answer.failures import Attempt, sound
-from counterpoise.answer.preset import DEFAULT
+from counterpoise.answer.preset import DEFAULT, Preset
 from counterpoise.answer.rates import Trial, best_rate, left, rates_of
 from counterpoise.answer.several import SEEDS_APART, together, trained_already
 from counterpoise.benchmark.plan import refuse, run
 from counterpoise.cli.execution import add_execution, execution_of
+from counterpoise.data.split import Splits
 from counterpoise.engine import Trainer
 from counterpoise.metrics.result import result_of
 from counterpoise.recipe.job import Job
@@ -47,26 +48,20 @@ def main(arguments: Sequence[str]) -> int:
     if own.runs < 1:
         raise UsageError(f"--runs must be at least 1; got {own.runs}.")
     refuse(common, FIXED)
-    plain = Recipe.parse(
-        [f"--fusion={DEFAULT.fusion}", *common, "--method=Joint", f"--label={LABEL}"],
-        fit_parser(PROG, ["--resume", "--against", "--runs"]),
-    )
+    plain = plain_recipe(common, PROG, ["--resume", "--against", "--runs"], LABEL)
     recipe = plain.but(DEFAULT.options())
     with usage():
         Job(recipe).tried()
-    directory = _directory(recipe)
+    directory = directory_of(recipe, LABEL)
     if several and directory is None:
         raise UsageError("--runs needs a run_dir, where the runs are.")
     rival = None if own.against is None else open_run(own.against)[0]
     against = None if rival is None else (rival.label or rival.method.label, rival)
     print(shown(Job(recipe).describe()), flush=True)
-    found_by = {argument.split("=")[0] for argument in common} & {"--optimizer.lr", "--config"}
-    given = found_by or "lr" not in recipe.options.optimizer.init_args
     seconds = None if recipe.options.budget is None else duration("budget", recipe.options.budget)
-    rates = [] if given else rates_of(recipe.options.optimizer.init_args.lr)
     folder = None if directory is None else Path(directory)
     where = folder / "runs" / "0" if several and folder is not None else folder
-    runs = _Runs(plain, where, rates, several)
+    runs = Runs(plain, DEFAULT, recipe.splits, where, tried_rates(recipe, common), several)
     share = None if seconds is None else seconds / own.runs
     made, failed = sound(runs.attempt, runs.alone, recipe.splits, share, where, resume=own.resume)
     if several and folder is not None:
@@ -81,26 +76,43 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _directory(recipe: Recipe) -> str | None:
+def plain_recipe(common: Sequence[str], prog: str, others: Sequence[str], label: str) -> Recipe:
+    """What all trained here has in common, with the preset's fusion unless another is named."""
+    options = [f"--fusion={DEFAULT.fusion}", *common, "--method=Joint", f"--label={label}"]
+    return Recipe.parse(options, fit_parser(prog, others))
+
+
+def tried_rates(recipe: Recipe, common: Sequence[str]) -> list[float]:
+    """Learning rates to try; none where one is given."""
+    given = {argument.split("=")[0] for argument in common} & {"--optimizer.lr", "--config"}
+    arguments = recipe.options.optimizer.init_args
+    return [] if given or "lr" not in arguments else rates_of(arguments.lr)
+
+
+def directory_of(recipe: Recipe, label: str) -> str | None:
     """Where the run is written."""
     if recipe.options.run_dir != AUTO:
         return recipe.options.run_dir
     name = re.sub(r"[^A-Za-z0-9]+", "-", recipe.source.name).strip("-")
-    return str(Path("runs") / f"{name}-{LABEL}-s{recipe.seed}")
+    return str(Path("runs") / f"{name}-{label}-s{recipe.seed}")
 
 
 @dataclass(frozen=True)
-class _Runs:
+class Runs:
     """What is trained, as variants of a recipe.
 
     Attributes:
         recipe: what all of them have in common.
+        preset: how it is trained.
+        data: what a run is given; the data set, or what a teacher makes of it.
         directory: of the run.
         rates: that are tried.
         several: it is one of several, so that a resumed answer opens it when it has ended.
     """
 
     recipe: Recipe
+    preset: Preset
+    data: Splits
     directory: Path | None
     rates: Sequence[float]
     several: bool
@@ -112,8 +124,8 @@ class _Runs:
         final = recipe.but({"optimizer.lr": best_rate(trials)}) if trials else recipe
         where = None if self.directory is None else str(self.directory)
         trainer = Job(final).trainer(budget=left(seconds, trials), run_dir=where)
-        opened = trained_already(trainer, recipe.splits) if resume and self.several else None
-        result = opened or trainer.run(recipe.splits, resume=resume, data=recipe.source.name, config=final.text)
+        opened = trained_already(trainer, self.data) if resume and self.several else None
+        result = opened or trainer.run(self.data, resume=resume, data=recipe.source.name, config=final.text)
         return Attempt(trainer, trials, result)
 
     def others(
@@ -147,7 +159,7 @@ class _Runs:
         return Job(recipe).trainer(budget=seconds, run_dir=None, progress=False)
 
     def _without(self, failed: Sequence[str]) -> Recipe:
-        preset = DEFAULT.without(failed, self.recipe.splits.modalities)
+        preset = self.preset.without(failed, self.data.modalities)
         fusion = {"fusion": preset.fusion} if FUSED in failed else {}
         return self.recipe.but({**preset.options(), **fusion})
 
@@ -157,6 +169,6 @@ class _Runs:
             return short.trainer(epochs=epochs, budget=budget, run_dir=None, progress=False)
 
         print(f"Trying the learning rates {', '.join(f'{rate:g}' for rate in self.rates)} ...", flush=True)
-        trials = tried(make, recipe.splits, self.rates, recipe.options.epochs, budget, self.directory, resume)
+        trials = tried(make, self.data, self.rates, recipe.options.epochs, budget, self.directory, resume)
         print(f"{best_rate(trials):g} is best on validation.", flush=True)
         return trials

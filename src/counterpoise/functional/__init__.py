@@ -1,6 +1,13 @@
 """The mathematics of the methods as functions of tensors; they work in any training loop, without the engine."""
 
-from counterpoise.functional.alignment import distillation_losses, feature_distances, gap_weight, info_nce, look_ahead
+from counterpoise.functional.alignment import (
+    distillation_losses,
+    feature_distances,
+    gap_weight,
+    info_nce,
+    label_distillation_losses,
+    look_ahead,
+)
 from counterpoise.functional.blending import blend_weights, overfitting_to_generalization
 from counterpoise.functional.boosting import boost_loss, boosting_stages, consolidation_loss
 from counterpoise.functional.confidence import confidence_rise
@@ -125,6 +132,7 @@ __all__ = [
     "input_shape",
     "k_means",
     "keep_mask",
+    "label_distillation_losses",
     "lead",
     "leaning_most",
     "least_separating",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from counterpoise._checks import number
@@ -77,10 +78,32 @@ def feature_distances(student: Tensor, teacher: Tensor) -> Tensor:
 def distillation_losses(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
     r"""(batch,) :math:`\tau^2\, \mathrm{KL}(\mathrm{softmax}(t / \tau) \,\|\, \mathrm{softmax}(f / \tau))`.
 
+    The factor keeps the gradient of one size, whatever :math:`\tau`.
+
     Args:
         student: (batch, classes) logits f.
         teacher: (batch, classes) logits t, to which no gradient flows.
         temperature: :math:`\tau` > 0.
+
+    Source: Hinton, Vinyals and Dean, Distilling the knowledge in a neural network, 2015,
+    https://arxiv.org/abs/1503.02531
     """
     told = (teacher.detach() / temperature).log_softmax(1)
     return temperature**2 * (told.exp() * (told - (student / temperature).log_softmax(1))).sum(1)
+
+
+def label_distillation_losses(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    r"""(batch,) the same of labels: the mean over them of :math:`\tau^2\, \mathrm{KL}` of yes or no.
+
+    .. math:: \frac{\tau^2}{L} \sum_l q_l \log \frac{q_l}{p_l} + (1 - q_l) \log \frac{1 - q_l}{1 - p_l}, \qquad
+              q = \sigma(t / \tau), \ p = \sigma(f / \tau)
+
+    Args:
+        student: (batch, labels) logits f.
+        teacher: (batch, labels) logits t, to which no gradient flows.
+        temperature: :math:`\tau` > 0.
+    """
+    u, v = student / temperature, teacher.detach() / temperature
+    q = v.sigmoid()
+    yes, no = q * (F.logsigmoid(v) - F.logsigmoid(u)), (1 - q) * (F.logsigmoid(-v) - F.logsigmoid(-u))
+    return temperature**2 * (yes + no).mean(1)

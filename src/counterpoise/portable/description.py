@@ -186,7 +186,7 @@ def described(
     unknown: list[str] = []
     return Description(
         task=model.task.to_dict(),
-        modalities={m: _input(split, m, unknown) for m in model.modalities},
+        modalities={m: input_of(split, m, unknown) for m in model.modalities},
         encoders={
             m: _certain(encoder, f"encoders[{m!r}]", nn.Module, unknown) for m, encoder in model.encoders.items()
         },
@@ -199,19 +199,21 @@ def described(
         monitor=monitor,
         metrics=list(metrics),
         data=data,
-        labels=_label_columns(split),
+        labels=label_columns(split),
         versions={name: metadata.version(name) for name in ("torch", "counterpoise")},
         unknown=unknown,
     )
 
 
-def _label_columns(split: Split) -> list[str]:
+def label_columns(split: Split) -> list[str]:
+    """Columns of the table that the labels of a split were read from."""
     while not isinstance(split, TableSplit) and isinstance(whole := getattr(split, "whole", None), Split):
         split = whole
     return list(split.table.label_columns) if isinstance(split, TableSplit) else ["label"]
 
 
-def _input(split: Split, modality: str, unknown: list[str]) -> Input:
+def input_of(split: Split, modality: str, unknown: list[str]) -> Input:
+    """How a modality of a split is read; what could not be written down is appended to ``unknown``."""
     if modality not in split.modalities:  # which the method does not read
         return Input(None, {}, None, "float32")
     reader = split.readers.get(modality)
@@ -245,6 +247,8 @@ def _certain(part: object, name: str, kind: type[object], unknown: list[str]) ->
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they were said when it was made first
             again = made(values, kind, trust=True)
+            if isinstance(part, Fusion) and isinstance(again, Fusion):
+                again.predict(part.task)  # which the model tells it
     except NotPortableError as error:
         unknown.append(str(error))
         return None

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import ArgumentParser
+
 from counterpoise._yaml import read_yaml
 from counterpoise.data.columns import NoColumnError
 from counterpoise.data.source import Table
@@ -18,8 +20,8 @@ from counterpoise.recipe.job import Job, config_of
 from counterpoise.recipe.messages import UsageError
 from counterpoise.recipe.options import fit_parser
 from counterpoise.recipe.recipe import Recipe
-from counterpoise.recipe.spelling import config, source_of
-from counterpoise.task import task_of
+from counterpoise.recipe.spelling import Pairs, config, source_of
+from counterpoise.task import Task, task_of
 from counterpoise.trained import NeedsPythonError, TrainedModel
 from counterpoise.trained import load as load_model
 
@@ -88,13 +90,17 @@ def open_run(
         CheckpointError: a damaged checkpoint.
         ValueError: another table for a run that was not trained on one.
     """
-    options, parser = _written(config_of(run)), fit_parser()
+    options, parser = _written(written_config(run)), fit_parser()
     if (others := foreign(options)) and not trust:
         raise UsageError(
             f"The configuration of {run} names what is not of this package: {', '.join(others)}. To open the run "
             "imports it, and importing runs code. Pass --trust when you know where it comes from; nothing was imported."
         )
     pairs = [("--config", json.dumps(options))]
+    if _has_several(run):
+        model = loaded(run, trust=trust)
+        samples = None if table is None else model.samples(table, labelled=labelled)
+        return model.trainer, Job(Recipe(parser, pairs)), samples
     best = Path(run) / "best.ckpt"
     if not best.is_file():
         raise FileNotFoundError(f"{run} has no best.ckpt yet: no epoch of it is finished.")
@@ -105,6 +111,16 @@ def open_run(
         trainer = job.trainer(run_dir=None, progress=False, devices=1, num_nodes=1)
         trainer.restore(best, job.splits.val)
         return trainer, job, None
+    source = _other_table(run, table, parser, pairs, task, labelled=labelled)
+    samples = source.samples(labelled=labelled)
+    job = Job(Recipe(parser, pairs, source), task, samples)
+    trainer = job.trainer(run_dir=None, progress=False, devices=1, num_nodes=1)
+    trainer.restore(best, samples)
+    return trainer, job, samples
+
+
+def _other_table(run: str, table: str, parser: ArgumentParser, pairs: Pairs, task: Task, *, labelled: bool) -> Table:
+    """Another table, read as that of the run."""
     data = parser.parse_args([*pairs[0]]).data
     if not data.class_path.endswith(".Table"):
         raise ValueError(
@@ -123,11 +139,18 @@ def open_run(
     except NoColumnError as error:
         raise NoColumnError(f"{error} Where samples lack a modality, leave the cells of its column empty.") from error
     assert isinstance(source, Table)
-    samples = source.samples(labelled=labelled)
-    job = Job(Recipe(parser, pairs, source), task, samples)
-    trainer = job.trainer(run_dir=None, progress=False, devices=1, num_nodes=1)
-    trainer.restore(best, samples)
-    return trainer, job, samples
+    return source
+
+
+def written_config(run: str) -> Path:
+    """``config.yaml`` of a run directory; of several runs as one model (``auto --runs``), that of the first."""
+    return config_of(Path(run) / "runs" / "0" if _has_several(run) else run)
+
+
+def _has_several(run: str) -> bool:
+    """Whether a folder holds several runs as one model."""
+    folder = Path(run)
+    return not (folder / "config.yaml").is_file() and (folder / "runs" / "0" / "config.yaml").is_file()
 
 
 def from_python(run: Path) -> bool:

@@ -32,6 +32,7 @@ def card_of(description: Description, result: Mapping[str, Any] | None, label: s
         'model = cp.load("NAME OR FOLDER")', f"model.predict({{{_example(description)}}}, explain=True)", "```", "",
         "| modality | a value is |", "|---|---|",
         *(f"| {_plain(m)} | {_value(described)} |" for m, described in description.modalities.items()), "",
+        *_teacher((result or {}).get("teacher")),
         "## Scores", "", *_scores(result),
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
@@ -54,6 +55,22 @@ def _value(described: Input) -> str:
         return f"an array of {described.dtype}, shape {shape}"
     name = str(described.reader["class_path"]).rsplit(".", 1)[-1]
     return f"what the reader {_plain(name)} takes; as a tensor, shape {tuple(described.shape or ())}"
+
+
+def _teacher(kept: Mapping[str, Any] | None) -> Iterator[str]:
+    """Whose student it is, and what both score and cost; nothing for a model that has no teacher."""
+    if kept is None:
+        return
+    yield f"It is a student of {_plain(kept['teacher'])}, trained on what that says (`counterpoise distil`)."
+    yield ""
+    parts = list(kept["scores"]["student"])
+    yield f"| {_plain(kept['metric'])} | {' | '.join(parts)} | parameters |"
+    yield "|---" * (2 + len(parts)) + "|"
+    for who, scores in kept["scores"].items():
+        cells = [f"{scores[part]:.4f}" for part in parts]
+        size = kept["cost"].get(who, {}).get("parameters")
+        yield f"| {who} | {' | '.join(cells)} | {'' if size is None else f'{size:,}'} |"
+    yield ""
 
 
 def _scores(result: Mapping[str, Any] | None) -> Iterator[str]:
