@@ -15,7 +15,7 @@ setup: .venv/ready
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	@echo "Installing PyTorch and the rest into .venv (several GB, a few minutes)"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,media,report,sklearn,text,timm,torchjd,ray,tune,hub,export,lightning,tensorboard]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,media,report,sklearn,text,timm,torchjd,ray,tune,hub,export,lightning,lora,tensorboard]'
 	@touch $@
 
 demo: setup

@@ -21,6 +21,7 @@ EXTRAS = {
     "onnxruntime": "export",
     "onnxscript": "export",
     "optuna": "tune",
+    "peft": "lora",
     "pyarrow": "media",
     "ray": "ray",
     "scipy": "report",

@@ -89,7 +89,7 @@ def test_bfloat16_autocast(case):
 
 def test_the_registry_holds_every_encoder():
     pretrained = {"AudioTower", "CLIPImage", "CLIPText", "ResNet50", "Timm", "Transformers", "VideoTower"}
-    elsewhere = pretrained | {"Checkpointed", "FineTuned", "Frozen", "I3D"}
+    elsewhere = pretrained | {"Checkpointed", "FineTuned", "Frozen", "I3D", "LoRA"}
     assert {type(make()).__name__ for make, _ in CASES.values()} | elsewhere == set(ENCODERS)
 
 

@@ -96,7 +96,7 @@ def test_a_frozen_encoder_in_bfloat16(name):
     again = Frozen(make(), dtype="bfloat16")
     again.load_state_dict(half.state_dict())
     assert torch.equal(again(x), got)
-    half.full_precision()
+    half.prepare_export()
     assert all(p.dtype == torch.float32 for p in half.parameters())
     torch.testing.assert_close(half(x), want, rtol=0, atol=0.03 * float(want.abs().max()))
 

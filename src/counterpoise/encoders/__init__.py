@@ -15,6 +15,7 @@ from counterpoise._checks import choice, spelled
 from counterpoise.encoders.checkpointed import Checkpointed
 from counterpoise.encoders.cnn import CNN
 from counterpoise.encoders.i3d import I3D
+from counterpoise.encoders.lora import LoRA
 from counterpoise.encoders.mlp import MLP
 from counterpoise.encoders.pretrained import CLIPImage, CLIPText, Timm, Transformers
 from counterpoise.encoders.projected import Projected
@@ -37,6 +38,7 @@ __all__ = [
     "FTTransformer",
     "FineTuned",
     "Frozen",
+    "LoRA",
     "Projected",
     "ResNet18",
     "ResNet50",
@@ -56,7 +58,7 @@ ENCODERS: dict[str, type[nn.Module]] = {
     for cls in (
         CLIPImage, CLIPText, CNN, FTTransformer, I3D, MLP, ResNet18, ResNet50, SequenceGRU, SequenceTransformer,
         TabularMLP, TextBag, TextGRU, Timm, Transformers, AudioTower, VideoTower, Checkpointed, FineTuned, Frozen,
-        Projected,
+        LoRA, Projected,
     )
 }  # fmt: skip
 """The encoders that have a name in options and configurations."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.checkpoint import checkpoint
 
+from counterpoise.encoders.lora import LoRA
 from counterpoise.encoders.projected import Projected
 from counterpoise.encoders.tuning import FineTuned, Frozen, blocks_of, net_of
 from counterpoise.functional.statistics import lone_sample
@@ -22,7 +23,7 @@ class Checkpointed(nn.Module):
     Of each block (stage of a ResNet, layer of a transformer, Inception module) only what enters it stays until the
     backward pass, which computes the rest again; of an encoder without apparent blocks, only its input. Gradients,
     dropout and running statistics are those of the encoder, bit for bit. A forward pass more is the price. Evaluation
-    is as ever. It goes around ``FineTuned`` and ``Projected``, not inside.
+    is as ever. It goes around ``FineTuned``, ``LoRA`` and ``Projected``, not inside.
 
     Args:
         encoder: maps (batch, ...) to (batch, dim).
@@ -58,7 +59,7 @@ class Checkpointed(nn.Module):
 
 
 def _innermost(encoder: nn.Module) -> nn.Module:
-    while isinstance(encoder, FineTuned | Frozen | Projected):
+    while isinstance(encoder, FineTuned | Frozen | LoRA | Projected):
         encoder = encoder.encoder
     return encoder
 

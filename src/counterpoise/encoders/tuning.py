@@ -55,8 +55,8 @@ class Frozen(nn.Module):
             if p.ndim > 1 and p.is_floating_point():
                 p.data = p.data.to(dtype)
 
-    def full_precision(self) -> None:
-        """From now on compute in float32; the weights stay what they were rounded to."""
+    def prepare_export(self) -> None:
+        """From now on compute in float32, as all runtimes do; the weights stay what they were rounded to."""
         self._keep_in(torch.float32)
         self.dtype = "float32"
 

@@ -46,10 +46,10 @@ class Graph(nn.Module):
         super().__init__()
         self.reads = model.select(method.reads(model.modalities))
         self.model = copy.deepcopy(model).cpu().requires_grad_(False)
-        for module in self.model.modules():
-            widen: Any = getattr(module, "full_precision", None)
-            if widen is not None:  # out of bfloat16, which runtimes lack
-                widen()
+        for module in list(self.model.modules()):
+            prepare: Any = getattr(module, "prepare_export", None)
+            if prepare is not None:  # out of bfloat16, adapters into the weights
+                prepare()
         for m in model.modalities:
             if m not in self.reads:
                 self.model.encoders[m] = nn.Identity()

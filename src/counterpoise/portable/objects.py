@@ -50,7 +50,7 @@ class UntrustedError(ValueError):
 
 
 # -- to plain data -------------------------------------------------------------------------------------
-def written(value: Any, name: str) -> Any:
+def written(value: Any, name: str, *, sources: bool = False) -> Any:
     """Plain data that ``made`` makes an equal object of.
 
     The arguments of a constructor are read back from the attributes of the same names, which every class of this
@@ -59,6 +59,7 @@ def written(value: Any, name: str) -> Any:
     Args:
         value: an object.
         name: what messages call it.
+        sources: keep where the weights of encoders come from, which a class with ``from_source`` asks for.
 
     Raises:
         NotPortableError: a class that cannot be imported (of a closure, say), or arguments that are not known.
@@ -80,7 +81,7 @@ def written(value: Any, name: str) -> Any:
         return {"object": _path_of(value, name)}
     if isinstance(value, Tensor | np.ndarray):
         raise NotPortableError(f"{name} is an argument that is an array; keep it in a buffer, or in a file")
-    return {"class_path": _path_of(type(value), name), **_arguments(value, name)}
+    return {"class_path": _path_of(type(value), name), **_arguments(value, name, sources)}
 
 
 def _path_of(value: Any, name: str) -> str:
@@ -99,7 +100,7 @@ def _path_of(value: Any, name: str) -> str:
     return path
 
 
-def _arguments(value: Any, name: str) -> dict[str, Any]:
+def _arguments(value: Any, name: str, sources: bool) -> dict[str, Any]:
     """What the constructor was called with, as ``init_args`` or ``args``."""
     cls = type(value)
     if isinstance(value, nn.Sequential | nn.ModuleList | nn.ModuleDict) and cls.__init__ in _CONTAINERS:
@@ -107,7 +108,8 @@ def _arguments(value: Any, name: str) -> dict[str, Any]:
     if isinstance(value, nn.RNNBase) and (own := next((k for k in _RECURRENT if cls.__init__ is k.__init__), None)):
         values = {argument: getattr(value, argument) for argument in (*_OF_RECURRENT, *_RECURRENT[own])}
         return {"init_args": values}
-    starts = _STARTS if cls.__module__.startswith(f"{OURS}encoders") else {}
+    sources = sources or getattr(cls, "from_source", False)
+    starts = _STARTS if cls.__module__.startswith(f"{OURS}encoders") and not sources else {}
     arguments = {}
     for argument in inspect.signature(cls.__init__).parameters.values():
         if argument.name == "self" or argument.kind in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD):
@@ -116,7 +118,9 @@ def _arguments(value: Any, name: str) -> dict[str, Any]:
             arguments[argument.name] = starts[argument.name]
         elif hasattr(value, argument.name):
             held = getattr(value, argument.name)
-            arguments[argument.name] = written(_said(held, argument.default), f"{name}.{argument.name}")
+            arguments[argument.name] = written(
+                _said(held, argument.default), f"{name}.{argument.name}", sources=sources
+            )
         elif argument.default is argument.empty or isinstance(value, _KEEPERS):
             raise NotPortableError(
                 f"{name} ({cls.__name__}) does not keep its argument {argument.name!r}; write "
