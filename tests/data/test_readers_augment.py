@@ -8,7 +8,7 @@ from PIL import Image as Pillow
 from PIL import ImageOps
 
 from counterpoise.data import Image, ReadError, Text
-from counterpoise.data.readers.augment import _operation, rand_augment
+from counterpoise.data.readers.augment import _operation, augmented, draws
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -47,10 +47,10 @@ def test_each_operation_comes_as_often_and_half_of_them_apply(monkeypatch):
 
     seen: list[int] = []
     monkeypatch.setattr(augment, "_operation", lambda x, which, *_: seen.append(which) or x)
-    draws, x, generator = 2000, picture(), seeded(3)
-    for _ in range(draws):
-        rand_augment(x, 2, 7, generator)
-    assert abs(len(seen) - draws) < 5 * math.sqrt(draws / 2)
+    count, x, generator = 2000, picture(), seeded(3)
+    for _ in range(count):
+        augmented(x, torch.tensor([draws(2, generator)]), 7)
+    assert abs(len(seen) - count) < 5 * math.sqrt(count / 2)
     assert all(abs(seen.count(i) - len(seen) / 10) < 5 * math.sqrt(len(seen) / 10) for i in range(10))
 
 

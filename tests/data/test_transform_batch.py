@@ -44,6 +44,8 @@ PICTURES: list[tuple[Reader, tuple[int, ...]]] = [
     (Image(24, interpolation="bicubic", normalize="clip"), (3, 40, 31)),
     (Image(64, channels=1, normalize="none"), (1, 20, 90)),  # enlarged, and no part of the usual aspect ratio
     (Image(16, augment=False), (3, 16, 16)),
+    (Image(24, randaugment=(3, 7)), (3, 30, 40)),
+    (Image(24, channels=1, randaugment=(2, 10)), (1, 30, 40)),
     (Frames(3, size=24), (3, 3, 40, 50)),
     (Frames(2, pick="random", size=24, crops="frame"), (5, 3, 40, 50)),
     (Video(2, "window", size=24), (6, 3, 40, 50)),
@@ -53,7 +55,7 @@ PICTURES: list[tuple[Reader, tuple[int, ...]]] = [
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize(("reader", "shape"), PICTURES, ids=lambda value: type(value).__name__)
 def test_pictures(reader: Reader, shape: tuple[int, ...], train: bool):
-    one_by_one, together = both(reader, [pixels(*shape, seed=i) for i in range(12)], train)
+    one_by_one, together = both(reader, [pixels(*shape, seed=i) for i in range(24)], train)
     assert together.is_contiguous()
     assert together.shape == one_by_one.shape
     levels = (one_by_one - together).abs().max() * 255 * 0.23  # in units that are at least one of 255 levels
@@ -63,8 +65,8 @@ def test_pictures(reader: Reader, shape: tuple[int, ...], train: bool):
 @pytest.mark.parametrize("precision", ["highest", "high", "medium"])
 def test_no_precision_of_products_changes_a_picture(precision: str):
     draw = torch.Generator().manual_seed(0)
-    parts = torch.tensor([Image(24)._drawn(50, 60, draw) for _ in range(4)], dtype=torch.float64)
     pictures, before = pixels(4, 1, 3, 50, 60), torch.get_float32_matmul_precision()
+    parts = torch.tensor([Image(24)._drawn(clip, draw) for clip in pictures], dtype=torch.float64)
     expected = resized(pictures, parts, 24, "bilinear")
     torch.set_float32_matmul_precision(precision)
     try:

@@ -8,8 +8,13 @@ from torch import Tensor
 _GREY = 128.0  # what is seen beyond the edges of a moved picture
 
 
-def rand_augment(frames: Tensor, count: int, strength: float, generator: torch.Generator) -> Tensor:
-    """Change pictures by ``count`` operations drawn with repetition, each applied with probability 1/2.
+def draws(count: int, generator: torch.Generator) -> tuple[float, ...]:
+    """What ``count`` operations draw: for each which, whether, and to which side, in [0, 1)."""
+    return tuple(u for _ in range(count) for u in torch.rand(3, generator=generator).tolist())
+
+
+def augmented(pictures: Tensor, drawn: Tensor, strength: float) -> Tensor:
+    """Change samples by the operations that each has drawn, those with equal ones together; each with probability 1/2.
 
     The operations and ranges are those of the image-text models that IGM's released code follows
     (Cubuk et al., RandAugment, 2020, without the operations that change colours beyond recognition):
@@ -18,19 +23,19 @@ def rand_augment(frames: Tensor, count: int, strength: float, generator: torch.G
     degrees, these to either side.
 
     Args:
-        frames: (..., C, H, W) uint8; all are changed alike.
-        count: operations.
+        pictures: (n, ..., C, H, W) uint8, the pictures of a sample are changed alike; overwritten.
+        drawn: (n, 3 count) on the CPU, each row from `draws`.
         strength: 0 to 10.
-        generator: what everything is drawn from.
-
-    Returns:
-        Pictures of the same shape and type.
     """
-    for _ in range(count):
-        which, applied, side = torch.rand(3, generator=generator).tolist()
-        if applied < 0.5:
-            frames = _operation(frames, int(which * 10), strength, -1 if side < 0.5 else 1)
-    return frames
+    for first in range(0, drawn.shape[1], 3):
+        rows: dict[tuple[int, int], list[int]] = {}
+        for row, (which, applied, side) in enumerate(drawn[:, first : first + 3].tolist()):
+            if applied < 0.5:
+                rows.setdefault((int(which * 10), -1 if side < 0.5 else 1), []).append(row)
+        for (which, side), chosen in rows.items():
+            index = torch.tensor(chosen).to(pictures.device, non_blocking=pictures.is_cuda)
+            pictures[index] = _operation(pictures[index], which, strength, side)
+    return pictures
 
 
 def _operation(frames: Tensor, which: int, strength: float, side: int) -> Tensor:

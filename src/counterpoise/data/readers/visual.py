@@ -14,7 +14,7 @@ from torch import Tensor
 from counterpoise import _checks
 from counterpoise._checks import whole
 from counterpoise._extras import require
-from counterpoise.data.readers.augment import rand_augment
+from counterpoise.data.readers.augment import augmented, draws
 from counterpoise.data.readers.base import Reader, ReadError, flag, read_bytes
 from counterpoise.data.readers.pictures import by_number, check_chunks, check_depth, colours_last, stacked, uniform
 from counterpoise.data.readers.resampling import random_part, resized
@@ -79,21 +79,20 @@ class Visual(Reader):
             generator: None for evaluation.
             alone: draw the crop and the mirror for each frame, not once for the clip.
         """
-        train = generator is not None and self.augment
-        groups = frames.split(1) if alone and train else (frames,)
-        squares = [self._resized(group, generator if train else None) for group in groups]
+        draw = generator if self.augment else None
+        groups = frames.split(1) if alone and draw is not None else (frames,)
+        squares = [self._resized(group, None if draw is None else self._drawn(group, draw)) for group in groups]
         return self._normalized(torch.cat(squares) if len(squares) > 1 else squares[0])
 
     def _numbers(self, frames: Tensor, generator: torch.Generator | None, crops: int = 1) -> tuple[float, ...]:
         """So many crops and mirrors in training, or all of a picture, as `resized` takes them, one after another."""
-        height, width = frames.shape[-2:]
         if generator is None or not self.augment:
-            return 0.0, 0.0, float(height), float(width), 0.0
-        return tuple(x for _ in range(crops) for x in self._drawn(height, width, generator))
+            return 0.0, 0.0, float(frames.shape[-2]), float(frames.shape[-1]), 0.0
+        return tuple(x for _ in range(crops) for x in self._drawn(frames, generator))
 
-    def _drawn(self, height: int, width: int, generator: torch.Generator) -> tuple[float, ...]:
-        """Top, left, height and width of the part that is used, and 1 to mirror it."""
-        part = random_part(height, width, self.scale, generator)
+    def _drawn(self, frames: Tensor, generator: torch.Generator) -> tuple[float, ...]:
+        """Top, left, height and width of the part that is used, 1 to mirror it, and what a subclass draws beside."""
+        part = random_part(frames.shape[-2], frames.shape[-1], self.scale, generator)
         return *part, float(float(torch.rand((), generator=generator)) < self.flip)
 
     def _squares(self, clips: Tensor, drawn: Tensor) -> Tensor:
@@ -112,15 +111,14 @@ class Visual(Reader):
         values = frames.to(torch.float32, memory_format=torch.contiguous_format)
         return values.div_(255).sub_(mean).div_(deviation)
 
-    def _resized(self, frames: Tensor, generator: torch.Generator | None) -> Tensor:
+    def _resized(self, frames: Tensor, drawn: tuple[float, ...] | None) -> Tensor:
         from torchvision.transforms import InterpolationMode
         from torchvision.transforms.v2 import functional as V
 
         mode = InterpolationMode(self.interpolation)
-        if generator is None:
+        if drawn is None:
             return V.resize(frames, [self.size, self.size], mode, antialias=True)
-        *part, mirrored = self._drawn(frames.shape[-2], frames.shape[-1], generator)
-        top, left, height, width = map(int, part)
+        top, left, height, width, mirrored = map(int, drawn[:5])
         square = V.resized_crop(frames, top, left, height, width, [self.size, self.size], mode, antialias=True)
         return V.horizontal_flip(square) if mirrored else square
 
@@ -214,7 +212,7 @@ class Image(Visual):
         normalize: mean and deviation of ``imagenet``, of ``clip``, ``i3d`` (values in [-1, 1]), or ``none``
             (values in [0, 1]).
         bound: shorter side, in pixels, at which larger pictures are decoded and cached; None keeps them.
-        randaugment: number of operations and their strength (0 to 10) that `rand_augment` adds in training, as
+        randaugment: number of operations and their strength (0 to 10) that RandAugment adds in training, as
             ``[2, 7]``; None for none.
     """
 
@@ -256,22 +254,25 @@ class Image(Visual):
     def transform(self, decoded: Tensor, generator: torch.Generator | None) -> Tensor:
         return self.pixels(decoded[None], generator)[0]
 
-    @property
-    def batched(self) -> bool:
-        return self.randaugment is None and super().batched
-
     def cut(self, decoded: Tensor, generator: torch.Generator | None) -> tuple[Tensor, tuple[float, ...]]:
         return decoded, self._numbers(decoded, generator)
 
+    def _drawn(self, frames: Tensor, generator: torch.Generator) -> tuple[float, ...]:
+        crop = super()._drawn(frames, generator)
+        return crop if self.randaugment is None else (*crop, *draws(self.randaugment[0], generator))
+
+    def _resized(self, frames: Tensor, drawn: tuple[float, ...] | None) -> Tensor:
+        frames = super()._resized(frames, drawn)
+        if drawn is None or self.randaugment is None:
+            return frames
+        return augmented(frames[None], torch.tensor([drawn[5:]], dtype=torch.float64), self.randaugment[1])[0]
+
+    def _squares(self, clips: Tensor, drawn: Tensor) -> Tensor:
+        pictures = super()._squares(clips, drawn[:, :5])
+        return pictures if self.randaugment is None else augmented(pictures, drawn[:, 5:], self.randaugment[1])
+
     def transform_batch(self, parts: Tensor, drawn: Tensor) -> Tensor:
         return super().transform_batch(parts[:, None], drawn)[:, :, 0]
-
-    def _resized(self, frames: Tensor, generator: torch.Generator | None) -> Tensor:
-        frames = super()._resized(frames, generator)
-        if generator is None or self.randaugment is None:
-            return frames
-        count, strength = self.randaugment
-        return rand_augment(frames, count, strength, generator)
 
 
 class Frames(Visual):
