@@ -90,7 +90,7 @@ class Ring:
             start = self._at(x)
             if start is None:
                 places.append(self._place(x))
-                places[-1].of(self._slab).copy_(x)
+                places[-1].of(self._slab).copy_(x.detach())
             else:
                 places.append(Place(start, x.nbytes, x.shape, x.stride(), x.dtype))
         return places
