@@ -50,6 +50,8 @@ def main(arguments: Sequence[str]) -> int:
     taught = teach(teacher, recipe.splits, own.unlabelled, root=root)
     more = len(taught.train) - len(recipe.splits.train)
     print(shown(f"  and {more} without labels; {own.teacher} says what to learn of all training samples"), flush=True)
+    if not more:
+        print("Without such samples (--unlabelled) a student was no better than one run of auto where it was measured.")
     directory = directory_of(recipe, LABEL)
     folder = None if directory is None else Path(directory)
     runs = Runs(plain, preset, taught, folder, tried_rates(recipe, common), several=False)
