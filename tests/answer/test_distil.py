@@ -129,6 +129,7 @@ def test_samples_of_both_parts_are_read_in_the_order_asked_for():
     taught = Taught([first, second], told, "t")
     assert (len(taught), taught.ids[-2:]) == (5, ["u", "v"])
     assert taught.target.tolist() == [0, 1, 1, 0, 1]
+    assert taught.parts([0], "a", None) is None  # workers read batches whole
     assert taught.present is not None
     assert taught.present["a"].tolist() == [True, False, True, True, True]
     assert taught.batch([4, 0, 3], "a", None).tolist() == [z[1].tolist(), x[0].tolist(), z[0].tolist()]
@@ -298,6 +299,24 @@ def test_labels_of_samples_without_labels_are_not_used_and_that_is_said(teachers
             splits,
             ArraySplit({m: torch.from_numpy(x) for m, x in rows.items()}, torch.zeros(12).long(), splits.task),
         )
+
+
+def test_samples_of_an_npz_file(teachers, tmp_path):
+    teacher, rows = teacher_of(teachers["single-label"]), more_samples(12)
+    np.savez(tmp_path / "more.npz", y=np.zeros(12), a=rows["a"], b=rows["b"])
+    with pytest.warns(UserWarning, match="y are not used"):
+        from_file = teach(teacher, data(), tmp_path / "more.npz")
+    assert torch.equal(from_file.train.told, teach(teacher, data(), rows).train.told)  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(FileNotFoundError, match="unlabelled: there is no file"):
+        teach(teacher, data(), tmp_path / "none.npz")
+
+
+def test_the_command_says_what_a_teacher_from_python_lacks(teachers, tmp_path, capsys):
+    auto(data(), run_dir=tmp_path / "run", **FEW)
+    with pytest.raises(SystemExit) as ended:
+        main(["distil", str(tmp_path / "run")])
+    assert ended.value.code == 2
+    assert "was trained from Python" in capsys.readouterr().err
 
 
 def test_the_method_alone_says_how_it_is_trained():

@@ -9,6 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +21,7 @@ from counterpoise.answer.kept import compare
 from counterpoise.answer.preset import DEFAULT, Preset
 from counterpoise.answer.student import Student, Taught
 from counterpoise.data.progress import after_two_seconds
+from counterpoise.data.readers.stored import arrays_of
 from counterpoise.data.split import Split, Splits, digest
 from counterpoise.data.table_split import TableSplit
 from counterpoise.engine import Trainer
@@ -77,7 +79,7 @@ def distil(
         data: what the teacher was trained on, or data with the same modalities and classes, read the same way.
         encoders: as for ``auto``.
         unlabelled: more samples of some of the modalities, as ``TrainedModel.predict`` takes them: a table, a frame, a
-            dict of columns, a list of dicts; or a split. Labels in it are not used.
+            dict of columns, a list of dicts; or a split, or an ``.npz`` file. Labels in it are not used.
         root: what paths in ``unlabelled`` are relative to; by default the folder of a table.
         run_dir: where the run and ``answer.html`` are written; None writes nothing.
         resume: go on with what is in ``run_dir``.
@@ -156,7 +158,7 @@ def graduated(made: Attempt, taught: Splits, teacher: Teacher, failed: Sequence[
         folder: of the run; None writes nothing.
     """
     assert isinstance(taught.train, Taught)
-    unlabelled = sum(len(part) for part in taught.train.parts[1:])
+    unlabelled = sum(len(part) for part in taught.train.sources[1:])
     kept = compare(teacher.name, teacher.trainer, teacher.result, made.trainer, made.result, taught, unlabelled)
     result = {**made.result, "teacher": asdict(kept)}
     if folder is not None and made.trainer.fabric.is_global_zero:
@@ -199,6 +201,8 @@ def _more(data: Splits, unlabelled: Any, inputs: Mapping[str, Input], root: str 
     if isinstance(unlabelled, Split | Splits):
         check_split(unlabelled)
     whole = Path(root) if root is not None else None
+    if isinstance(unlabelled, str | PathLike) and Path(unlabelled).suffix == ".npz":
+        unlabelled = _of_file(Path(unlabelled), data.modalities)
     readers, collates = dict(data.train.readers), dict(data.train.collate)
     more, _ = samples_of(unlabelled, intakes(inputs, readers, collates), data.modalities, data.task, whole)
     if missing := [m for m in data.modalities if m not in more.modalities]:
@@ -216,6 +220,16 @@ def _more(data: Splits, unlabelled: Any, inputs: Mapping[str, Input], root: str 
     if labels := _labels(data, unlabelled, more):
         warnings.warn(f"unlabelled: {labels} not used; the teacher says what to learn of these samples.", stacklevel=4)
     return more
+
+
+def _of_file(path: Path, modalities: Sequence[str]) -> dict[str, np.ndarray]:
+    """Modality -> array, of an ``.npz`` file; of the others it is said that they are not used."""
+    if not path.is_file():
+        raise FileNotFoundError(f"unlabelled: there is no file {path}.")
+    arrays = dict(arrays_of(str(path)))
+    if others := [name for name in arrays if name not in modalities]:
+        warnings.warn(f"unlabelled: of {path}, {', '.join(others)} are not used.", stacklevel=5)
+    return {name: array for name, array in arrays.items() if name in modalities}
 
 
 def _refuse_known(data: Splits, more: Split) -> None:

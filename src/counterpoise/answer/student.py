@@ -27,24 +27,20 @@ class Taught(Split):
     The first split has the labels. The target of the others is what the teacher decides; no student's loss looks at it.
 
     Args:
-        parts: what to read: the labelled samples, then others of the same modalities.
+        sources: what to read: the labelled samples, then others of the same modalities.
         told: (n, width) outputs of the teacher, as the task of the first part has them.
         teacher: a hash of what said so.
     """
 
-    def __init__(self, parts: Sequence[Split], told: Tensor, teacher: str):
-        first, counts = parts[0], [len(part) for part in parts]
-        self.parts, self.told, self.teacher = parts, told, teacher
+    def __init__(self, sources: Sequence[Split], told: Tensor, teacher: str):
+        first, counts = sources[0], [len(source) for source in sources]
+        self.sources, self.told, self.teacher = sources, told, teacher
         self.starts = torch.tensor([0, *counts]).cumsum(0)
-        self.modalities, self.task, self.readers, self.collate = (
-            first.modalities,
-            first.task,
-            first.readers,
-            first.collate,
-        )
-        self.ids = [name for part in parts for name in part.ids]
+        self.modalities, self.task = first.modalities, first.task
+        self.readers, self.collate = first.readers, first.collate
+        self.ids = [name for source in sources for name in source.ids]
         self.target = torch.cat([first.target, decided(self.task, told[len(first) :]).to(first.target.dtype)])
-        masks = {m: torch.cat([who_has(m, part.present, len(part)) for part in parts]) for m in first.modalities}
+        masks = {m: torch.cat([who_has(m, s.present, len(s)) for s in sources]) for m in first.modalities}
         self.present = lacking(masks)
         if first.weight is not None:
             others = first.weight.mean().expand(sum(counts[1:]))
@@ -64,7 +60,7 @@ class Taught(Split):
             at = (owner == i).nonzero().flatten()
             masks = None if present is None else {m: mask[at] for m, mask in present.items()}
             own = (rows[at] - self.starts[i]).tolist()
-            read.append((at, self.parts[i].read_together(own, modalities, seed, masks)))
+            read.append((at, self.sources[i].read_together(own, modalities, seed, masks)))
         if len(read) == 1:
             return read[0][1]
         return {m: self._merged(m, [(at, x[m]) for at, x in read], present, len(rows)) for m in modalities}
@@ -84,17 +80,17 @@ class Taught(Split):
         return self.collate[modality]([samples.get(i, torch.zeros_like(first[0])) for i in range(count)])
 
     def layout(self, modality: str) -> Layout:
-        return self.parts[0].layout(modality)
+        return self.sources[0].layout(modality)
 
     def recording(self, modality: str) -> str:
-        return self.parts[0].recording(modality)
+        return self.sources[0].recording(modality)
 
     def altered(self, index: int, modality: str, alter: Callable[[Any], Any]) -> Tensor:
         i = int(torch.bucketize(torch.tensor(index), self.starts, right=True)) - 1
-        return self.parts[i].altered(index - int(self.starts[i]), modality, alter)
+        return self.sources[i].altered(index - int(self.starts[i]), modality, alter)
 
     def fingerprint(self) -> str:
-        return digest(*(part.fingerprint() for part in self.parts), self.teacher)
+        return digest(*(source.fingerprint() for source in self.sources), self.teacher)
 
 
 def decided(task: Task, outputs: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from counterpoise.benchmark.plan import refuse
 from counterpoise.cli.auto import FIXED, Runs, directory_of, plain_recipe, tried_rates
 from counterpoise.recipe.job import Job
 from counterpoise.recipe.messages import Options, UsageError, usage
-from counterpoise.recipe.trained import TRUST, loaded, written_config
+from counterpoise.recipe.trained import TRUST, from_python, loaded, written_config
 
 PROG = "counterpoise distil"
 OWN = ("--unlabelled", "--resume", "--trust")
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str]) -> int:
         "keeps.",
     )
     parser.add_argument("teacher", help="run directory of the teacher; it comes first")
-    parser.add_argument("--unlabelled", metavar="TABLE", help="more samples, whose labels, if any, are not used")
+    parser.add_argument("--unlabelled", metavar="TABLE", help="more samples (.csv, .npz), labels not used")
     parser.add_argument("--resume", action="store_true", help="continue the unfinished run in run_dir, if any")
     parser.add_argument("--trust", action="store_true", help=TRUST)
     if arguments and arguments[0].startswith("-") and arguments[0] not in ("-h", "--help"):
@@ -39,7 +39,10 @@ def main(arguments: Sequence[str]) -> int:
     model = loaded(own.teacher, trust=own.trust)
     teacher = replace(teacher_of(model), name=own.teacher)
     if not {argument.split("=")[0] for argument in common} & {"--data", "--config"}:
-        common = [f"--config={written_config(own.teacher)}", "--run_dir=auto", "--budget=null", *common]
+        config = written_config(own.teacher)
+        if from_python(config.parent):
+            raise UsageError(f"{own.teacher} was trained from Python, so its data are not written down there: --data.")
+        common = [f"--config={config}", "--run_dir=auto", "--budget=null", *common]
     plain = plain_recipe(common, PROG, OWN, LABEL)
     with usage():
         preset = preset_of(teacher)
