@@ -74,9 +74,19 @@ del CASES["Greedy"]  # which parts of the model take part in the next batch must
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_step_waits_for_no_number(name):
+    _watched(name)
+
+
+@pytest.mark.parametrize("name", ["Joint", "OGM", "DGL", "InfoReg"])
+def test_nor_does_one_in_parts(name):
+    _watched(name, accumulate=3)
+
+
+def _watched(name, **options):
     watch = Watch()
     sam = 0.0 if name.startswith("IGM") else 0.05
-    trainer, data = trainer_for(CASES[name], epochs=3, batch_size=12, observers=[watch], clip_norm=1.0, sam=sam)
+    options |= {"epochs": 3, "batch_size": 12, "observers": [watch], "clip_norm": 1.0, "sam": sam}
+    trainer, data = trainer_for(CASES[name], **options)
     trainer.fit(data.train, data.val)
     assert watch.steps > 4
 

@@ -34,6 +34,7 @@ def spellings(folder: Path) -> dict[str, list[str]]:
         "with =": ["--data=digits", "--data.size=120", "--method=IGM", "--epochs=16", "--optimizer.lr=5e-2"],
         "another bar": [*ONE, "--progress", "false"],
         "elsewhere": [*ONE, "--run_dir", "x", "--num_workers", "1", "--accelerator", "cpu", "--label", "mine"],
+        "in parts": [*ONE, "--accumulate", "2"],
         "defaults said": [*ONE, "--sam", "0", "--optimizer", "SGD", "--optimizer.momentum", "0.9", "--method.tau=0.4"],
         "more defaults": [*ONE, "--fusion", "late", "--monitor", "accuracy", "--pool=false", "--batch_size", "64"],
         "import paths": [
