@@ -95,21 +95,16 @@ def handing_over(out: Path, clips: int, batch: int, rounds: int) -> str:
         cases[f"one by one, {workers} workers"] = Epochs(Loader(train, batch, **how))
         cases[f"handed over, {workers} workers"] = Epochs(HandedOver(train, batch, device=HERE, **how))
     cases["copy of the bytes, one process"] = Copied(out / "cache")
-    for case in cases.values():
-        case.spent.clear()
+    copied = cases["copy of the bytes, one process"] = Copied(out / "cache")
     seconds = in_turn(cases, rounds)
-    count = dict.fromkeys(cases, clips) | {
-        "copy of the bytes, one process": len(cases["copy of the bytes, one process"].files) / 2
-    }
     rows = []
     for name, case in cases.items():
+        count = len(copied.files) / 2 if case is copied else clips
         against = name.replace("handed over", "one by one")
         faster = spread(ratio(seconds, against, name), 1, "x") if against != name else ""
-        spent = case.spent[-rounds:]
-        rows.append(
-            [name, spread([count[name] / s for s in seconds[name]], 0), faster, spread([1e6 * s for s in spent], 0)]
-        )
-    return table(["way", "samples/s", "against one by one", "processor time a sample, all processes, µs"], rows)
+        busy = spread([1 / spent for spent in case.spent[-rounds:]], 0)
+        rows.append([name, spread([count / s for s in seconds[name]], 0), faster, busy])
+    return table(["way", "samples/s", "against one by one", "samples per second of processor time"], rows)
 
 
 def transforms(batch: int, rounds: int) -> str:
@@ -163,7 +158,9 @@ def main() -> None:
 Clips as in [Reading data](#reading-data), {options.clips} of them, in batches of {options.batch}, from a cache in
 memory: 711 kB a sample. "One by one" is how training on a CPU reads, "handed over" how training on a GPU reads, up to
 the copy to the device. A copy of the same bytes into the same memory again and again is what no loader can be faster
-than. The load of the machine was {load:.0f} while this ran on its {os.cpu_count()} cores, other work included.
+than. The load of the machine was {load:.0f} while this ran on its {os.cpu_count()} cores, other work included, so the
+last column says more than the first: it counts the processor time of all processes of the loader, which two cores of a
+machine without other work have twice of each second.
 
 {handed}
 
