@@ -53,7 +53,10 @@ def mean_log(values: Sequence[np.ndarray]) -> Tensor:
 
 # -- several runs --------------------------------------------------------------------------------------
 def strict_reference(seeds: Sequence[Mapping[str, Kept]]) -> np.ndarray | None:
-    """(seeds, samples) whether right: of each modality alone, joint and joint + SAM the best on test."""
+    """(seeds, samples) whether right: of each modality alone, joint and joint + SAM the best on test.
+
+    Of the seeds that have joint and joint + SAM; None when none has.
+    """
     whole = [runs for runs in seeds if {*STRICT} <= set(runs)]
     if not whole:
         return None
@@ -68,7 +71,7 @@ def several(out: Path, names: Sequence[str]) -> str:
     for name in names:
         seeds = [runs for _, runs in sorted(runs_of(out, name).items())]
         kept, reference = [runs["auto"] for runs in seeds if "auto" in runs], strict_reference(seeds)
-        if len(kept) < 3 or reference is None:
+        if len(kept) < 3:
             continue
         kinds = [key.partition("/")[2] for key in kept[0] if key.startswith("val/") and key != "val/target"]
         val, test = ([mean_log([k[f"{part}/{kind}"] for k in kept]) for kind in kinds] for part in ("val", "test"))
@@ -79,12 +82,20 @@ def several(out: Path, names: Sequence[str]) -> str:
         samples = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), DRAWS) / n
         gains.append(float(difference.mean()))
         spread = f"{100 * one.mean():.1f} ({', '.join(f'{100 * x:.1f}' for x in one.mean(1))})"
+        cells.append(
+            [name, spread, f"{100 * three.mean():.1f}", span(np.array([difference.mean(), *(samples @ difference)]))]
+        )
+        if reference is None:
+            cells[-1] += ["not trained", ""]
+            continue
         over = 100 * (three - reference.mean(0))
         over_strict.append(float(over.mean()))
-        spans = [span(np.array([one.mean(), *(samples @ one)])) for one in (difference, over)]
-        cells.append([name, spread, f"{100 * three.mean():.1f}", spans[0], f"{100 * reference.mean():.1f}", spans[1]])
-    cells.append(["mean over sets", "", "", over_sets(gains), "", over_sets(over_strict)])
-    header = ["set", "one run, mean (each seed)", "three as one model", "difference", "strict reference"]
+        cells[-1] += [
+            f"{100 * reference.mean():.1f} ({len(reference)})",
+            span(np.array([over.mean(), *(samples @ over)])),
+        ]
+    cells.append(["mean over sets", "", "", over_sets(gains), "", over_sets(over_strict) if over_strict else ""])
+    header = ["set", "one run, mean (each seed)", "three as one model", "difference", "strict reference (seeds)"]
     return table([*header, "three − strict"], cells)
 
 
