@@ -21,7 +21,7 @@ from counterpoise.engine.optim import Constant, Optimizer, Schedule, parameter_g
 from counterpoise.engine.replicas import Fabric, summed
 from counterpoise.engine.rows import Rows
 from counterpoise.engine.scaling import loss_scale
-from counterpoise.engine.state import State, mix, random_state, set_random_state
+from counterpoise.engine.state import State, mix, pairs, random_state, set_random_state
 from counterpoise.engine.watching import Observers
 from counterpoise.losses import Loss
 from counterpoise.method import Method
@@ -381,7 +381,7 @@ class Run:
             "random": (random_state, self._set_random),
             "resampled": (lambda: self.rows.state_dict(), lambda saved: self.resample(**saved)),
             "history": (lambda: self.history, partial(setattr, self, "history")),
-            "totals": (lambda: dict(self.totals), lambda saved: setattr(self, "totals", dict(saved))),
+            "totals": (lambda: dict(self.totals), lambda saved: setattr(self, "totals", pairs(saved))),
         }
 
     def state_dict(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -73,6 +73,11 @@ class State:
         """Counterpart of ``state_dict``."""
         phase = None if values["phase"] is None else Phase(**values["phase"])
         vars(self).update(vars(State(**{**values, "phase": phase})))
+
+
+def pairs(saved: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Of a checkpoint, where every value must be two things."""
+    return {name: (first, second) for name, (first, second) in saved.items()}
 
 
 def mix(*parts: object) -> int:
