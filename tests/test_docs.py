@@ -74,6 +74,7 @@ def test_code_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
             assert language in ("text", "bibtex", "csv"), f"{page}: {language} blocks are not tested"
 
 
+@pytest.mark.slow
 def test_examples_of_the_readme_repeat(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

@@ -202,6 +202,7 @@ def test_help_needs_no_library_at_all(argument):
     assert python(code).splitlines()[-1] == ""
 
 
+@pytest.mark.slow
 def test_every_module_imports_on_its_own():
     # Importing a module imports its package first, so there are as many ways in as parts. Forgetting everything
     # before each finds the cycles that only another order of imports would hide.

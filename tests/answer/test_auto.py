@@ -56,6 +56,7 @@ def test_every_task_gets_a_model_with_a_pool_of_three_experts(kind, tmp_path):
     assert len(json.loads((tmp_path / "run" / "rates.json").read_text())) == 3
 
 
+@pytest.mark.slow
 def test_the_rate_of_the_least_validation_loss_trains_the_model():
     found = auto(arrays(), **FEW)
     losses = {trial.rate: trial.loss or 0.0 for trial in found.trials}
@@ -151,6 +152,7 @@ def test_a_budget_at_a_given_rate(capsys):
     assert "The model reaches" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_evidence_encodes_the_test_split_once(monkeypatch):
     data, encoded = arrays(), []
     found = auto(data, optimizer=SGD(lr=0.02), **FEW)
@@ -186,6 +188,7 @@ def test_a_class_without_validation_samples_is_said():
         auto(data, optimizer=SGD(lr=0.02), **FEW)
 
 
+@pytest.mark.slow
 def test_without_a_test_split_the_scores_flatter(tmp_path):
     found = auto(arrays(test=0), optimizer=SGD(lr=0.02), **FEW)
     assert found.evidence.part == "val"
@@ -198,6 +201,7 @@ def test_what_auto_sets_itself(name):
         auto(arrays(), **dict[str, Any]({name: None}))
 
 
+@pytest.mark.slow
 def test_encoders_are_given_by_what_makes_them():
     with pytest.raises(ValueError, match="comes too late for 'a', which is made already"):
         auto(arrays(), {"a": cp.encoders.MLP(6)}, **FEW)
@@ -213,6 +217,7 @@ def test_one_modality_has_nothing_to_pool():
         auto(cp.from_arrays({"a": np.eye(3)[y]}, y), **FEW)
 
 
+@pytest.mark.slow
 def test_absent_samples_and_the_preset_as_options():
     rng, y = np.random.default_rng(1), np.arange(200) % 3
     present = {"b": rng.random(200) < 0.6}

@@ -38,6 +38,7 @@ def published(path: Path, rate: int, seconds: int) -> np.ndarray:
     ("dataset", "rate", "seconds", "frames"), [("cremad", 22050, 3, 188), ("kinetics_sounds", 35400, 10, 1003)]
 )
 @pytest.mark.parametrize(("length", "file_rate", "channels"), [(2.3, 16000, 1), (10.7, 44100, 2)])
+@pytest.mark.slow
 def test_equals_librosa(tmp_path, dataset, rate, seconds, frames, length, file_rate, channels):
     path = tmp_path / "a.wav"
     soundfile.write(path, tone(length, file_rate, channels), file_rate)

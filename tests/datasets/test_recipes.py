@@ -33,9 +33,8 @@ MODALITIES = {
 }  # fmt: skip
 NAMES = {d: (*(f"unimodal-{m}" for m in MODALITIES[d]), "joint", *BALANCED) for d in DATASETS}
 EVERY = [(dataset, name) for dataset in DATASETS for name in NAMES[dataset]]
-ONE_EACH = {
+QUICK = {
     ("cremad", "igm-released"), ("kinetics_sounds", "igm-paper"), ("twitter2015", "mla"), ("sarcasm", "igm-released"),
-    ("nvgesture", "joint"),
 }  # fmt: skip
 SHORT = {
     "gblending": {"schedule": "offline", "holdout": 0.25},
@@ -160,7 +159,7 @@ def test_every_data_set_has_every_row_of_the_table():
 
 @pytest.mark.parametrize(
     ("dataset", "name"),
-    [pytest.param(*case, marks=[] if case in ONE_EACH else [pytest.mark.slow]) for case in EVERY],
+    [pytest.param(*case, marks=[] if case in QUICK else [pytest.mark.slow]) for case in EVERY],
 )
 def test_two_training_steps(dataset, name, prepared, bert, monkeypatch, capsys):
     steps, update = [], Run.update

@@ -121,6 +121,7 @@ trainer.fit(data.train, data.val)
 """
 
 
+@pytest.mark.slow
 def test_imports_that_take_seconds_are_not_timed_as_training(tmp_path):
     command = [sys.executable, "-c", IMPORTS, str(tmp_path / "run")]
     found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()

@@ -78,7 +78,7 @@ def run(name, path, pipe):
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name == "Joint" else ()) for name in METHODS]
+    "name", [pytest.param(name, marks=() if name == "IGM" else pytest.mark.slow) for name in METHODS]
 )
 def test_killed_at_many_moments(tmp_path, name):
     """Forked, so that a start costs nothing; killed inside batches, evaluations and writes alike."""

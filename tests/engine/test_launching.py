@@ -64,6 +64,7 @@ def same_as_one(directory, world=2):
             torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-5 * float(value.abs().max()))
 
 
+@pytest.mark.slow
 def test_torchrun_says_how_many(tmp_path):
     (said,) = finish(start([*TORCHRUN, "--master_port", free_port(), CHILD, str(tmp_path)]))
     same_as_one(tmp_path)

@@ -210,6 +210,7 @@ def test_an_expert_that_is_broken_or_constant_drops_out(value):
     torch.testing.assert_close(variance, few.variance.expand(50, 1))
 
 
+@pytest.mark.slow
 def test_a_strong_expert_among_noisy_ones_is_not_lost():
     ratio = []
     for seed in range(15):

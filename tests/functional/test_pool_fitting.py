@@ -269,6 +269,7 @@ def wild(seed, n):
     return u, y
 
 
+@pytest.mark.slow
 def test_a_few_wild_inputs_do_not_switch_the_best_expert_off(monkeypatch):
     below = {0.01: [], 1e-12: []}
     for floor, gaps in below.items():
