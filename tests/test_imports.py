@@ -33,7 +33,7 @@ def allowed() -> dict[str, tuple[str, ...]]:
 
 
 PARTS = allowed()
-PRIVATE = ("_checks", "_extras", "_files", "_json", "_names", "_yaml", "types")
+PRIVATE = ("_checks", "_digests", "_extras", "_files", "_json", "_names", "_yaml", "types")
 """Open to all."""
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from counterpoise._digests import digest
 from counterpoise.data import Split, from_arrays
-from counterpoise.data.split import digest
 
 N = 90
 
@@ -97,7 +97,7 @@ def test_seed_decides_the_split_and_the_fingerprint_follows():
 
 
 def test_fingerprint_is_the_same_in_another_process():
-    code = "import torch; from counterpoise.data.split import digest; print(digest('x', torch.arange(5)))"
+    code = "import torch; from counterpoise._digests import digest; print(digest('x', torch.arange(5)))"
     for hash_seed in ("1", "2"):
         out = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": hash_seed}

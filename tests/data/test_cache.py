@@ -376,18 +376,6 @@ def test_a_folder_that_gains_or_changes_a_picture_is_another_content(tmp_path):
     assert levels == [[10, 30], [10, 30], [10, 20], [11, 20]]
 
 
-@pytest.mark.parametrize("size", [0, 1, 8, 4095, 4096, 4097, 12_300])
-def test_the_checksum_sees_what_disks_do(size):
-    values = torch.randint(0, 256, (size,), generator=torch.Generator().manual_seed(size)).to(torch.uint8)
-    sums = {cache_module._checksum(b"head", values), cache_module._checksum(b"heap", values)}
-    for at in {0, size // 2, size - 1} if size else ():
-        sums.add(cache_module._checksum(b"head", values.index_fill(0, torch.tensor(at), int(values[at]) ^ 16)))
-    if size > 8192:  # two pages change places, one is lost
-        sums.add(cache_module._checksum(b"head", torch.cat([values[4096:8192], values[:4096], values[8192:]])))
-        sums.add(cache_module._checksum(b"head", torch.cat([values[:4096], values[4096:8192] * 0, values[8192:]])))
-    assert len(sums) == 2 + len({0, size // 2, size - 1} if size else ()) + 2 * (size > 8192)
-
-
 @pytest.mark.parametrize("call", ["write", "replace", "log"])
 @pytest.mark.parametrize("times", [1, 3, 9])
 def test_the_cache_is_deleted_at_any_moment_of_filling_it(tmp_path, files, log, monkeypatch, call, times):

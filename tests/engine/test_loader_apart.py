@@ -183,3 +183,17 @@ def test_only_what_a_phase_trains_is_read(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(TableSplit, "parts", parts)
     run(data, IGM(stages=[1, 1])).fit(data.train, data.val)
     assert asked["face", True] == asked["voice", True] == 12  # one epoch each, in whole batches, and not two
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_numbers_that_are_not_finite_are_named_before_they_reach_the_device(tmp_path, monkeypatch, cache):
+    path, decode = write(tmp_path), Audio.decode
+
+    def odd(self: Audio, cell: str) -> Tensor:
+        return decode(self, cell) * (float("nan") if Path(cell).name == "2.wav" else 1)
+
+    monkeypatch.setattr(Audio, "decode", odd)
+    data = splits(path, cache).train
+    for _ in range(2):  # the second time, what the cache holds
+        with pytest.raises(ReadError, match=r"row 3, column 'voice'.*2.wav: holds NaN"):
+            list(Loader(data, 4, device=CPU).batches(("voice",)))

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from counterpoise._digests import digest_of_weights
 from counterpoise._files import write_text
 from counterpoise._json import to_json
 from counterpoise.answer.auto import Answer, answered, trained
@@ -22,7 +23,7 @@ from counterpoise.answer.preset import DEFAULT, Preset
 from counterpoise.answer.student import Student, Taught
 from counterpoise.data.progress import after_two_seconds
 from counterpoise.data.readers.stored import arrays_of
-from counterpoise.data.split import Split, Splits, digest
+from counterpoise.data.split import Split, Splits
 from counterpoise.data.table_split import TableSplit
 from counterpoise.engine import Trainer
 from counterpoise.engine.reuse import unencoded
@@ -143,8 +144,7 @@ def teach(teacher: Teacher, data: Splits, unlabelled: Any = None, *, root: str |
     told = torch.cat(
         [_said(teacher, data, part, what) for part, what in zip(parts, ("training", "unlabelled"), strict=False)]
     )
-    weights = digest(*(part for item in teacher.trainer.model.state_dict().items() for part in item))
-    return replace(data, train=Taught(parts, told, weights))
+    return replace(data, train=Taught(parts, told, digest_of_weights(teacher.trainer.model)))
 
 
 def graduated(made: Attempt, taught: Splits, teacher: Teacher, failed: Sequence[str], folder: Path | None) -> Answer:

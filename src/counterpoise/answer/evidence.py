@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from counterpoise.answer.kept import Kept
+from counterpoise.answer.kept import Kept, at_prediction
 from counterpoise.answer.rates import Trial
 from counterpoise.data.split import Split, Splits
 from counterpoise.engine import Predictions, Run, Trainer
@@ -280,8 +280,7 @@ def _reliability(task: Task, predictions: Mapping[str, Predictions]) -> dict[str
 def _cost(trainer: Trainer, a_sample: float, result: Mapping[str, Any], trials: list[Trial]) -> dict[str, float]:
     counted = {name: result["cost"][name] for name in ("forward", "backward") if result["cost"][name] is not None}
     return {
-        "parameters": sum(p.numel() for p in trainer.model.parameters()),
-        "milliseconds a sample": 1000 * a_sample,
+        **at_prediction(trainer, a_sample),
         "seconds of training": result["seconds"],
         "seconds of trials": sum(trial.seconds for trial in trials),
         "epochs": result["epochs"],

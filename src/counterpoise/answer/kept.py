@@ -63,7 +63,7 @@ def compare(
     parts = {"val": data.val} if data.test is None else {"val": data.val, "test": data.test}
     part, metric, key = list(parts)[-1], student.monitor, f"{FUSED}/{student.monitor}"
     scores = {
-        "teacher": {name: teacher.evaluate(split)[key] for name, split in parts.items()},
+        "teacher": {name: teacher.current.scores(split)[key] for name, split in parts.items()},
         "student": {name: result[name][key] for name in parts},
     }
     each = [one for one in runs.get("each", ()) if set(parts) <= set(one)] if runs.get("monitor") == metric else []
@@ -86,5 +86,9 @@ def _share(metric: str, score: Mapping[str, float]) -> float | None:
 def _cost(trainer: Trainer, split: Split) -> dict[str, float]:
     started = time.perf_counter()
     trainer.predict(split)
-    milliseconds = 1000 * (time.perf_counter() - started) / len(split)
-    return {"parameters": sum(p.numel() for p in trainer.model.parameters()), "milliseconds a sample": milliseconds}
+    return at_prediction(trainer, (time.perf_counter() - started) / len(split))
+
+
+def at_prediction(trainer: Trainer, seconds: float) -> dict[str, float]:
+    """What a model costs that takes so many seconds a sample."""
+    return {"parameters": sum(p.numel() for p in trainer.model.parameters()), "milliseconds a sample": 1000 * seconds}

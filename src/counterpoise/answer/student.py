@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from counterpoise._digests import digest
 from counterpoise.data.layout import Layout
-from counterpoise.data.split import Split, digest, lacking
+from counterpoise.data.split import Split, lacking
 from counterpoise.engine.reuse import unencoded
 from counterpoise.functional import distillation_losses, feature_distances, label_distillation_losses
 from counterpoise.method import Info
 from counterpoise.methods import MSES
 from counterpoise.task import MultiLabel, Regression, SingleLabel, Task
-from counterpoise.types import Output, Present, who_has
+from counterpoise.types import Present, who_has
 
 if TYPE_CHECKING:
     from counterpoise.engine import Run, Step
@@ -165,16 +166,6 @@ class Student(MSES):
                 "cp.distil(teacher, data), or `counterpoise distil TEACHER`."
             )
 
-    def loss(self, output: Output, step: Step) -> Tensor:
+    def follow(self, outputs: Tensor, step: Step, present: Tensor | None = None) -> Tensor:
         assert self.told is not None
-        told = self.told[step.batch.index]
-
-        def follow(outputs: Tensor, present: Tensor | None = None) -> Tensor:
-            return step.average(losses_to(step.task, outputs, told), present)
-
-        loss = follow(output.logits)
-        if self.weight == 0:
-            return loss
-        for a, m in zip(self.active, self.reads(step.model.modalities), strict=True):
-            loss = loss + self.weight * a * follow(output.unimodal[m], step.present(m))
-        return loss
+        return step.average(losses_to(step.task, outputs, self.told[step.batch.index]), present)

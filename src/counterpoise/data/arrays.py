@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from counterpoise._checks import number, per_modality, spelled
+from counterpoise._digests import digest
 from counterpoise.task import SingleLabel, Task
 from counterpoise.types import Present
 
 from .labels import alike, parts, plain_array
 from .layout import Layout
 from .readers import Reader
-from .split import Split, Splits, digest, lacking, weighed
+from .split import Split, Splits, lacking, weighed
 from .splitting import holdout
 from .targets import checked_weights, encoded, standardised
 from .tensors import tensor_of

@@ -18,7 +18,6 @@ from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,8 +27,7 @@ _log = logging.getLogger(__name__)
 
 _MAGIC = b"cpcache2"
 _HEADER = 128  # bytes; magic, checksum, dtype and shape, then zeros
-_FIXED = struct.Struct("<8sQBB")  # magic, checksum of all that follows it, dtype, dimensions and order
-_BLOCK = 512  # words of 8 bytes, a page of memory: what is damaged on disks is whole pages
+_FIXED = struct.Struct("<8sIBB")  # magic, CRC-32 of all that follows it, dtype, dimensions and order
 _LAST = 0x80  # added to the dimensions when the third axis from the end, the colours of pictures, is last in the file
 _DTYPES = (torch.uint8, torch.int64, torch.float32, torch.float64, torch.int32, torch.int16, torch.float16, torch.bool)
 _MAPPED = 1 << 20  # bytes; below, one read is about twice as fast as the page faults of a mapping
@@ -112,7 +110,7 @@ class DecodeCache:
         """
         if not cells:
             return []
-        last = _colours_last(out[0])
+        last = channels_last(out[0])
         rows = out.movedim(-3, -1) if last else out
         expected, size = _rest(rows[0], last), rows[0].nbytes
         memory = rows.view(-1).numpy().view("uint8").data
@@ -254,10 +252,10 @@ class DecodeCache:
                 f"{type(self.reader).__name__} decoded to an empty tensor of shape {tuple(decoded.shape)}."
             )
         decoded = decoded.detach().cpu()
-        last = _colours_last(decoded)
+        last = channels_last(decoded)
         decoded = decoded.movedim(-3, -1) if last else decoded.contiguous()
         rest, payload = _rest(decoded, last), torch.from_numpy(decoded.view(-1).numpy().view("uint8"))
-        head = struct.pack("<8sQ", _MAGIC, _checksum(rest, payload)) + rest
+        head = struct.pack("<8sI", _MAGIC, _checksum(rest, payload)) + rest
         temporary = f"{path}.{uuid.uuid4().hex[:12]}.tmp"
 
         def write() -> None:
@@ -301,26 +299,14 @@ def _rest(values: Tensor, last: bool = False) -> bytes:
     return rest.ljust(_HEADER - _FIXED.size + 2, b"\0")
 
 
-def _colours_last(values: Tensor) -> bool:
-    """Whether the third axis from the end lies last in memory."""
+def channels_last(values: Tensor) -> bool:
+    """Whether the third axis from the end, the colours of pictures, lies last in memory."""
     return values.ndim >= 3 and not values.is_contiguous() and values.movedim(-3, -1).is_contiguous()
 
 
 def _checksum(rest: bytes, payload: Tensor) -> int:
-    """64 bits of a header and (bytes,) uint8: whatever changes within one page changes them.
-
-    Sums of words, each page's times an odd number of its own, so that pages cannot change places. At the speed of
-    memory, about seven times that of a CRC; what this must find is torn, lost and overwritten pages.
-    """
-    values = payload.numpy()
-    words = values[: len(values) // 8 * 8].view("<u8")
-    whole = len(words) // _BLOCK
-    pages = words[: whole * _BLOCK].reshape(whole, _BLOCK).sum(1, dtype=np.uint64)
-    odd = np.arange(1, 2 * whole + 1, 2, dtype=np.uint64)
-    tail = int(words[whole * _BLOCK :].sum(dtype=np.uint64)) + int.from_bytes(
-        values[len(words) * 8 :].tobytes(), "little"
-    )
-    return (int((pages * odd).sum(dtype=np.uint64)) + (2 * whole + 1) * tail + (zlib.crc32(rest) << 32)) % 2**64
+    """Of a header and (bytes,) uint8."""
+    return zlib.crc32(payload.numpy().data, zlib.crc32(rest))
 
 
 def _look(paths: Sequence[str]) -> int:

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from counterpoise._checks import did_you_mean, number
+from counterpoise._digests import digest
 from counterpoise.data.readers import Tabular
 from counterpoise.data.seeding import sample_seed
-from counterpoise.data.split import Split, digest, lacking
+from counterpoise.data.split import Split, lacking
 from counterpoise.types import who_has
 
 ABSENT = "absent"

@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, IterableDataset
 
 from counterpoise._checks import per_modality, spelled
+from counterpoise._digests import digest
 from counterpoise.task import Task
 from counterpoise.types import Present, who_has
 
@@ -36,7 +37,7 @@ from .layout import Layout, layout_of_reader
 from .readers import Reader
 from .samples import Collate, Samples
 from .seeding import borrowed_generators
-from .split import Split, Splits, digest, lacking, placed, weighed
+from .split import Split, Splits, lacking, placed, weighed
 from .survey import bind, surveyed
 from .targets import encoded
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from counterpoise._digests import digest
 from counterpoise.data.layout import Layout, layout_of_sample
 from counterpoise.task import Regression, SingleLabel, Task
 from counterpoise.types import Present, who_has
@@ -309,16 +309,3 @@ def placed(read: Tensor | None, there: Tensor, count: int) -> Tensor:
 def weighed(weight: Tensor | None) -> tuple[str | Tensor, ...]:
     """The weights of samples, for a hash; nothing when all count alike."""
     return () if weight is None else ("weight", weight)
-
-
-def digest(*parts: str | Tensor) -> str:
-    """A short hash of texts and tensors; the same on every machine and in every process."""
-    state = hashlib.blake2b(digest_size=8)
-    for part in parts:
-        if isinstance(part, Tensor):
-            part = part.detach().cpu().contiguous()
-            state.update(f"{part.dtype} {tuple(part.shape)}\0".encode())
-            state.update(part.flatten().view(torch.uint8).numpy().data)
-        else:
-            state.update(f"{len(part)} {part}\0".encode())
-    return state.hexdigest()

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from counterpoise._digests import digest
 from counterpoise.task import Task
 
-from .cache import DecodeCache
+from .cache import DecodeCache, channels_last
 from .columns import Names
 from .layout import Layout, layout_of_reader
 from .readers import Reader, ReadError
 from .readers.base import all_finite
 from .seeding import draw_of
-from .split import Parts, Split, digest, lacking, positions, weighed
+from .split import Parts, Split, lacking, positions, weighed
 from .targets import standardised
 
 if TYPE_CHECKING:
@@ -87,7 +88,11 @@ class TableSplit(Split):
         if not reader.batched or not len(indices):
             return None
         rows = self.rows[torch.as_tensor(indices, dtype=torch.int64)].tolist()
-        return self._whole(rows, modality, seed, empty) or self._cut(rows, modality, seed, empty)
+        parts = self._whole(rows, modality, seed, empty) or self._cut(rows, modality, seed, empty)
+        if not all_finite(parts.values):
+            for row in rows:
+                self._read(row, modality, seed)  # which names the one that is not
+        return parts
 
     def _whole(
         self, rows: Sequence[int], modality: str, seed: int | None, empty: Callable[..., Tensor]
@@ -215,6 +220,6 @@ class TableSplit(Split):
 
 def _room(part: Tensor, count: int, empty: Callable[..., Tensor]) -> Tensor:
     """(count, ...) for samples like this one, each laid out in memory as it is: colours last where its are."""
-    if part.ndim >= 3 and not part.is_contiguous() and part.movedim(-3, -1).is_contiguous():
+    if channels_last(part):
         return empty((count, *part.movedim(-3, -1).shape), dtype=part.dtype).movedim(-1, -3)
     return empty((count, *part.shape), dtype=part.dtype)

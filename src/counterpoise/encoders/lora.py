@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from counterpoise._checks import did_you_mean, number, whole
+from counterpoise._digests import digest_of_weights
 from counterpoise._extras import require
 
 BASE = "base"
@@ -54,7 +54,8 @@ class LoRA(nn.Module):
         _refuse_random(encoder)
         exactly = "|".join(map(re.escape, _layers(encoder, targets)))  # of a list it would take the ends of names
         self.targets = None if targets is None else list(targets)
-        self.register_buffer(BASE, _digest(encoder))
+        digest = bytes.fromhex(digest_of_weights(encoder))
+        self.register_buffer(BASE, torch.tensor(list(digest), dtype=torch.uint8))
         config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=exactly)  # pyright: ignore[reportArgumentType]
         self.encoder = inject_adapter_in_model(config, encoder.requires_grad_(False))
         if isinstance(dim := getattr(encoder, "dim", None), int):
@@ -118,18 +119,6 @@ def _layers(encoder: nn.Module, targets: Sequence[str] | None) -> list[str]:
             raise ValueError(did_you_mean("layer", target, sorted({name.rpartition(".")[2] for name in linear})))
         chosen |= dict.fromkeys(meant)
     return list(chosen)
-
-
-def _digest(encoder: nn.Module) -> Tensor:
-    """(32,) uint8: SHA-256 of names, types, shapes and numbers."""
-    state = hashlib.sha256()
-    for name, value in encoder.state_dict().items():
-        if not isinstance(value, Tensor):
-            continue
-        tensor = value.detach().cpu().contiguous()
-        state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
-        state.update(tensor.flatten().view(torch.uint8).numpy().data)
-    return torch.tensor(list(state.digest()), dtype=torch.uint8)
 
 
 def _without_base(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:

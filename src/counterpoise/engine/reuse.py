@@ -7,7 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from counterpoise.data.split import Split, digest
+from counterpoise._digests import digest
+from counterpoise.data.split import Split
 from counterpoise.encoders import Frozen
 from counterpoise.engine.evaluation import Evaluator
 from counterpoise.engine.replicas import Fabric, gather_rows

@@ -50,8 +50,7 @@ class Trainer:
         num_nodes: machines.
         precision: "32-true", "bf16-mixed", or on GPUs of Nvidia "16-mixed".
         num_workers: processes that read data ahead; 0 reads in the training process.
-        accumulate: parts that each process makes the gradient of a batch in, one after another, with the activations of
-            one in memory; at least 1. Methods that need whole batches refuse it.
+        accumulate: parts that a batch's gradient is made in, to save memory; at least 1.
         sampler: "balanced" draws as many samples an epoch, every class equally often; None trains on each sample once.
         early_stopping: end training when the monitor has not been better for so many epochs, at least 1; None never
             does. Methods that must finish refuse it.

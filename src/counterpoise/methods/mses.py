@@ -101,12 +101,16 @@ class MSES(Method):
         return Phase(run.epochs, train=None if self.only is None else tuple(self.only)) if index == 0 else None
 
     def loss(self, output: Output, step: Step) -> Tensor:
-        loss = step.criterion(output.logits, step.batch.target)
+        loss = self.follow(output.logits, step)
         if self.weight == 0:
             return loss
         for a, m in zip(self.active, self.reads(step.model.modalities), strict=True):
-            loss = loss + self.weight * a * step.unimodal_loss(output, m)
+            loss = loss + self.weight * a * self.follow(output.unimodal[m], step, step.present(m))
         return loss
+
+    def follow(self, outputs: Tensor, step: Step, present: Tensor | None = None) -> Tensor:
+        """Mean loss of one prediction, of the samples where ``present`` is True."""
+        return step.criterion(outputs, present=present)
 
     def must_finish(self) -> str | None:
         return "it stops each modality by a rule of its own, and training when all have stopped"

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from counterpoise._checks import did_you_mean
+from counterpoise._digests import digest
 from counterpoise.data.readers import Array, Reader, ReadError
-from counterpoise.data.split import Split, digest, lacking
+from counterpoise.data.split import Split, lacking
 from counterpoise.data.table import Table
 from counterpoise.data.targets import no_targets
 from counterpoise.data.values import is_waveform
