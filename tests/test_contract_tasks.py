@@ -43,7 +43,7 @@ def test_contract_of_other_tasks(name: str, kind: str, check: Callable[..., None
     _check(name, kind, CASES[name].fusions[0], modalities, check)
 
 
-@pytest.mark.parametrize("check", [trains, accepts_absent])
+@pytest.mark.parametrize("check", [pytest.param(trains, marks=pytest.mark.slow), accepts_absent])
 @pytest.mark.parametrize("kind", OTHERS)
 @pytest.mark.parametrize("rule", ["mean", "entropy", "sum", "pool"])
 def test_every_rule_of_late_fusion(rule: str, kind: str, check: Callable[..., None]):

@@ -117,6 +117,7 @@ sys.modules.update(dict.fromkeys({[*EXTRAS]}))
     return subprocess.run([sys.executable, "-c", block + code], cwd=cwd, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow  # five fresh processes
 def test_the_core_trains_saves_and_loads(tmp_path: Path):
     done = core_only(
         """

@@ -299,6 +299,7 @@ def run(*arguments):
     return left.value.code
 
 
+@pytest.mark.slow  # trains several times
 def test_on_the_command_line(tmp_path, capsys):
     numbers = [0.5 + (i % 7) / 3 for i in range(60)]
     table = write(tmp_path / "t.csv", rows_of(other=[f"more {i % 3}" for i in range(60)], trust=numbers))

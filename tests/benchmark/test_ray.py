@@ -223,6 +223,7 @@ def interrupt(runs: Path, method: str, where: str, *address: str) -> None:
 
 
 @pytest.mark.usefixtures("started")
+@pytest.mark.slow  # waits for a cluster
 def test_a_worker_that_could_not_hear_is_asked_again(tmp_path: Path) -> None:
     """As in a cluster that was started in the background of a script, before the task listens."""
     import ray

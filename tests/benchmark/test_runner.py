@@ -145,7 +145,7 @@ print(len(outcome.stopped), len(outcome.waiting), len(outcome.failed)); sys.exit
 """
 
 
-HOW = pytest.mark.parametrize("how", ["spawned", "forked"])
+HOW = pytest.mark.parametrize("how", [pytest.param("spawned", marks=pytest.mark.slow), "forked"])
 
 
 def start(tmp_path: Path, method: str, how: str) -> tuple[subprocess.Popen[str], list[Path]]:
@@ -169,7 +169,7 @@ def wait_for(*paths: Path, seconds: float = 60) -> None:
 @pytest.mark.parametrize(
     ("which", "how"),
     [
-        (signal.SIGINT, "spawned"),
+        pytest.param(signal.SIGINT, "spawned", marks=pytest.mark.slow),
         (signal.SIGTERM, "forked"),
         pytest.param(signal.SIGINT, "forked", marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, "spawned", marks=pytest.mark.slow),

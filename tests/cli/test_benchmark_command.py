@@ -175,6 +175,7 @@ def test_missing_files_are_said_once(run: Run, tmp_path: Path) -> None:
     assert not Path("b").exists()
 
 
+@pytest.mark.slow  # processes of their own
 def test_a_real_process(run: Run, tiny: Sequence[str]) -> None:
     done = run("benchmark", *tiny, "--methods", "Joint", "--seeds", "0", "--out", "b")
     assert done.code == 0, done.out

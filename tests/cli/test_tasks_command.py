@@ -71,7 +71,7 @@ CASES = {
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in ("sets", "price") else pytest.mark.slow) for name in CASES]
+    "name", [pytest.param(name, marks=() if name == "sets" else pytest.mark.slow) for name in CASES]
 )
 def test_fit_evaluate_predict(folder, tmp_path, capsys, name):
     options, task, names, metric, least = CASES[name]
@@ -243,6 +243,7 @@ def test_data_check_counts_samples(folder, capsys, label, line):
     assert line in capsys.readouterr().out
 
 
+@pytest.mark.slow  # trains several times
 def test_nothing_is_guessed_from_another_table(folder, tmp_path, capsys):
     assert fit(folder, tmp_path / "run", "--data.label", "price") in (0, None), capsys.readouterr().err
     few = list(csv.DictReader(io.StringIO((folder / "data.csv").read_text())))[:4]  # four numbers look like classes

@@ -21,6 +21,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return in_process(monkeypatch, tune)
 
 
+@pytest.mark.slow  # trains a whole search
 def test_search_and_train_with_the_best(run: Run, tiny: Sequence[str], here: list[list[str]]) -> None:
     arguments = ["tune", *tiny, *SEARCH, "--param", "optimizer.lr=float:0.001:0.1", "--seeds", "0,1", "--out", "t"]
     done = run(*arguments, "--trials", "2")

@@ -96,6 +96,7 @@ def test_seed_decides_the_split_and_the_fingerprint_follows():
     assert from_arrays(changed, _y()).train.fingerprint() != one.train.fingerprint()
 
 
+@pytest.mark.slow  # fresh processes
 def test_fingerprint_is_the_same_in_another_process():
     code = "import torch; from counterpoise._digests import digest; print(digest('x', torch.arange(5)))"
     for hash_seed in ("1", "2"):

@@ -79,6 +79,7 @@ def test_loud_files_are_clipped(tmp_path):
     assert torch.equal(loud, clipped)
 
 
+@pytest.mark.slow  # librosa takes its time to start
 def test_reflected_ends_equal_librosa(tmp_path):
     soundfile.write(tmp_path / "a.wav", tone(3, 22050), 22050, subtype="FLOAT")
     wave = tone(3, 22050)[:, 0].clip(-1, 1).astype(np.float64)

@@ -113,6 +113,7 @@ def test_a_default_encoder_has_the_size_and_the_padding_of_the_tokenizer(tmp_pat
     torch.testing.assert_close(encoder(x[None]), encoder(x[None, : int((x != padding).sum())]))
 
 
+@pytest.mark.slow  # a fresh process imports transformers
 def test_threads_import_transformers_once(wordpiece):
     code = f"""
 from concurrent.futures import ThreadPoolExecutor

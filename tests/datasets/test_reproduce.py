@@ -146,6 +146,7 @@ def test_the_published_test_part_selects_only_when_asked_and_is_named(beside, ca
     assert not any("here selected on" in reason for reason in ours["reasons"])
 
 
+@pytest.mark.slow  # trains
 def test_options_of_the_rows_are_not_asked_of_the_joint_training_that_is_timed(raw, tmp_path, monkeypatch):
     timed = []
     monkeypatch.setattr(conduct, "run", lambda *_, **__: Outcome())

@@ -147,6 +147,7 @@ def test_the_lists_of_twitter2017_beside_it_are_not_taken(tmp_path):
 
 
 @official
+@pytest.mark.slow  # all of the official lists
 def test_the_official_lists_pass_every_check(tmp_path):
     (tmp_path / "raw" / "twitter2015_images").mkdir(parents=True)
     (tmp_path / "raw" / "lists").symlink_to(LISTS)

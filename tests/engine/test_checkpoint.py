@@ -229,7 +229,8 @@ def dying_at(monkeypatch, number):
     return calls
 
 
-@pytest.mark.parametrize("name", [pytest.param("LoadsBest", marks=pytest.mark.slow), "IGM"])
+@pytest.mark.slow  # a run per operation
+@pytest.mark.parametrize("name", ["LoadsBest", "IGM"])
 def test_death_between_any_two_file_operations(tmp_path, monkeypatch, name):
     whole, data = build(name)
     whole.fit(data.train, data.val)

@@ -50,14 +50,8 @@ def test_samples_that_are_alone_are_among_them(monkeypatch):
     assert seen
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        methods.MMPareto,
-        pytest.param(methods.AGM, marks=pytest.mark.slow),
-        pytest.param(methods.IGM, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow  # processes of their own
+@pytest.mark.parametrize("make", [methods.MMPareto, methods.AGM, methods.IGM])
 def test_two_processes(make):
     plain, checkpointed = (on_two(fitted, make, wrap) for wrap in (False, True))
     for without, within in zip(plain, checkpointed, strict=True):

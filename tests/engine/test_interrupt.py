@@ -24,7 +24,8 @@ def assert_equal(a, b):
 
 
 # -- a real process ------------------------------------------------------------------------------------
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow  # fresh processes
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_after_the_batch_and_says_how_to_go_on(tmp_path, number):
     process = start("Joint", tmp_path)
     assert follow(process, 8)  # batch 2 of epoch 2

@@ -115,10 +115,8 @@ def test_who_started_this(monkeypatch):
         make_fabric(accelerator="cpu", devices=4, num_nodes=2)
 
 
-@pytest.mark.parametrize(
-    "launcher",
-    [pytest.param([sys.executable], id="devices"), pytest.param(TORCHRUN, marks=pytest.mark.slow, id="torchrun")],
-)
+@pytest.mark.slow  # four launches
+@pytest.mark.parametrize("launcher", [[sys.executable], TORCHRUN], ids=["devices", "torchrun"])
 def test_a_process_that_dies_ends_the_run_and_two_processes_or_one_resume_it(tmp_path, launcher):
     options = ["how=killed"] if launcher is TORCHRUN else ["how=killed", "devices=2"]
     address = ["--master_port", free_port()] if launcher is TORCHRUN else []

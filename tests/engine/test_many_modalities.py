@@ -126,7 +126,7 @@ def test_agm_fuses_few_subsets_and_its_responses_add_up(monkeypatch, count, fusi
 
 
 @pytest.mark.parametrize("make", [AGM, partial(SMV, warmup=1)])
-@pytest.mark.parametrize("absent", [0.0, 0.3])
+@pytest.mark.parametrize("absent", [pytest.param(0.0, marks=pytest.mark.slow), 0.3])
 def test_methods_that_value_subsets_train_twelve_modalities(make, absent):
     trainer, data = trainer_of(12, make, absent=absent)
     first = trainer.run(data)

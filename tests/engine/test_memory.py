@@ -27,6 +27,7 @@ print(faults_of_a_step())
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of the GNU C library")
+@pytest.mark.slow  # a fresh process
 def test_the_second_step_finds_the_pages_of_the_first() -> None:
     def faults(how: str) -> int:
         return int(subprocess.run([sys.executable, "-c", CHILD, how], capture_output=True, check=True).stdout)

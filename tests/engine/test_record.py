@@ -1,11 +1,13 @@
 import json
 import os
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from counterpoise.engine import Observer, RunDirectory, RunDirectoryError
+from counterpoise.engine.record import environment
 from counterpoise.methods import Joint
 from counterpoise.metrics.result import read_result
 from counterpoise.testing import trainer_for
@@ -49,14 +51,30 @@ def test_a_finished_run_holds_everything_and_is_not_overwritten(tmp_path):
     assert {"fused/accuracy", "first/macro_f1", "second/ece", "fused/loss"} <= set(result["test"])
     assert [line["epoch"] for line in lines(path)] == [1, 2, 3, 4]
     assert lines(path) == trainer.history
-    environment = json.loads((path / "environment.json").read_text())
-    assert "torch" in environment["packages"]
-    assert environment["run"] == {name: result[name] for name in ("method", "label", "seed", "data")}
+    written = json.loads((path / "environment.json").read_text())
+    assert "torch" in written["packages"]
+    assert written["run"] == {name: result[name] for name in ("method", "label", "seed", "data")}
     before = {p.name: p.read_bytes() for p in path.iterdir()}
     for resume in (False, True):
         with pytest.raises(RunDirectoryError, match="holds a finished run"):
             run(path)[0].fit(data.train, data.val, resume=resume)
     assert before == {p.name: p.read_bytes() for p in path.iterdir()}
+
+
+def test_the_state_of_the_working_tree_is_written(tmp_path, monkeypatch):
+    git = ["git", "-c", "user.name=n", "-c", "user.email=e"]
+    monkeypatch.chdir(tmp_path)
+    assert environment()["git"] is None
+    subprocess.run([*git, "init", "-q"], check=True)
+    Path("kept.py").write_text("1")
+    assert environment()["git"] is None  # no commit yet
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "-qm", "one"], check=True)
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    assert environment()["git"] == {"commit": commit, "changed_files": 0}
+    Path("kept.py").write_text("2")
+    Path("new.py").touch()
+    assert environment()["git"] == {"commit": commit, "changed_files": 2}
 
 
 def test_an_unfinished_run_is_continued_only_when_asked(tmp_path):

@@ -44,7 +44,11 @@ def fit(fabric, method, absent, options):
 
 
 @pytest.mark.parametrize("method", [Joint, lambda: Unimodal("second"), MLA, lambda: IGM(stages=[2, 2])])
-@pytest.mark.parametrize("options", [{}, {"clip_norm": 0.1}, {"batch_size": 4}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{}, *(pytest.param(o, marks=pytest.mark.slow) for o in ({"clip_norm": 0.1}, {"batch_size": 4}))],
+    ids=str,
+)
 def test_absent_modalities(method, options):
     one = make_fabric(accelerator="cpu")
     expected = fit(one, method, 0.1, options)

@@ -152,12 +152,13 @@ def test_best_weights_are_reloaded_only_when_asked(monkeypatch):
 @pytest.mark.parametrize(
     ("make", "fusion", "modalities"),
     [
-        (lambda: IGM(scope=1.0, statistic="sample", mixup=0.5), None, 3),
-        (lambda: IGM(reload_best=True), "Shared", 2),
-        (IGM.released, None, 2),
-        (lambda: IGM(sam="off"), None, 4),
+        pytest.param(
+            lambda: IGM(scope=1.0, statistic="sample", mixup=0.5), None, 3, marks=pytest.mark.slow, id="wide scope"
+        ),
+        pytest.param(lambda: IGM(reload_best=True), "Shared", 2, id="shared head"),
+        pytest.param(IGM.released, None, 2, id="released"),
+        pytest.param(lambda: IGM(sam="off"), None, 4, marks=pytest.mark.slow, id="four"),
     ],
-    ids=["wide scope", "shared head", "released", "four"],
 )
 def test_variants_resume_and_accept_absent_samples(make, fusion, modalities):
     check_method(make, modalities=modalities, fusion=fusion, checks=[accepts_absent, resumes_exactly])

@@ -177,6 +177,7 @@ def test_a_run_is_started_from_its_recipe_and_says_who_it_is(tmp_path: Path) -> 
     assert result["label"] == "a row"
 
 
+@pytest.mark.slow  # processes of their own
 def test_the_id_is_the_same_in_another_process() -> None:
     code = f"import sys; from counterpoise.recipe.recipe import Recipe; print(Recipe.parse({json.dumps(ONE)}).id)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

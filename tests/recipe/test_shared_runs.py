@@ -59,14 +59,8 @@ def start(name: str) -> None:
     assert not left.value.code
 
 
-@pytest.mark.parametrize(
-    "order",
-    [
-        list(COMMANDS),
-        *(pytest.param(list(order), marks=pytest.mark.slow) for order in list(permutations(COMMANDS))[1:]),
-    ],
-    ids="-".join,
-)
+@pytest.mark.slow  # trains and draws
+@pytest.mark.parametrize("order", list(map(list, permutations(COMMANDS))), ids="-".join)
 def test_each_run_is_trained_once(order: list[str], trained: list[str]) -> None:
     for name in order:
         start(name)
@@ -100,6 +94,7 @@ def test_a_run_of_a_search_gets_its_test_scores_and_nothing_else(trained: list[s
     assert len((directory / "metrics.jsonl").read_text().splitlines()) == 1
 
 
+@pytest.mark.slow  # trains and draws
 def test_a_run_that_was_begun_without_records_goes_on_without_and_the_page_says_so(trained: list[str]) -> None:
     start("benchmark")
     start("diagnose")

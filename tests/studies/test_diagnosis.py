@@ -288,6 +288,7 @@ def test_overfitting_decides_what_to_try_when_fusing_hurts() -> None:
 
 
 # -- the command ---------------------------------------------------------------------------------------
+@pytest.mark.slow  # trains and draws
 def test_the_command_writes_page_and_evidence(started: list[Recipe], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main(["diagnose", *DATA, "--out", "d", "--seeds", "0,1"])

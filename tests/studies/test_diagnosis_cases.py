@@ -92,6 +92,7 @@ def test_a_modality_starved_by_an_easier_one_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("undrawn")
+@pytest.mark.slow  # trains a diagnosis
 def test_noise_is_not_called_starved(tmp_path: Path) -> None:
     found = ask(split({"audio": easy(1.2), "image": noise(1, 12)}), tmp_path)
     assert judge(found).weak == ("image",)

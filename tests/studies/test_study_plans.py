@@ -34,6 +34,7 @@ def kept(name: str) -> dict:
     return json.loads(Path("out", name, "data.json").read_text())
 
 
+@pytest.mark.slow  # trains several studies
 def test_studies_share_runs_resume_and_draw_again(started: list[Recipe]) -> None:
     common = [*DATA, "--out", "out", "--seeds", "0,1"]
     assert study("imbalance", *common) == 0

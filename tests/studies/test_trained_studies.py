@@ -19,6 +19,8 @@ from counterpoise.engine.state import mix, seed_everything
 from counterpoise.recipe.trained import open_run
 from counterpoise.studies.interaction import directions
 
+pytestmark = pytest.mark.slow  # trains six runs and the studies of them
+
 DATA = ["--data", "digits", "--data.size", "150", "--epochs", "2", "--batch_size", "16", "--progress", "false"]
 STUDIES = {
     "interaction": [],
@@ -48,7 +50,6 @@ def result(out: Path, name: str) -> dict:
     return json.loads((out / name / "data.json").read_text())["result"]
 
 
-@pytest.mark.slow  # trains a study
 def test_stages_coincide_until_a_direction_acts(out: Path) -> None:
     found = result(out, "interaction")
     assert found["stages"] == ["audio 1", "image 1", "audio 2", "image 2"]

@@ -91,6 +91,7 @@ def rows(found: Search) -> list[dict]:
     return results.rows(found.study, SPACE)
 
 
+@pytest.mark.slow  # trains several searches
 def test_a_search_that_was_continued_draws_the_same_values(tmp_path: Path) -> None:
     whole, part = search(tmp_path / "whole", 6), search(tmp_path / "part", 4)
     go(whole)
