@@ -1,6 +1,7 @@
 """``cp.distil``: a student of a trained model, what it learns from, what it keeps, and what is refused."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from counterpoise.answer.auto import Answer, auto
 from counterpoise.answer.distil import distil, teach, teacher_of
 from counterpoise.answer.kept import _share
 from counterpoise.answer.student import Student, Taught, losses_to
+from counterpoise.answer.words import sentences
 from counterpoise.cli import main
 from counterpoise.data import pad
 from counterpoise.data.arrays import ArraySplit
@@ -177,6 +179,9 @@ def test_every_task_has_students_that_are_runs_like_any_other(kind, teachers, tm
     assert kept["scores"]["teacher"]["test"] == pytest.approx(teachers[kind].result["test"][key])
     size = kept["cost"]["teacher"]["parameters"] / kept["cost"]["student"]["parameters"]
     assert size == pytest.approx(RUNS[kind], rel=0.1)
+    assert found.evidence.cost["milliseconds a sample"] == kept["cost"]["student"]["milliseconds a sample"]
+    shares = {share: "held on to" in " ".join(sentences(replace(found.evidence, trust=share))) for share in (4e-4, 0.1)}
+    assert shares == {4e-4: False, 0.1: True}
     name = "auto, 2 runs" if RUNS[kind] > 1 else "auto"
     assert f"its teacher ({name})" in str(found)
     written = json.loads((tmp_path / "run" / "result.json").read_text())

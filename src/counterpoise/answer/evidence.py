@@ -136,6 +136,7 @@ def measure(
     started = time.perf_counter()
     with_pool = trainer.current.predict(split, keep=True)  # the data are read and encoded once for all that follows
     seconds = time.perf_counter() - started
+    prediction = kept.cost["student"] if kept is not None else at_prediction(trainer, seconds / len(split))
     pool = model.pool
     assert pool is not None
     without_pool, val = (unpooled(trainer.current, samples) for samples in (split, data.val))
@@ -161,7 +162,7 @@ def measure(
         **by_modality,
         metrics={name: (before.get(name), value) for name, value in after.items()},
         reliability=_reliability(task, {"without the pool": without_pool, "with the pool": with_pool}),
-        cost=_cost(trainer, seconds / len(split), result, trials),
+        cost=_cost(prediction, result, trials),
         out_of_time=bool(result.get("out_of_time")),
         trials=tuple(trials),
         without=tuple(without),
@@ -277,10 +278,10 @@ def _reliability(task: Task, predictions: Mapping[str, Predictions]) -> dict[str
     return curves
 
 
-def _cost(trainer: Trainer, a_sample: float, result: Mapping[str, Any], trials: list[Trial]) -> dict[str, float]:
+def _cost(prediction: Mapping[str, float], result: Mapping[str, Any], trials: list[Trial]) -> dict[str, float]:
     counted = {name: result["cost"][name] for name in ("forward", "backward") if result["cost"][name] is not None}
     return {
-        **at_prediction(trainer, a_sample),
+        **prediction,
         "seconds of training": result["seconds"],
         "seconds of trials": sum(trial.seconds for trial in trials),
         "epochs": result["epochs"],

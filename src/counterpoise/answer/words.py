@@ -38,7 +38,8 @@ def headline(evidence: Evidence) -> str:
 def sentences(evidence: Evidence) -> list[str]:
     """The answer, what it rests on, and what to doubt."""
     said = [headline(evidence), *_failed(evidence), _best(evidence), _adds(evidence)]
-    held = f"; {percent(evidence.trust)} % of it is the best expert, held on to as a fallback" if evidence.trust else ""
+    share = percent(evidence.trust)
+    held = f"; {share} % of it is the best expert, held on to as a fallback" if float(share) else ""
     gained = spanned(evidence.gain, sign=True)
     said.append(f"The pool gives {gained} points over the fused prediction without it{held}.")
     if evidence.against is not None:
@@ -94,7 +95,7 @@ def _kept(kept: Kept) -> list[str]:
         gain = f"of what the teacher gains over that, the student keeps {share}"
         ways.append(f"One of the teacher's runs reaches {said[ONE]} on average; {gain}.")
     teacher, student = (
-        f"{cost['parameters']:,.0f} parameters and {cost['milliseconds a sample']:.3f} ms a sample"
+        f"{cost['parameters']:,.0f} parameters and {cost['milliseconds a sample']:.2f} ms a sample"
         for cost in (kept.cost["teacher"], kept.cost["student"])
     )
     return [*ways, f"At prediction the teacher costs {teacher}, the student {student}."]
