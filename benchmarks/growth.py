@@ -47,12 +47,12 @@ def _write(folder: Path, n: int) -> Path:
         (folder / name).mkdir(exist_ok=True)
         for i in range(FILES):
             np.save(folder / name / f"{i:06d}.npy", np.full(VECTOR, i % 5, np.float32))
-    path = folder / f"{n}.csv"
+    path, speakers = folder / f"{n}.csv", n // 50 + 1  # no multiple of 5: every speaker has all classes
     with path.open("w") as file:
         file.write("id,label,group,audio,video\n")
         for i in range(n):
             name = f"{i % FILES:06d}.npy"
-            file.write(f"sample-{i:08d},class{i % 5},speaker{i % (n // 50):06d},audio/{name},video/{name}\n")
+            file.write(f"sample-{i:08d},class{i % 5},speaker{i % speakers:06d},audio/{name},video/{name}\n")
     return path
 
 

@@ -6,7 +6,10 @@ import re
 from pathlib import Path
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-PAGES = ("sarcasm_text_attr", "av_mnist_fsdd", "mosi_bclstm", "pie", "propaganda_memes", "flipkart_prices")
+PAGES = (
+    "sarcasm_text_attr", "av_mnist_fsdd", "mosi_bclstm", "pie", "handwritten", "flipkart_products", "ravdess_fold0",
+    "mvsa_single", "propaganda_memes", "flipkart_prices",
+)  # fmt: skip
 
 
 def rows(text: str) -> dict[str, list[str]]:
