@@ -158,9 +158,8 @@ def main() -> None:
 Clips as in [Reading data](#reading-data), {options.clips} of them, in batches of {options.batch}, from a cache in
 memory: 711 kB a sample. "One by one" is how training on a CPU reads, "handed over" how training on a GPU reads, up to
 the copy to the device. A copy of the same bytes into the same memory again and again is what no loader can be faster
-than. The load of the machine was {load:.0f} while this ran on its {os.cpu_count()} cores, other work included, so the
-last column says more than the first: it counts the processor time of all processes of the loader, which two cores of a
-machine without other work have twice of each second.
+than. The load of the machine was {load:.0f} on its {os.cpu_count()} cores when this had run, itself included. The last
+column counts the processor time of all processes of the loader.
 
 {handed}
 
