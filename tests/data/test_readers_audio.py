@@ -224,6 +224,7 @@ def test_an_error_survives_the_way_between_processes():
 
 
 @pytest.mark.skipif(not (DATA / "av_mnist_fsdd").is_dir(), reason=f"real recordings are not in {DATA}")
+@pytest.mark.slow  # librosa takes its time to start
 def test_real_recording():
     path = DATA / "av_mnist_fsdd" / "fsdd_wav" / "0_george_0.wav"
     sample = Audio().read(str(path))
