@@ -47,12 +47,12 @@ def _write(folder: Path, n: int) -> Path:
         (folder / name).mkdir(exist_ok=True)
         for i in range(FILES):
             np.save(folder / name / f"{i:06d}.npy", np.full(VECTOR, i % 5, np.float32))
-    path, speakers = folder / f"{n}.csv", n // 50 + 1  # no multiple of 5: every speaker has all classes
+    path = folder / f"{n}.csv"
     with path.open("w") as file:
         file.write("id,label,group,audio,video\n")
         for i in range(n):
             name = f"{i % FILES:06d}.npy"
-            file.write(f"sample-{i:08d},class{i % 5},speaker{i % speakers:06d},audio/{name},video/{name}\n")
+            file.write(f"sample-{i:08d},class{i % 5},speaker{i // 5 % (n // 50):06d},audio/{name},video/{name}\n")
     return path
 
 
@@ -130,8 +130,8 @@ def rows(sizes: Sequence[int]) -> str:
         "looks at the table alone; an epoch is 100 batches of 64 by two workers.\n\n"
         + measure.table(header, times)
         + "\n\nMiB above a process that has read, checked and predicted a table of 500 rows (workers: of their own). "
-        "Memory is anonymous, "
-        "which no file backs; what is mapped from files, the system takes back when it is needed elsewhere.\n\n"
+        "Memory is anonymous, which no file backs; what is mapped from files, the system takes back when it is needed "
+        "elsewhere.\n\n"
         + measure.table(headings, memory)
         + "\n\nThe text of a large table lies in a temporary file. What grows in memory are numbers: a row's label "
         "(4 bytes), its place in a split and the label there (16), and its turn in an epoch (8); more for a moment "

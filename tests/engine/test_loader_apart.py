@@ -16,7 +16,7 @@ from PIL import Image as Pillow
 from torch import Tensor, nn
 
 import counterpoise as cp
-from counterpoise.data import Audio, Image, Reader, Splits, Table
+from counterpoise.data import Audio, Image, Reader, Splits, Table, table_split
 from counterpoise.data.readers import ReadError
 from counterpoise.data.table_split import TableSplit
 from counterpoise.engine import loader as loader_module
@@ -197,3 +197,12 @@ def test_numbers_that_are_not_finite_are_named_before_they_reach_the_device(tmp_
     for _ in range(2):  # the second time, what the cache holds
         with pytest.raises(ReadError, match=r"row 3, column 'voice'.*2.wav: holds NaN"):
             list(Loader(data, 4, device=CPU).batches(("voice",)))
+
+
+def test_what_the_cache_has_verified_is_not_looked_at_again(tmp_path, monkeypatch):
+    loader = Loader(splits(write(tmp_path)).train, 4, device=CPU)
+    count = len(list(loader.batches(("face",))))
+    looked: list[Tensor] = []
+    monkeypatch.setattr(table_split, "all_finite", lambda x: looked.append(x) or True)
+    assert len(list(loader.batches(("face",)))) == count
+    assert len(looked) == count  # the first of each batch, whose shape the others are taken to have

@@ -88,11 +88,7 @@ class TableSplit(Split):
         if not reader.batched or not len(indices):
             return None
         rows = self.rows[torch.as_tensor(indices, dtype=torch.int64)].tolist()
-        parts = self._whole(rows, modality, seed, empty) or self._cut(rows, modality, seed, empty)
-        if not all_finite(parts.values):
-            for row in rows:
-                self._read(row, modality, seed)  # which names the one that is not
-        return parts
+        return self._whole(rows, modality, seed, empty) or self._cut(rows, modality, seed, empty)
 
     def _whole(
         self, rows: Sequence[int], modality: str, seed: int | None, empty: Callable[..., Tensor]
@@ -108,13 +104,13 @@ class TableSplit(Split):
         if reader.cut(first, None)[0] is not first:
             return None
         values = _room(first, len(rows), empty)
-        values[0] = first
+        values[0] = self._finite(rows[0], modality, first)
         sources = [source for source in self.table.sources(rows[1:], modality) if source is not None]
         for place in cache.fill(sources, values[1:]):
             decoded = self._decoded(rows[1 + place], modality)
             if decoded.shape != first.shape or decoded.dtype != first.dtype:
                 return None
-            values[1 + place] = decoded
+            values[1 + place] = self._finite(rows[1 + place], modality, decoded)
         drawn = [
             reader.cut(x, draw_of(reader, modality, row, seed))[1] for row, x in zip(rows, values.unbind(), strict=True)
         ]
@@ -130,8 +126,8 @@ class TableSplit(Split):
             done = [self._transformed(row, modality, seed, x) for row, x in zip(rows, decoded, strict=True)]
             return Parts(self._stacked(rows, modality, done))
         values = _room(first, len(rows), empty)
-        for part, place in zip(cuts, values, strict=True):
-            place.copy_(part[0])
+        for row, (part, _), place in zip(rows, cuts, values, strict=True):
+            place.copy_(self._finite(row, modality, part))
         return Parts(values, torch.tensor([drawn for _, drawn in cuts], dtype=torch.float64))
 
     def recording(self, modality: str) -> str:
@@ -152,10 +148,8 @@ class TableSplit(Split):
             return batch
         batch = torch.empty(len(rows), *reader.shape, dtype=reader.dtype)
         for place in cache.fill([source for source in sources if source is not None], batch):
-            decoded = self._decoded(rows[place], modality)
-            batch[place] = decoded  # what `transform` gives
-            if not all_finite(batch[place]):
-                self._transformed(rows[place], modality, None, decoded)  # which says so
+            batch[place] = self._decoded(rows[place], modality)  # what `transform` gives
+            self._finite(rows[place], modality, batch[place])
         return batch
 
     def _read(self, row: int, modality: str, seed: int | None) -> Tensor | None:
@@ -174,7 +168,12 @@ class TableSplit(Split):
         reader = self.readers[modality]
         with self._naming(row, modality):
             x = reader.transform(decoded, draw_of(reader, modality, row, seed))
-            if not all_finite(x):
+        return self._finite(row, modality, x)
+
+    def _finite(self, row: int, modality: str, x: Tensor) -> Tensor:
+        """What was read of a row, without NaN and infinity; what `DecodeCache.fill` reads has neither."""
+        if not all_finite(x):
+            with self._naming(row, modality):
                 raise ReadError(self._source(row, modality), "holds NaN or infinity")
         return x
 
