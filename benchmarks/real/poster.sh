@@ -10,8 +10,8 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}  # small models: more threads only 
 data=$out/data/av_mnist_fsdd.npz
 [ -f "$data" ] || "$python" "$here/prepare.py" av_mnist_fsdd --source "$source/av_mnist_fsdd" --out "$data"
 study() {  # NAMES SEEDS OPTIONS...
-  "$python" -m counterpoise study "$1" --config "$here/av_mnist_fsdd.yaml" --data "$data" --epochs "${EPOCHS:-24}" \
-    --seeds "$2" --jobs "${JOBS:-2}" --out "$out/poster" "${@:3}"
+  "$python" -m counterpoise study "$1" --config "$here/av_mnist_fsdd.yaml" --data "$data" \
+    --schedule Constant --epochs "${EPOCHS:-24}" --seeds "$2" --jobs "${JOBS:-2}" --out "$out/poster" "${@:3}"
 }
 study ablation,imbalance "${ABLATION_SEEDS:-0,1,2,3,4}"
 study gradient-change,interaction,singular-values,scope,sensitivity,landscape "${SEEDS:-0,1,2}" \
