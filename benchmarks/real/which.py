@@ -1,0 +1,62 @@
+"""The results of the pages of sets -> the table of every interval in docs/which.md, between its two marks.
+
+python benchmarks/real/which.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+from summarise import line
+
+BEGIN, END = "<!-- intervals: written by benchmarks/real/which.py -->", "<!-- end of intervals -->"
+SETS = {
+    "sarcasm_text_attr": "sarcasm",
+    "av_mnist_fsdd": "digits",
+    "mosi_bclstm": "MOSI",
+    "pie": "faces",
+    "handwritten": "six views",
+    "flipkart_products": "products",
+    "ravdess_fold0": "emotions",
+    "mvsa_single": "tweets",
+    "propaganda_memes": "memes",
+    "flipkart_prices": "prices",
+}
+"""Page -> how the text calls it."""
+
+
+def intervals(page: str) -> dict[str, str]:
+    """Row -> its difference to joint training, of the rows of several modalities; bold where zero is left out."""
+    found = {}
+    for text in page.split("## Result")[1].split("\n## ")[0].splitlines():
+        cells = [cell.strip() for cell in text.strip("|").split("|")]
+        if len(cells) > 2 and "[" in cells[2] and not cells[0].startswith("Unimodal"):
+            cell = cells[2].removesuffix(" *")
+            low, high = (float(n.replace("−", "-")) for n in re.findall(r"[+−][\d.]+(?=[,\]])", cell))
+            found[cells[0]] = f"**{cell}**" if low > 0 or high < 0 else cell
+    return found
+
+
+def table(folder: Path) -> str:
+    """Rows by name x sets."""
+    by_set = [intervals((folder / f"{name}.md").read_text(encoding="utf-8")) for name in SETS]
+    lines = [line(["row", *(f"[{title}](benchmarks/{name}.md)" for name, title in SETS.items())])]
+    lines.append(line(["---"] * (1 + len(SETS))))
+    rows = sorted({row for found in by_set for row in found}, key=str.lower)
+    return "\n".join([*lines, *(line([row, *(found.get(row, "–") for found in by_set)]) for row in rows)])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder of which.md and benchmarks")
+    docs = parser.parse_args().docs
+    before, rest = (docs / "which.md").read_text(encoding="utf-8").split(BEGIN)
+    made = table(docs / "benchmarks")
+    (docs / "which.md").write_text(f"{before}{BEGIN}\n{made}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+    print(f"{made.count('[+') + made.count('[−')} intervals, {made.count('**') // 2} leave out zero")
+
+
+if __name__ == "__main__":
+    main()
