@@ -40,8 +40,8 @@ bench-real: setup
 
 # writes docs/performance.md; leave the machine idle meanwhile; IGM is a checkout of IGM's released code
 bench: setup
-	for script in $(filter-out benchmarks/measure.py benchmarks/released.py benchmarks/gpu% benchmarks/answer% benchmarks/diagnosis%,$(wildcard benchmarks/*.py)); do \
-		$(BIN)/python $$script || exit 1; done
+	for script in overhead modern bf16 small startup loading feeding growth memory processes; do \
+		$(BIN)/python benchmarks/$$script.py || exit 1; done
 ifdef IGM
 	$(BIN)/python benchmarks/released.py $(IGM)
 else
