@@ -320,11 +320,11 @@ def test_the_cache_is_deleted_at_any_moment_of_filling_it(tmp_path, files, log, 
     cached, plain = DecodeCache(directory, CountingArray(str(log))), Array()
 
     def deleted_before(function, matters):
-        def inner(*given):
+        def inner(*given, **options):
             if left[0] and matters(*given):
                 left[0] -= 1
                 shutil.rmtree(directory, ignore_errors=True)
-            return function(*given)
+            return function(*given, **options)
 
         return inner
 

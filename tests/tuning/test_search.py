@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from rich.console import Console
 
 from counterpoise.benchmark.runner import Outcome, drive
 from counterpoise.tuning import database, results
-from counterpoise.tuning.database import CONTINUES, KILLS, RETRIES, connect, experimental
+from counterpoise.tuning.database import CONTINUES, KILLS, RETRIES, connected, experimental
 from counterpoise.tuning.search import Search, TrialRun
 from counterpoise.tuning.space import parameter
 
@@ -74,11 +75,21 @@ def fake(kind: str = "good"):
     return command
 
 
+OPENED = contextlib.ExitStack()
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    yield
+    OPENED.close()
+
+
 def search(
     folder: Path, trials: int, seeds: tuple[int, ...] = (0,), *, pruner: str = "none", warmup: int = 1
 ) -> Search:
     folder.mkdir(exist_ok=True)
-    study, storage = connect(f"sqlite:///{folder / 'tuning.db'}", "s", "maximize", pruner, warmup=1, seed=0)
+    url = f"sqlite:///{folder / 'tuning.db'}"
+    study, storage = OPENED.enter_context(connected(url, "s", "maximize", pruner, warmup=1, seed=0))
     return Search(study, storage, SPACE, Settings(), seeds, trials, folder / "trials", "accuracy")
 
 
@@ -296,7 +307,7 @@ def wait(done: Callable[[], bool]) -> None:
 def test_a_database_that_is_none() -> None:
     for url in ("nonsense", "sqlite:////no/such/folder/a.db"):
         with pytest.raises(ConnectionError, match=f"--storage {url} cannot be used: "):
-            connect(url, "s", "maximize", "none", 1, 0)
+            OPENED.enter_context(connected(url, "s", "maximize", "none", 1, 0))
 
 
 def test_the_pruner_is_the_one_that_was_named(tmp_path: Path) -> None:

@@ -68,15 +68,15 @@ def main(arguments: Sequence[str]) -> int:
     _claim(out, name)
     url = own.storage or f"sqlite:///{(out / 'tuning.db').absolute()}"
     warmup = max(1, recipe.options.epochs // 5)
-    study, storage = database.connect(url, name, database.direction(monitor), own.pruner, warmup, seeds[0])
-    runs = out / "runs"
-    search = Search(study, storage, space, recipe, seeds, own.trials, runs, monitor)
-    with search.leaving():
-        outcome = drive(search, command, runs, preload=plan.PRELOAD, **execution)
-    if outcome.stopped or outcome.waiting:
-        print("Stopped; the same command goes on.")
-        return 130
-    return _conclude(study, space, recipe, out, monitor, seeds)
+    runs, best = out / "runs", database.direction(monitor)
+    with database.connected(url, name, best, own.pruner, warmup, seeds[0]) as (study, storage):
+        search = Search(study, storage, space, recipe, seeds, own.trials, runs, monitor)
+        with search.leaving():
+            outcome = drive(search, command, runs, preload=plan.PRELOAD, **execution)
+        if outcome.stopped or outcome.waiting:
+            print("Stopped; the same command goes on.")
+            return 130
+        return _conclude(study, space, recipe, out, monitor, seeds)
 
 
 def command(run: TrialRun, path: Path) -> list[str]:

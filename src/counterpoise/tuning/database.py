@@ -34,8 +34,11 @@ BEATS = "beats"
 """Noted with a trial: its process has given a first sign of life."""
 
 
-def connect(url: str, name: str, direction: str, pruner: str, warmup: int, seed: int) -> tuple[Study, RDBStorage]:
-    """The study of that name, made when it is missing, and its database.
+@contextlib.contextmanager
+def connected(
+    url: str, name: str, direction: str, pruner: str, warmup: int, seed: int
+) -> Iterator[tuple[Study, RDBStorage]]:
+    """The study of that name, made when it is missing, and its database, whose connections are closed at the end.
 
     Args:
         url: of the database.
@@ -57,26 +60,29 @@ def connect(url: str, name: str, direction: str, pruner: str, warmup: int, seed:
         "halving": optuna.pruners.SuccessiveHalvingPruner(min_resource=max(1, warmup)),
         "none": optuna.pruners.NopPruner(),
     }
-    try:
-        with experimental():
-            storage = optuna.storages.RDBStorage(
-                url,
-                engine_kwargs={"connect_args": {"timeout": 100}} if url.startswith("sqlite") else None,
-                heartbeat_interval=BEAT,
-                grace_period=GRACE,
-                heartbeat_stale_trial_callback=put_back,
+    with contextlib.ExitStack() as closing:
+        try:
+            with experimental():
+                storage = optuna.storages.RDBStorage(
+                    url,
+                    engine_kwargs={"connect_args": {"timeout": 100}} if url.startswith("sqlite") else None,
+                    heartbeat_interval=BEAT,
+                    grace_period=GRACE,
+                    heartbeat_stale_trial_callback=put_back,
+                )
+            closing.callback(storage.engine.dispose)
+            closing.callback(storage.remove_session)
+            study = optuna.create_study(
+                storage=storage,
+                study_name=name,
+                direction=direction,  # pyright: ignore[reportArgumentType]
+                sampler=_sampler(seed),
+                pruner=pruners[pruner],
+                load_if_exists=True,
             )
-        study = optuna.create_study(
-            storage=storage,
-            study_name=name,
-            direction=direction,  # pyright: ignore[reportArgumentType]
-            sampler=_sampler(seed),
-            pruner=pruners[pruner],
-            load_if_exists=True,
-        )
-    except (SQLAlchemyError, ImportError, ValueError) as error:
-        raise ConnectionError(hidden(f"--storage {url} cannot be used: {str(error).splitlines()[0]}")) from error
-    return study, storage
+        except (SQLAlchemyError, ImportError, ValueError) as error:
+            raise ConnectionError(hidden(f"--storage {url} cannot be used: {str(error).splitlines()[0]}")) from error
+        yield study, storage
 
 
 @contextlib.contextmanager
