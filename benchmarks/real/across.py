@@ -98,9 +98,9 @@ def over_sets(scores: Scores) -> list[str]:
     return lines
 
 
-def signed(points: float | None) -> str:
-    """With one digit and a true minus."""
-    return "–" if points is None else f"{points:+.1f}".replace("-", "−")
+def signed(points: float | None, digits: int = 1) -> str:
+    """With so many digits behind the point and a true minus."""
+    return "–" if points is None else f"{points:+.{digits}f}".replace("-", "−")
 
 
 def by_set(scores: Scores) -> list[str]:

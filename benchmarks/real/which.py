@@ -6,10 +6,10 @@ python benchmarks/real/which.py
 from __future__ import annotations
 
 import argparse
-import re
 from pathlib import Path
 
 from summarise import line
+from twice import read
 
 BEGIN, END = "<!-- intervals: written by benchmarks/real/which.py -->", "<!-- end of intervals -->"
 SETS = {
@@ -27,25 +27,15 @@ SETS = {
 """Page -> how the text calls it."""
 
 
-def intervals(page: str) -> dict[str, str]:
-    """Row -> its difference to joint training, of the rows of several modalities; bold where zero is left out."""
-    found = {}
-    for text in page.split("## Result")[1].split("\n## ")[0].splitlines():
-        cells = [cell.strip() for cell in text.strip("|").split("|")]
-        if len(cells) > 2 and "[" in cells[2] and not cells[0].startswith("Unimodal"):
-            cell = cells[2].removesuffix(" *")
-            low, high = (float(n.replace("−", "-")) for n in re.findall(r"[+−][\d.]+(?=[,\]])", cell))
-            found[cells[0]] = f"**{cell}**" if low > 0 or high < 0 else cell
-    return found
-
-
 def table(folder: Path) -> str:
-    """Rows by name x sets."""
-    by_set = [intervals((folder / f"{name}.md").read_text(encoding="utf-8")) for name in SETS]
+    """Rows by name x sets; bold where zero is left out."""
+    by_set = [read(folder / f"{name}.md")[1] for name in SETS]
     lines = [line(["row", *(f"[{title}](benchmarks/{name}.md)" for name, title in SETS.items())])]
     lines.append(line(["---"] * (1 + len(SETS))))
-    rows = sorted({row for found in by_set for row in found}, key=str.lower)
-    return "\n".join([*lines, *(line([row, *(found.get(row, "–") for found in by_set)]) for row in rows)])
+    for row in sorted({row for found in by_set for row in found}, key=str.lower):
+        cells = [found.get(row) for found in by_set]
+        lines.append(line([row, *("–" if d is None else f"**{d.text}**" if d.side else d.text for d in cells)]))
+    return "\n".join(lines)
 
 
 def main() -> None:
