@@ -2,7 +2,8 @@
 
     python benchmarks/real/across.py runs/real/pie runs/real/handwritten runs/real/mosi_bclstm ...
 
-Only rows that every set has are compared. What stands between the two "reading" marks of an existing page is kept.
+Only rows that every set has, with all seeds, are compared. What stands between the two "reading" marks of an existing
+page is kept.
 """
 
 from __future__ import annotations
@@ -35,17 +36,19 @@ class Scores(NamedTuple):
     score: np.ndarray
     seconds: np.ndarray
     alone: list[float]  # set -> of the modality that is best alone
+    left: Sequence[str] = ()  # rows that lack a seed somewhere
 
 
 def read(folders: Sequence[Path]) -> Scores:
     """The means over the seeds."""
-    tables = {}
+    tables, left = {}, set[str]()
     for folder in folders:
         records = json.loads((folder / "results.json").read_text(encoding="utf-8"))["runs"]
-        tables[folder.name] = summarize(
-            records, seeds=len({record["seed"] for record in records}), columns=[SCORE, "seconds"]
-        ).rows
+        seeds = len({record["seed"] for record in records})
+        rows = tables[folder.name] = summarize(records, seeds=seeds, columns=[SCORE, "seconds"]).rows
+        left |= {row for row, cells in rows.items() if len(cells[SCORE].values) < seeds}
     shared = [row for row in next(iter(tables.values())) if all(row in rows for rows in tables.values())]
+    shared = [row for row in shared if row not in left]
 
     def means(column: str) -> np.ndarray:
         return np.array([[rows[row][column].mean for rows in tables.values()] for row in shared])
@@ -54,7 +57,7 @@ def read(folders: Sequence[Path]) -> Scores:
         100 * max(cells[SCORE].mean for row, cells in rows.items() if row.startswith(UNIMODAL))
         for rows in tables.values()
     ]
-    return Scores(list(tables), shared, 100 * means(SCORE), means("seconds"), alone)
+    return Scores(list(tables), shared, 100 * means(SCORE), means("seconds"), alone, sorted(left))
 
 
 def ranks(scores: Scores) -> np.ndarray:
@@ -180,7 +183,8 @@ def page(scores: Scores, reading: str) -> str:
     parts = [
         "# What holds over sets",
         f"The means over the seeds of {k} rows on {n} sets with one label a sample ({sets}). A set is one observation "
-        "here, whatever its size.",
+        "here, whatever its size."
+        + (f" Left out, for seeds whose training diverged: {', '.join(scores.left)}." if scores.left else ""),
         "## Reading",
         f"{BEGIN}\n{reading}\n{END}",
         "## Rows",

@@ -45,7 +45,7 @@ def page(name: str, out: Path, config: Path, reading: str) -> str:
         "## Reading",
         f"{BEGIN}\n{reading}\n{END}",
         "## Result",
-        _result(summary, titles),
+        _result(summary, len(seeds), titles),
         "## Every seed",
         _seeds(summary, seeds, titles),
         *_leak(out),
@@ -57,7 +57,7 @@ def page(name: str, out: Path, config: Path, reading: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _result(summary: Summary, titles: dict[str, str]) -> str:
+def _result(summary: Summary, seeds: int, titles: dict[str, str]) -> str:
     score, *others = summary.columns
     first, *rest = titles.values()
     header = ["row", first, "Δ to Joint, 95 % interval", *rest]
@@ -67,13 +67,14 @@ def _result(summary: Summary, titles: dict[str, str]) -> str:
     for label, cells in order:
         texts = [cell_text(c, cells.get(c)) for c in summary.columns]
         texts.insert(1, difference_text(score, cells[score]).removeprefix("Δ ") or "–")
-        lines.append(line([label, *texts]))
+        there = len(cells[score].values)
+        lines.append(line([label if there == seeds else f"{label} ({there} of {seeds} seeds)", *texts]))
     notes = [
         "Test split, mean ± standard deviation over the seeds, best first; shares in percent. The interval is the t "
         "interval of the differences to Joint on equal seeds: it speaks of seeds, not of other test samples, and of "
         f"{len(summary.rows) - 1} such intervals about one in twenty misses by chance. †: below the best modality "
         "trained alone that is best on validation. Training time includes trial runs and validation, on two cores with "
-        "other work."
+        "other work." + (" Where seeds are missing, training diverged." if "seeds)" in "".join(lines) else "")
     ]
     return "\n".join([*lines, "", *notes])
 
