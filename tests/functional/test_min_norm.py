@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from counterpoise.functional.gradients import flatten
@@ -70,6 +70,7 @@ vectors = st.lists(st.floats(-10, 10, allow_nan=False), min_size=3, max_size=3)
 
 @settings(max_examples=100, deadline=None)
 @given(vectors, vectors, st.floats(0.1, 10))
+@example([0.0, 1.0, 0.0], [0.0, -1e-22, 0.0], 1.0)  # opposed, one of them tiny
 def test_theorems(a, b, c):
     g, u = torch.tensor(a, dtype=torch.float64), torch.tensor(b, dtype=torch.float64)
     (final,), total = pareto_gradient([g], [u], gamma=1.5), g + u
@@ -81,7 +82,7 @@ def test_theorems(a, b, c):
     else:
         assert final @ g >= -1e-6 * max(size, float(g @ g))
         assert final @ u >= -1e-6 * max(size, float(u @ u))
-        opposed = float(g @ u) <= -(1 - 1e-8) * size  # no direction is left: what remains is rounding
+        opposed = float(g @ u) <= -(1 - 1e-8) * float(g.norm() * u.norm())  # no direction is left: what remains is rounding
         if g.any() and u.any() and not opposed:
             assert float(final.norm()) >= 1.5 * float(total.norm()) * (1 - 1e-9)
     if float(g.norm()) > 1e-3 and float(u.norm()) > 1e-3:
