@@ -82,7 +82,7 @@ def test_theorems(a, b, c):
     else:
         assert final @ g >= -1e-6 * max(size, float(g @ g))
         assert final @ u >= -1e-6 * max(size, float(u @ u))
-        opposed = float(g @ u) <= -(1 - 1e-8) * float(g.norm() * u.norm())  # no direction is left: what remains is rounding
+        opposed = float(g @ u) <= -(1 - 1e-8) * float(g.norm() * u.norm())  # what is left is rounding
         if g.any() and u.any() and not opposed:
             assert float(final.norm()) >= 1.5 * float(total.norm()) * (1 - 1e-9)
     if float(g.norm()) > 1e-3 and float(u.norm()) > 1e-3:
