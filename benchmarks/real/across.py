@@ -13,7 +13,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -38,17 +38,18 @@ class Scores(NamedTuple):
     score: np.ndarray
     seconds: np.ndarray
     alone: list[float]  # set -> of the modality that is best alone
-    left: Sequence[str] = ()  # rows that lack a seed somewhere
-    apart: Sequence[float] = ()  # set -> on validation, the mean of the modalities' models trained alone less joint
+    left: Sequence[str]  # rows that lack a seed somewhere
+    apart: Sequence[float]  # set -> on validation, the mean of the modalities' models trained alone less joint
 
 
 def read(folders: Sequence[Path]) -> Scores:
     """The means over the seeds."""
-    tables, left = {}, set[str]()
+    tables, left, apart = {}, set[str](), []
     for folder in folders:
         records = json.loads((folder / "results.json").read_text(encoding="utf-8"))["runs"]
         seeds = len({record["seed"] for record in records})
         rows = tables[folder.name] = summarize(records, seeds=seeds, columns=[SCORE, "seconds"]).rows
+        apart.append(above_joint(folder, records))
         left |= {row for row, cells in rows.items() if len(cells[SCORE].values) < seeds}
     shared = [row for row in next(iter(tables.values())) if all(row in rows for rows in tables.values())]
     shared = [row for row in shared if row not in left]
@@ -60,14 +61,11 @@ def read(folders: Sequence[Path]) -> Scores:
         100 * max(cells[SCORE].mean for row, cells in rows.items() if row.startswith(UNIMODAL))
         for rows in tables.values()
     ]
-    return Scores(
-        list(tables), shared, 100 * means(SCORE), means("seconds"), alone, sorted(left), [apart(f) for f in folders]
-    )
+    return Scores(list(tables), shared, 100 * means(SCORE), means("seconds"), alone, sorted(left), apart)
 
 
-def apart(folder: Path) -> float:
+def above_joint(folder: Path, records: Sequence[Mapping[str, Any]]) -> float:
     """Mean over the seeds, in points: the mean of the probabilities of models trained alone, less joint training."""
-    records = json.loads((folder / "results.json").read_text(encoding="utf-8"))["runs"]
     modalities = max((record["modalities"] for record in records), key=len)
     differences = []
     for joint in (record for record in records if record["label"] == BASELINE):

@@ -1,6 +1,8 @@
 """The results of the pages of sets -> the table of every interval in docs/which.md, between its two marks.
 
-python benchmarks/real/which.py
+    python benchmarks/real/which.py
+
+What stands around them stays.
 """
 
 from __future__ import annotations

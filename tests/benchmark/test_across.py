@@ -23,7 +23,7 @@ def across() -> Iterator[dict[str, Any]]:
 def scores(across) -> Any:
     score = np.array([[80.0, 70, 60], [81, 70, 55], [82, 69, 50], [83, 66, 58]])
     seconds = np.array([[1.0, 2, 4], [2, 4, 8], [1, 2, 4], [4, 2, 1]])
-    return across["Scores"](["a", "b", "c"], ["Joint", "OGM", "MLA", "IGM"], score, seconds, [82.0, 69, 50])
+    return across["Scores"](["a", "b", "c"], ["Joint", "OGM", "MLA", "IGM"], score, seconds, [82.0, 69, 50], [], [])
 
 
 def test_ranks_share_what_is_equal(across, scores):
